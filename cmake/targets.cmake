@@ -1,0 +1,25 @@
+# cumulus_library(name SOURCES ... PUBLIC ... PRIVATE ...): one floor or room.
+# cumulus_program(name SOURCES ... LIBS ...): one executable in build/<preset>/bin.
+# cumulus_test(name SOURCES ... LIBS ... [LABELS ...] [TIMEOUT seconds] [ARGS ...]): one GoogleTest program, one ctest entry.
+function(cumulus_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${name} STATIC ${A_SOURCES})
+  target_link_libraries(${name} PUBLIC cumulus_settings ${A_PUBLIC} PRIVATE ${A_PRIVATE})
+endfunction()
+
+function(cumulus_program name)
+  cmake_parse_arguments(A "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE cumulus_settings ${A_LIBS})
+endfunction()
+
+function(cumulus_test name)
+  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;LIBS;LABELS;ARGS" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE cumulus_settings ${A_LIBS} GTest::gtest GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name} ${A_ARGS})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 300)
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}")
+endfunction()
