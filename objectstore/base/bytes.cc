@@ -39,7 +39,8 @@ void Buffer::Free::operator()(std::uint8_t* memory) const { std::free(memory); }
 
 Buffer::Buffer(std::size_t size) : size_(size) {
   const std::size_t rounded = (size + kAlignment - 1) / kAlignment * kAlignment;
-  auto* memory = static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, rounded == 0 ? kAlignment : rounded));
+  auto* memory =
+      static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, rounded == 0 ? kAlignment : rounded));
   if (memory == nullptr) throw std::bad_alloc();
   memory_.reset(memory);
 }

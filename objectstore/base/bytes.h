@@ -1,5 +1,6 @@
-// Bytes, views and buffers. A view never owns; a Buffer owns aligned memory; a BufferPool recycles Buffers, because
-// touching fresh memory is dearer than any cipher. Buffer and views: any thread, one at a time. BufferPool: any thread.
+// Bytes, views and buffers. A view never owns; a Buffer owns aligned memory; a BufferPool recycles Buffers,
+// because touching fresh memory is dearer than any cipher. Buffer and views: any thread, one at a time.
+// BufferPool: any thread.
 #pragma once
 
 #include <array>
@@ -13,7 +14,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
 
 namespace cumulus {
 
@@ -65,14 +65,14 @@ class Buffer {
   std::size_t size_ = 0;
 };
 
-// Buffers of one size, kept for the next user: at most `kept_max` idle ones. acquire() never blocks and never fails
-// for want of a pooled buffer (it makes a new one): the bound on buffers in use is the caller's window.
+// Buffers of one size, kept for the next user: at most `kept_max` idle ones. acquire() never blocks and never
+// fails for want of a pooled buffer (it makes a new one): the bound on buffers in use is the caller's window.
 class BufferPool {
  public:
   BufferPool(std::size_t buffer_size, std::size_t kept_max);
 
-  // Shared so that one segment's bytes can be read, hashed and sent by several tasks; returns to the pool when the
-  // last reference goes. The pool must outlive nothing: buffers keep its free list alive.
+  // Shared so that one segment's bytes can be read, hashed and sent by several tasks; returns to the pool
+  // when the last reference goes. The pool must outlive nothing: buffers keep its free list alive.
   std::shared_ptr<Buffer> acquire();
   std::size_t buffer_size() const { return shared_->buffer_size; }
 

@@ -1,5 +1,6 @@
-// CHECK: an assertion that stays on in release builds. A failed one prints where and what, and aborts: on a data path
-// stopping is the only safe answer to "this cannot happen". Never use it for input that somebody else chose.
+// CHECK: an assertion that stays on in release builds. A failed one prints where and what, and aborts: on a
+// data path stopping is the only safe answer to "this cannot happen". Never use it for input that somebody
+// else chose.
 #pragma once
 
 namespace cumulus {

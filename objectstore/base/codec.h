@@ -1,8 +1,8 @@
 // Encoder and Decoder: the canonical little-endian layout of everything stored, hashed, signed or sent.
 //
-// Every parser goes through Decoder: it never reads past its input, and its first failure sticks, so a parser may read
-// a whole record and ask ok() once before it uses any value. Variable-length integers are LEB128, minimal form only.
-// Pure; any thread.
+// Every parser goes through Decoder: it never reads past its input, and its first failure sticks, so a parser
+// may read a whole record and ask ok() once before it uses any value. Variable-length integers are LEB128,
+// minimal form only. Pure; any thread.
 #pragma once
 
 #include <bit>
@@ -14,7 +14,8 @@
 
 namespace cumulus {
 
-static_assert(std::endian::native == std::endian::little, "the layouts are written for little-endian machines");
+static_assert(std::endian::native == std::endian::little,
+              "the layouts are written for little-endian machines");
 
 class Encoder {
  public:

@@ -1,4 +1,5 @@
-// The identities that cross rooms: strong types, so that a sequence is never taken for an object. Pure; any thread.
+// The identities that cross rooms: strong types, so that a sequence is never taken for an object. Pure; any
+// thread.
 #pragma once
 
 #include <array>
@@ -13,8 +14,8 @@
 
 namespace cumulus {
 
-// 256-bit names. VolumeId = SHA-256 of the volume's Ed25519 signing key (FORMAT.md, keys); MinerId = the miner's raw
-// Ed25519 public key.
+// 256-bit names. VolumeId = SHA-256 of the volume's Ed25519 signing key (FORMAT.md, keys); MinerId = the
+// miner's raw Ed25519 public key.
 template <class Tag, std::size_t N>
 struct FixedId {
   std::array<std::uint8_t, N> bytes{};
@@ -40,11 +41,20 @@ using VolumeId = FixedId<VolumeTag, 32>;
 using MinerId = FixedId<MinerTag, 32>;
 using InstanceId = FixedId<InstanceTag, 16>;  // drawn at random each time a volume is opened for writing
 
-using Epoch = std::uint64_t;     // grows when another home takes the volume over
-using Sequence = std::uint64_t;  // numbers the segments of one kind of log; 1 is the first, continues across epochs
+using Epoch = std::uint64_t;  // grows when another home takes the volume over
+using Sequence =
+    std::uint64_t;  // numbers the segments of one kind of log; 1 is the first, continues across epochs
 
-// A segment's identity within its volume.
+enum class SegmentKind : std::uint8_t {
+  log = 1,       // groups of the volume's log
+  bulk = 2,      // cells only, named by groups of the log
+  index = 3,     // files of a checkpoint
+  manifest = 4,  // a checkpoint's manifest
+};
+
+// A segment's identity within its volume. Each kind has its own sequence, so that the log's has no gaps.
 struct SegmentId {
+  SegmentKind kind = SegmentKind::log;
   Epoch epoch = 0;
   Sequence sequence = 0;
   auto operator<=>(const SegmentId&) const = default;
@@ -57,7 +67,8 @@ struct SliceId {
   auto operator<=>(const SliceId&) const = default;
 };
 
-// Who may write: totally ordered; the highest ballot that a quorum promised is the writer (architecture §5.7).
+// Who may write: totally ordered; the highest ballot that a quorum promised is the writer (architecture
+// §5.7).
 struct Ballot {
   Epoch epoch = 0;
   std::uint64_t open_number = 0;
@@ -65,7 +76,8 @@ struct Ballot {
   auto operator<=>(const Ballot&) const = default;
 };
 
-// A position in the log: the number of a group. Group 0 does not exist; "everything up to and including group n".
+// A position in the log: the number of a group. Group 0 does not exist; "everything up to and including group
+// n".
 using LogPosition = std::uint64_t;
 
 using DatasetId = std::uint32_t;  // 0 is the catalogue
@@ -89,6 +101,7 @@ struct std::hash<cumulus::FixedId<Tag, N>> {
 template <>
 struct std::hash<cumulus::SegmentId> {
   std::size_t operator()(const cumulus::SegmentId& id) const noexcept {
-    return std::hash<std::uint64_t>()(id.sequence * 0x9E3779B97F4A7C15u ^ id.epoch);
+    return std::hash<std::uint64_t>()((id.sequence * 0x9E3779B97F4A7C15u ^ id.epoch) * 4 +
+                                      static_cast<std::uint64_t>(id.kind));
   }
 };

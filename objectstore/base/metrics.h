@@ -1,5 +1,5 @@
-// Counters and gauges, named as Prometheus names them, kept in one Registry that is handed in. A Counter reference
-// stays valid as long as its Registry. Any thread.
+// Counters and gauges, named as Prometheus names them, kept in one Registry that is handed in. A Counter
+// reference stays valid as long as its Registry. Any thread.
 #pragma once
 
 #include <atomic>

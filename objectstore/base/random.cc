@@ -1,8 +1,7 @@
 #include "objectstore/base/random.h"
 
-#include <sys/random.h>
-
 #include <cerrno>
+#include <sys/random.h>
 
 #include "objectstore/base/check.h"
 

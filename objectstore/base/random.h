@@ -1,5 +1,5 @@
-// Randomness, handed in. The system's source (getrandom) is safe for keys and nonces; the seeded one of tests/fakes
-// replays a run. Any thread for SystemRandom.
+// Randomness, handed in. The system's source (getrandom) is safe for keys and nonces; the seeded one of
+// tests/fakes replays a run. Any thread for SystemRandom.
 #pragma once
 
 #include <cstdint>

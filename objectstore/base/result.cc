@@ -7,17 +7,28 @@ namespace cumulus {
 
 std::string_view to_string(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::not_found: return "not_found";
-    case ErrorKind::exists: return "exists";
-    case ErrorKind::no_space: return "no_space";
-    case ErrorKind::unavailable: return "unavailable";
-    case ErrorKind::corrupt: return "corrupt";
-    case ErrorKind::fenced: return "fenced";
-    case ErrorKind::invalid: return "invalid";
-    case ErrorKind::denied: return "denied";
-    case ErrorKind::unsupported: return "unsupported";
-    case ErrorKind::closed: return "closed";
-    case ErrorKind::io: return "io";
+    case ErrorKind::not_found:
+      return "not_found";
+    case ErrorKind::exists:
+      return "exists";
+    case ErrorKind::no_space:
+      return "no_space";
+    case ErrorKind::unavailable:
+      return "unavailable";
+    case ErrorKind::corrupt:
+      return "corrupt";
+    case ErrorKind::fenced:
+      return "fenced";
+    case ErrorKind::invalid:
+      return "invalid";
+    case ErrorKind::denied:
+      return "denied";
+    case ErrorKind::unsupported:
+      return "unsupported";
+    case ErrorKind::closed:
+      return "closed";
+    case ErrorKind::io:
+      return "io";
   }
   return "unknown";
 }

@@ -1,7 +1,8 @@
 // Result<T> and Error: how every floor reports failure.
 //
-// There are few kinds, and each means different handling by the caller; the message is for the person: what failed,
-// on what, why, and what to do. Pure; any thread. Never throw across a public function; never swallow a Result.
+// There are few kinds, and each means different handling by the caller; the message is for the person: what
+// failed, on what, why, and what to do. Pure; any thread. Never throw across a public function; never swallow
+// a Result.
 #pragma once
 
 #include <cstdint>
@@ -62,15 +63,17 @@ Error from_errno(int errno_value, std::string_view what);
 #define CUMULUS_CONCAT(a, b) CUMULUS_CONCAT_(a, b)
 
 // TRY(auto x, f()): x = the value, or return the error. The CO_ forms are for coroutines.
-#define TRY_IMPL_(ret, tmp, decl, ...)                      \
-  auto tmp = (__VA_ARGS__);                                 \
-  if (!tmp) [[unlikely]] ret std::unexpected(std::move(tmp).error()); \
+#define TRY_IMPL_(ret, tmp, decl, ...)           \
+  auto tmp = (__VA_ARGS__);                      \
+  if (!tmp) [[unlikely]]                         \
+    ret std::unexpected(std::move(tmp).error()); \
   decl = *std::move(tmp)
 #define TRY(decl, ...) TRY_IMPL_(return, CUMULUS_CONCAT(try_result_, __COUNTER__), decl, __VA_ARGS__)
 #define CO_TRY(decl, ...) TRY_IMPL_(co_return, CUMULUS_CONCAT(try_result_, __COUNTER__), decl, __VA_ARGS__)
 
 // TRY_OK(f()): for a Status, or a Result whose value is not wanted.
-#define TRY_OK_IMPL_(ret, tmp, ...) \
-  if (auto tmp = (__VA_ARGS__); !tmp) [[unlikely]] ret std::unexpected(std::move(tmp).error())
+#define TRY_OK_IMPL_(ret, tmp, ...)                \
+  if (auto tmp = (__VA_ARGS__); !tmp) [[unlikely]] \
+  ret std::unexpected(std::move(tmp).error())
 #define TRY_OK(...) TRY_OK_IMPL_(return, CUMULUS_CONCAT(try_status_, __COUNTER__), __VA_ARGS__)
 #define CO_TRY_OK(...) TRY_OK_IMPL_(co_return, CUMULUS_CONCAT(try_status_, __COUNTER__), __VA_ARGS__)

@@ -1,5 +1,5 @@
-// Clang's thread-safety annotations (https://clang.llvm.org/docs/ThreadSafetyAnalysis.html) and a mutex that carries
-// them. libstdc++'s std::mutex is not annotated, so annotated state uses Mutex and MutexLock.
+// Clang's thread-safety annotations (https://clang.llvm.org/docs/ThreadSafetyAnalysis.html) and a mutex that
+// carries them. libstdc++'s std::mutex is not annotated, so annotated state uses Mutex and MutexLock.
 #pragma once
 
 #include <condition_variable>

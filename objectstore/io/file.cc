@@ -25,7 +25,8 @@ Task<Status> FileSystem::replace_file(std::string path, Bytes content) {
 Task<Result<Bytes>> FileSystem::read_file(std::string path, std::size_t size_max) {
   CO_TRY(auto file, open(path, {}));
   CO_TRY(const std::uint64_t size, file->size());
-  if (size > size_max) co_return fail(ErrorKind::invalid, path + ": larger than expected (" + std::to_string(size) + " bytes)");
+  if (size > size_max)
+    co_return fail(ErrorKind::invalid, path + ": larger than expected (" + std::to_string(size) + " bytes)");
   Bytes content(size);
   CO_TRY(const std::size_t got, co_await file->read_at(0, content));
   content.resize(got);

@@ -1,6 +1,6 @@
-// FileSystem and File: the port to the local disk. The real one is io_uring (uring_file_system.h); the simulated one
-// (tests/fakes) loses unsynced writes, tears at 512 bytes, reorders, drops pages on EIO, fills up and rots.
-// Both pass tests/contract/file_system_contract.
+// FileSystem and File: the port to the local disk. The real one is io_uring (uring_file_system.h); the
+// simulated one (tests/fakes) loses unsynced writes, tears at 512 bytes, reorders, drops pages on EIO, fills
+// up and rots. Both pass tests/contract/file_system_contract.
 //
 // Thread rule: reactor thread, except datasync_blocking(). Names are absolute or relative paths as given.
 #pragma once
@@ -20,8 +20,8 @@ struct OpenOptions {
   bool write = false;      // otherwise read-only
   bool create = false;     // make it when missing
   bool exclusive = false;  // with create: fail with `exists` when it is there
-  // O_DIRECT where the disk has it (silently buffered where it has not): offsets, lengths and memory must then be
-  // multiples of direct_alignment().
+  // O_DIRECT where the disk has it (silently buffered where it has not): offsets, lengths and memory must
+  // then be multiples of direct_alignment().
   bool direct = false;
 };
 
@@ -31,9 +31,11 @@ class File {
 
   // Reads up to into.size() bytes at `offset`; fewer only at the end of the file.
   virtual Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) = 0;
-  // Writes all of `data`, or fails; after a failure the range's content is unknown. `data` must stay until done.
+  // Writes all of `data`, or fails; after a failure the range's content is unknown. `data` must stay until
+  // done.
   virtual Task<Status> write_at(std::uint64_t offset, ByteView data) = 0;
-  // fdatasync. A failure means that earlier writes may be lost for good: never call it again to "make sure" (§5.3).
+  // fdatasync. A failure means that earlier writes may be lost for good: never call it again to "make sure"
+  // (§5.3).
   virtual Task<Status> datasync() = 0;
   // The same from any thread, blocking it: for the index's barrier (R1).
   virtual Status datasync_blocking() = 0;
@@ -67,7 +69,8 @@ class FileSystem {
   // What direct I/O wants offsets and lengths to be a multiple of, for files in this directory: 512 or 4096.
   virtual std::uint32_t direct_alignment(const std::string& directory) = 0;
 
-  // Whole small files, for state that is replaced as one: write to a temporary name, datasync, rename, sync the directory.
+  // Whole small files, for state that is replaced as one: write to a temporary name, datasync, rename, sync
+  // the directory.
   Task<Status> replace_file(std::string path, Bytes content);
   Task<Result<Bytes>> read_file(std::string path, std::size_t size_max);
 };

@@ -1,8 +1,7 @@
 #include "objectstore/io/reactor.h"
 
-#include <time.h>
-
 #include <boost/asio/co_spawn.hpp>
+#include <time.h>
 
 #include "objectstore/base/check.h"
 
@@ -34,7 +33,8 @@ void Reactor::run(Task<void> main) {
 TimePoint Reactor::now() const { return TimePoint(std::chrono::steady_clock::now().time_since_epoch()); }
 
 WallTime Reactor::wall_now() const {
-  return static_cast<WallTime>(std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count());
+  return static_cast<WallTime>(
+      std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count());
 }
 
 TimerId Reactor::start_timer(TimePoint when, Callback callback) {

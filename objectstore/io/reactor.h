@@ -1,14 +1,13 @@
-// Reactor: the real Runtime. run() turns the calling thread into the reactor until stop(); `worker_count` threads do
-// offloaded work. Destroy only after run() has returned.
+// Reactor: the real Runtime. run() turns the calling thread into the reactor until stop(); `worker_count`
+// threads do offloaded work. Destroy only after run() has returned.
 #pragma once
 
+#include <boost/asio/steady_timer.hpp>
 #include <condition_variable>
 #include <deque>
 #include <map>
 #include <thread>
 #include <vector>
-
-#include <boost/asio/steady_timer.hpp>
 
 #include "objectstore/base/thread_annotations.h"
 #include "objectstore/io/runtime.h"
@@ -20,7 +19,8 @@ class Reactor final : public Runtime {
   explicit Reactor(std::size_t worker_count);
   ~Reactor() override;
 
-  // Runs `main` and everything it started; returns when `main` is done. Signals and other threads reach the reactor by post().
+  // Runs `main` and everything it started; returns when `main` is done. Signals and other threads reach the
+  // reactor by post().
   void run(Task<void> main);
   asio::io_context& context() { return context_; }
 
@@ -45,7 +45,9 @@ class Reactor final : public Runtime {
   SystemRandom random_;
 
   // Timers: reactor only. One asio timer stands for the earliest of ours.
-  asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, ReactorExecutor> alarm_;
+  asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>,
+                             ReactorExecutor>
+      alarm_;
   std::map<std::pair<TimePoint, TimerId>, Callback> timers_;
   std::map<TimerId, TimePoint> timer_times_;
   TimerId next_timer_ = 1;

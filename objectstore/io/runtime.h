@@ -1,10 +1,14 @@
-// Runtime: the reactor, its clock, its timers, its workers and its randomness, handed to everything that needs one.
+// Runtime: the reactor, its clock, its timers, its workers and its randomness, handed to everything that
+// needs one.
 //
-// The real one (reactor.h) runs an asio::io_context on the calling thread with a few worker threads beside it. The
-// simulated one (tests/fakes) runs one io_context in virtual time; its "workers" run jobs in a seeded order.
-// Thread rule: reactor thread only, except post(), which any thread may call.
+// The real one (reactor.h) runs an asio::io_context on the calling thread with a few worker threads beside
+// it. The simulated one (tests/fakes) runs one io_context in virtual time; its "workers" run jobs in a seeded
+// order. Thread rule: reactor thread only, except post(), which any thread may call.
 #pragma once
 
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <concepts>
 #include <cstdint>
 #include <functional>
@@ -12,10 +16,6 @@
 #include <optional>
 #include <type_traits>
 #include <utility>
-
-#include <boost/asio/async_result.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include "objectstore/base/clock.h"
 #include "objectstore/base/random.h"
@@ -31,11 +31,13 @@ class Runtime : public Clock {
   virtual ReactorExecutor executor() = 0;
   virtual Random& random() = 0;
 
-  // Runs `callback` on the reactor at or soon after `when`. cancel_timer() of a fired or unknown timer does nothing.
+  // Runs `callback` on the reactor at or soon after `when`. cancel_timer() of a fired or unknown timer does
+  // nothing.
   virtual TimerId start_timer(TimePoint when, Callback callback) = 0;
   virtual void cancel_timer(TimerId timer) = 0;
 
-  // Runs `work` on a worker thread, then `done` on the reactor. The queue is bounded by the callers' own windows.
+  // Runs `work` on a worker thread, then `done` on the reactor. The queue is bounded by the callers' own
+  // windows.
   virtual void start_work(Callback work, Callback done) = 0;
 
   // Runs `callback` on the reactor after what is ready now. Any thread.
@@ -44,8 +46,9 @@ class Runtime : public Clock {
   Task<void> sleep_until(TimePoint when);
   Task<void> sleep_for(Duration duration) { return sleep_until(now() + duration); }
 
-  // co_await offload(f): f() on a worker thread; its value here. `f` must not touch reactor-owned state that may
-  // change meanwhile. The caller's frame lives until it is done: capture by reference what outlives the co_await.
+  // co_await offload(f): f() on a worker thread; its value here. `f` must not touch reactor-owned state that
+  // may change meanwhile. The caller's frame lives until it is done: capture by reference what outlives the
+  // co_await.
   template <std::invocable F>
   Task<std::invoke_result_t<F&>> offload(F f) {
     using Value = std::invoke_result_t<F&>;

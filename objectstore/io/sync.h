@@ -1,5 +1,5 @@
-// What Tasks wait on. Reactor thread only; a wake-up is posted, never run inside the waker, so state may be changed
-// right after notify. All of them must be empty of waiters when destroyed (checked).
+// What Tasks wait on. Reactor thread only; a wake-up is posted, never run inside the waker, so state may be
+// changed right after notify. All of them must be empty of waiters when destroyed (checked).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace cumulus {
 
-// A condition without a lock: wait() returns after a later notify_all(); callers loop over their own predicate.
+// A condition without a lock: wait() returns after a later notify_all(); callers loop over their own
+// predicate.
 class Signal {
  public:
   explicit Signal(Runtime& runtime) : runtime_(runtime) {}
@@ -32,17 +33,19 @@ class Signal {
   std::list<std::shared_ptr<Waiter>> waiters_;
 };
 
-// A weighted semaphore, first come first served: the bound of every window. acquire(n) with n above the capacity waits
-// for the whole capacity (so that an oversized request passes alone rather than never).
+// A weighted semaphore, first come first served: the bound of every window. acquire(n) with n above the
+// capacity waits for the whole capacity (so that an oversized request passes alone rather than never).
 class Semaphore {
  public:
-  Semaphore(Runtime& runtime, std::uint64_t capacity) : signal_(runtime), capacity_(capacity), free_(capacity) {}
+  Semaphore(Runtime& runtime, std::uint64_t capacity)
+      : signal_(runtime), capacity_(capacity), free_(capacity) {}
 
   // Holds `amount` until destroyed or released. Move-only.
   class Hold {
    public:
     Hold() = default;
-    Hold(Hold&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)), amount_(other.amount_) {}
+    Hold(Hold&& other) noexcept
+        : semaphore_(std::exchange(other.semaphore_, nullptr)), amount_(other.amount_) {}
     Hold& operator=(Hold&& other) noexcept {
       if (this != &other) {
         release();
@@ -62,7 +65,8 @@ class Semaphore {
   };
 
   Task<Hold> acquire(std::uint64_t amount = 1);
-  // Holds at once, or nothing when others wait or too little is free: `hold` is then empty and false returned.
+  // Holds at once, or nothing when others wait or too little is free: `hold` is then empty and false
+  // returned.
   bool try_acquire(Hold& hold, std::uint64_t amount = 1);
   std::uint64_t in_use() const { return capacity_ - free_; }
   std::uint64_t capacity() const { return capacity_; }
@@ -75,8 +79,8 @@ class Semaphore {
   std::uint64_t serving_ = 0;
 };
 
-// Tasks that run beside their owner. The owner joins before it is destroyed (checked). An exception that leaves a
-// task is a bug and aborts.
+// Tasks that run beside their owner. The owner joins before it is destroyed (checked). An exception that
+// leaves a task is a bug and aborts.
 class TaskGroup {
  public:
   explicit TaskGroup(Runtime& runtime) : runtime_(runtime), idle_(runtime) {}
@@ -85,7 +89,8 @@ class TaskGroup {
   TaskGroup& operator=(const TaskGroup&) = delete;
 
   void spawn(Task<void> task);
-  // The callable is kept alive until its coroutine ends, so it may be a capturing lambda: group.spawn([&]() -> Task<void> {...}).
+  // The callable is kept alive until its coroutine ends, so it may be a capturing lambda: group.spawn([&]()
+  // -> Task<void> {...}).
   template <class F>
     requires std::is_invocable_r_v<Task<void>, F&>
   void spawn(F body) {
