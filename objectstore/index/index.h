@@ -23,48 +23,12 @@
 #include "objectstore/base/ids.h"
 #include "objectstore/base/metrics.h"
 #include "objectstore/base/result.h"
+#include "objectstore/dataset.h"
 #include "objectstore/index/engine.h"
 #include "objectstore/io/runtime.h"
 #include "objectstore/log/change.h"
 
 namespace cumulus {
-
-// Newest first. The head of dataset d is {{d, 0, ~0}, inherited...}.
-using View = std::vector<ViewSpan>;
-
-struct SnapshotInfo {
-  std::string name;
-  Version version = 0;  // rows of the dataset up to and including it are seen
-  View view;
-  WallTime created_at = 0;
-};
-
-struct QuotaState {
-  std::uint64_t bytes_max = 0;  // 0 = no limit
-  std::uint64_t objects_max = 0;
-  std::int64_t bytes = 0;
-  std::int64_t objects = 0;
-};
-
-struct DatasetInfo {
-  DatasetId id = 0;
-  DatasetType type = DatasetType::bucket;
-  std::string name;
-  std::uint8_t chunk_log2 = 20;
-  std::uint8_t cell_log2 = 14;
-  Version version = 1;  // the head's: rows written now carry it
-  ObjectId next_object = 1;
-  View head;
-  std::vector<SnapshotInfo> snapshots;  // oldest first
-  std::string parent;
-  WallTime created_at = 0;
-  std::map<std::uint32_t, QuotaState> trees;  // quota trees; 0 is the dataset
-};
-
-struct ObjectStat {
-  std::uint64_t size = 0;
-  Bytes header;
-};
 
 // One stretch of an object's bytes in a view, in order and without gaps.
 struct Extent {
@@ -74,11 +38,6 @@ struct Extent {
   Kind kind = Kind::hole;
   Run run;                 // data only
   std::uint32_t skip = 0;  // into the run's plain bytes
-};
-
-struct OmapEntry {
-  Bytes key;
-  Bytes value;
 };
 
 // Where a stored segment is: from the Placed changes.

@@ -18,25 +18,10 @@
 #include "objectstore/base/clock.h"
 #include "objectstore/base/ids.h"
 #include "objectstore/base/result.h"
+#include "objectstore/dataset.h"
 #include "objectstore/log/run.h"
 
 namespace cumulus {
-
-enum class DatasetType : std::uint8_t { bucket = 1, file_system = 2, image = 3 };
-
-// One span of a view: rows of `dataset` with from <= version <= to. A view lists them newest first.
-struct ViewSpan {
-  DatasetId dataset = 0;
-  Version from = 0;
-  Version to = ~Version{0};
-  bool operator==(const ViewSpan&) const = default;
-};
-
-struct ObjectRef {
-  DatasetId dataset = 0;
-  ObjectId object = 0;
-  auto operator<=>(const ObjectRef&) const = default;
-};
 
 namespace change {
 
