@@ -13,7 +13,8 @@ option(CUMULUS_FUZZ "build the libFuzzer targets of tests/fuzz" OFF)
 add_library(cumulus_settings INTERFACE)
 target_include_directories(cumulus_settings INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(cumulus_settings INTERFACE
-  -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough)
+  -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
+  -Wno-missing-field-initializers)  # designated initialisers leave the rest at its default on purpose
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(cumulus_settings INTERFACE -Wthread-safety -Wno-unused-private-field)
 else()

@@ -1,0 +1,152 @@
+// Committer: turns transactions into groups. Owns the open group: the changes and plain bytes accepted since
+// the last one was closed. Accepting means staged in the index (readers see it); a group is closed when it is
+// full, when its interval has passed, or when somebody asks for durability, and is then written by the
+// LogWriter and applied by the Index.
+//
+// One transaction at a time is validated and staged (the turnstile), so that it is decided against one state
+// and lands in one group. What it must never do: stage part of a transaction; reuse a staged run's number; go
+// on after the log failed. Reactor thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "objectstore/index/index.h"
+#include "objectstore/io/sync.h"
+#include "objectstore/log/log_writer.h"
+#include "objectstore/options.h"
+#include "objectstore/store/transaction.h"
+
+namespace cumulus {
+
+class Committer {
+ public:
+  // Reads object bytes at the head for Transaction::compare().
+  using CompareBytes = std::function<Task<Result<bool>>(const Transaction::Body::Compare&)>;
+  // Decides catalogue changes against the state it sees; called under the turnstile, must not suspend.
+  using BuildChanges = std::function<Result<std::vector<Change>>()>;
+
+  Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptions options, CompareBytes compare);
+  ~Committer();
+
+  void start();  // background closing and syncing
+  Task<Result<Commit>> commit(Transaction transaction);
+  // `bookkeeping` changes do not start the early-sealing clock.
+  Task<Result<Commit>> commit_changes(BuildChanges build, bool bookkeeping);
+
+  // Everything up to `position` written (survives this process) / durable (survives power loss).
+  Task<Status> written(LogPosition position);
+  Task<Status> durable(LogPosition position);
+  LogPosition accepted() const { return open_.empty() ? open_.number - 1 : open_.number; }
+
+  // Plain bytes of a staged run; null once its group was written (the extents then name the log: look up
+  // again).
+  struct Staged {
+    ByteView plain;
+    std::shared_ptr<const void> owner;
+  };
+  std::optional<Staged> staged(const Run& run) const;
+
+  // Why nothing can be accepted any more; nullopt while all is well.
+  const std::optional<Error>& failure() const { return failure_; }
+  // Refuses new commits from now on (fenced, destroyed).
+  void refuse(Error reason);
+  void set_options(const VolumeOptions& options) { options_ = options; }
+  // Writes what is open, stops background work. The log stays open.
+  Task<Status> close();
+
+ private:
+  struct StagedRun {
+    std::uint64_t number = 0;
+    ByteView plain;
+    std::shared_ptr<const void> owner;
+    std::uint8_t cell_log2 = 14;
+    std::shared_ptr<Run> resolved;  // runs staged ahead of their transaction: filled when written
+
+    Run run() const {
+      return {.segment = {kStagedKind, 0, number},
+              .plain_length = static_cast<std::uint32_t>(plain.size()),
+              .cell_log2 = cell_log2};
+    }
+  };
+  struct OpenGroup {
+    LogPosition number = 0;
+    std::vector<Change> changes;
+    std::vector<StagedRun> runs;
+    std::vector<Semaphore::Hold> holds;
+    std::size_t record_bytes = 0;
+    std::size_t cell_bytes = 0;
+    bool bookkeeping = true;
+    TimePoint opened{};
+    bool empty() const { return changes.empty() && runs.empty(); }
+  };
+
+  // What one transaction does, decided: changes, with the bytes of its writes still to be staged as runs.
+  struct Draft {
+    struct Known {
+      bool exists = false;
+      std::uint64_t size = 0;
+    };
+    struct Data {
+      std::size_t change = 0;  // index of the Write that the bytes belong to
+      ByteView plain;
+      std::shared_ptr<const void> owner;
+      std::uint8_t cell_log2 = 14;
+    };
+    std::vector<Change> changes;
+    std::vector<Data> data;
+    std::map<ObjectRef, Known> objects;  // as this transaction has left them so far
+    std::size_t record_bytes = 0;
+    std::size_t cell_bytes = 0;
+
+    void add(Change change) {
+      record_bytes += record_size_bound(change);
+      changes.push_back(std::move(change));
+    }
+    void name_runs(const std::vector<std::vector<Run>>& runs);
+  };
+
+  Task<Result<Draft::Known*>> known_object(ObjectRef object, Draft& draft);
+  Task<Status> decide(Transaction::Body& body, Draft& draft);
+  Task<Status> decide_change(const Change& change, Draft& draft);
+  Task<Result<Commit>> stage(Draft draft, bool bookkeeping, Semaphore::Hold memory);
+  Task<Status> stage_ahead(Transaction::Body& body, std::vector<std::vector<Run>>& runs);
+  Status check_open() const;
+  std::size_t group_limit() const;
+  bool fits(std::size_t record_bytes, std::size_t cell_bytes) const;
+  Run add_run(ByteView plain, std::shared_ptr<const void> owner, std::uint8_t cell_log2,
+              std::shared_ptr<Run> resolved);
+  void note_opened(bool bookkeeping);
+  void close_group();
+  Task<void> write_group(OpenGroup group);
+  Task<void> close_by_interval();
+  Task<void> sync_by_interval();
+  void fail_with(const Error& error);
+
+  Runtime& runtime_;
+  Index& index_;
+  LogWriter& log_;
+  VolumeOptions options_;
+  CompareBytes compare_;
+
+  OpenGroup open_;
+  std::unordered_map<std::uint64_t, StagedRun> staged_;  // by number: open and closed-but-unwritten groups
+  std::uint64_t next_staged_ = 1;
+  LogPosition written_ = 0;
+  std::uint32_t groups_in_flight_ = 0;
+  std::optional<Error> failure_;
+  bool closing_ = false;
+
+  Semaphore turnstile_;
+  Semaphore staged_bytes_;  // plain bytes accepted and not yet written
+  Signal opened_;           // the open group got its first change, or closing
+  Signal progress_;         // a group was written, or failed
+  TaskGroup tasks_;
+};
+
+}  // namespace cumulus
