@@ -78,7 +78,9 @@ struct Superblock {
   Bytes encode() const;
   // Parsed, within limits, volume id and signature verified; corrupt / unsupported otherwise.
   static Result<Superblock> decode(ByteView bytes);
-  Digest digest() const;
+  Digest digest() const;  // of the encoded record, signature included
+  // Which of two records a reader takes as the newest: the higher ballot, then the higher version.
+  bool newer_than(const Superblock& other) const;
 };
 void sign_superblock(Superblock& record, const SigningKey& key);
 
@@ -102,8 +104,12 @@ struct HolderState {
   std::optional<BallotClaim> promised;
   std::optional<Superblock> accepted;
 
-  Ballot highest_ballot() const;
+  static constexpr std::size_t kEncodedSizeMax =
+      16 + BallotClaim::kEncodedSizeMax + Superblock::kEncodedSizeMax;
+
+  Ballot highest_ballot() const;  // promised or accepted; {} when neither
   Bytes encode() const;
+  // Both parts verified, and of one volume.
   static Result<HolderState> decode(ByteView bytes);
 };
 

@@ -69,8 +69,9 @@ class TlsStream {
   void shut();
   bool is_shut() const;
 
- private:
   struct Native;
+
+ private:
   std::unique_ptr<Native> native_;
 };
 
