@@ -1,0 +1,219 @@
+// The slice store on a real disk and a real index: what is put comes back, what is refused leaves no trace,
+// and what was there is there after a restart, with and without its index.
+#include <filesystem>
+#include <gtest/gtest.h>
+
+#include "objectstore/io/uring_file_system.h"
+#include "tests/fakes/miner_samples.h"
+#include "tools/miner/store/rocks_slice_index.h"
+#include "tools/miner/store/slice_store.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::uint64_t kMiB = 1 << 20;
+
+class MinerStoreTest : public testing::Test {
+ protected:
+  MinerStoreTest() {
+    directory_ = std::filesystem::temp_directory_path() / ("miner_store_" + std::to_string(::getpid()));
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directories(directory_);
+  }
+  ~MinerStoreTest() override { std::filesystem::remove_all(directory_); }
+
+  SliceStoreOptions options() {
+    SliceStoreOptions options;
+    options.directory = directory_;
+    options.secret.fill(7);
+    options.capacity = capacity_;
+    options.bundle_size = 8 * kMiB;
+    options.free_min = kMiB;
+    return options;
+  }
+
+  Task<Result<std::unique_ptr<SliceStore>>> open() {
+    auto index = co_await reactor_.offload([this] { return open_rocks_slice_index(directory_ + "/index"); });
+    if (!index) co_return fail(index.error());
+    co_return co_await SliceStore::open(reactor_, *files_, *std::move(index), metrics_, options());
+  }
+
+  static SliceStore::Put put_of(SliceStore& store, const VolumeId& volume, const SampleSlice& slice,
+                                std::uint64_t quota = 1000 * kMiB) {
+    SliceStore::Put put;
+    put.key = {volume, slice.id};
+    put.manifest = slice.manifest;
+    put.data = store.buffers().acquire(slice.data.size());
+    std::memcpy(put.data->data(), slice.data.data(), slice.data.size());
+    put.length = slice.data.size();
+    put.quota = quota;
+    return put;
+  }
+
+  // Runs `body` on an open store and closes it in order.
+  void with_store(std::function<Task<void>(SliceStore&)> body) {
+    reactor_.run([](MinerStoreTest* test, std::function<Task<void>(SliceStore&)> inner) -> Task<void> {
+      auto store = co_await test->open();
+      EXPECT_TRUE(store) << (store ? "" : store.error().message());
+      if (!store) co_return;
+      co_await inner(**store);
+      co_await (*store)->close();
+    }(this, std::move(body)));
+  }
+
+  static Task<void> expect_stored(SliceStore& store, const VolumeId& volume, const SampleSlice& slice) {
+    const auto range = co_await store.read({volume, slice.id}, 0, slice.data.size());
+    EXPECT_TRUE(range && equal(range->bytes, slice.data)) << (range ? "" : range.error().message());
+    const auto manifest = co_await store.manifest({volume, slice.id});
+    EXPECT_TRUE(manifest && *manifest == *slice.manifest);
+  }
+
+  std::string directory_;
+  std::uint64_t capacity_ = 1000 * kMiB;
+  Metrics metrics_;
+  Reactor reactor_{2};
+  std::unique_ptr<FileSystem> files_ = make_uring_file_system(reactor_);
+  SampleVolume volume_{1};
+  SampleVolume other_{2};
+};
+
+TEST_F(MinerStoreTest, PutReadRestartReadAndRebuild) {
+  std::vector<SampleSlice> slices;
+  const std::size_t sizes[] = {160, 5000, 60 * 1024, 60 * 1024 + 1, kMiB, 3 * kMiB + 17};
+  for (std::uint64_t i = 0; i < 12; ++i) slices.push_back(volume_.slice(i + 1, i % 2, sizes[i % 6]));
+  with_store([&](SliceStore& store) -> Task<void> {
+    TaskGroup puts(reactor_);
+    for (const auto& slice : slices) {
+      puts.spawn([&]() -> Task<void> {
+        const Status put = co_await store.put(put_of(store, volume_.id(), slice));
+        EXPECT_TRUE(put) << (put ? "" : put.error().message());
+      });
+    }
+    co_await puts.join();
+    for (const auto& slice : slices) co_await expect_stored(store, volume_.id(), slice);
+    EXPECT_EQ(store.totals().slices, slices.size());
+  });
+  with_store([&](SliceStore& store) -> Task<void> {
+    for (const auto& slice : slices) co_await expect_stored(store, volume_.id(), slice);
+  });
+  std::filesystem::remove_all(directory_ + "/index");
+  with_store([&](SliceStore& store) -> Task<void> {
+    for (const auto& slice : slices) co_await expect_stored(store, volume_.id(), slice);
+    const auto listed = co_await store.list(volume_.id(), std::nullopt, 1000, kMiB);
+    EXPECT_TRUE(listed && listed->size() == slices.size());
+    const auto foreign = co_await store.list(other_.id(), std::nullopt, 1000, kMiB);
+    EXPECT_TRUE(foreign && foreign->empty());
+  });
+}
+
+TEST_F(MinerStoreTest, PutIsImmutableIdempotentAndChecked) {
+  const auto slice = volume_.slice(1, 0, 100'000);
+  const auto other_content = volume_.slice(1, 0, 100'000, 99);
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+    const Status changed = co_await store.put(put_of(store, volume_.id(), other_content));
+    EXPECT_TRUE(!changed && changed.error().kind() == ErrorKind::exists);
+    EXPECT_EQ(store.totals().slices, 1u);
+
+    auto flipped = put_of(store, volume_.id(), volume_.slice(2, 0, 100'000));
+    flipped.data->data()[4711] ^= 1;
+    const Status torn = co_await store.put(std::move(flipped));
+    EXPECT_TRUE(!torn && torn.error().kind() == ErrorKind::corrupt);
+    auto shorter = put_of(store, volume_.id(), volume_.slice(3, 0, 100'000));
+    --shorter.length;
+    EXPECT_EQ((co_await store.put(std::move(shorter))).error().kind(), ErrorKind::corrupt);
+    // Another volume's manifest under this volume's name.
+    EXPECT_EQ((co_await store.put(put_of(store, volume_.id(), other_.slice(4, 0, 1000)))).error().kind(),
+              ErrorKind::corrupt);
+    auto forged = put_of(store, volume_.id(), volume_.slice(5, 0, 1000));
+    Bytes bytes = *forged.manifest;
+    bytes[bytes.size() - 1] ^= 1;
+    forged.manifest = std::make_shared<const Bytes>(bytes);
+    EXPECT_EQ((co_await store.put(std::move(forged))).error().kind(), ErrorKind::corrupt);
+    EXPECT_EQ(store.totals().slices, 1u);
+  });
+}
+
+TEST_F(MinerStoreTest, QuotaAndCapacityRefuseAndRemovalGivesBack) {
+  capacity_ = 6 * kMiB;
+  with_store([&](SliceStore& store) -> Task<void> {
+    const auto a = volume_.slice(1, 0, 2 * kMiB);
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), a, 3 * kMiB)));
+    const auto b = volume_.slice(2, 0, 2 * kMiB);
+    const Status over = co_await store.put(put_of(store, volume_.id(), b, 3 * kMiB));
+    EXPECT_TRUE(!over && over.error().kind() == ErrorKind::no_space);
+    EXPECT_TRUE(co_await store.put(put_of(store, other_.id(), other_.slice(1, 0, 2 * kMiB))));
+    const Status full = co_await store.put(put_of(store, other_.id(), other_.slice(2, 0, 2 * kMiB)));
+    EXPECT_TRUE(!full && full.error().kind() == ErrorKind::no_space);
+
+    const std::vector<SliceId> gone{a.id, b.id};
+    EXPECT_TRUE(co_await store.remove(volume_.id(), gone));
+    EXPECT_EQ(store.usage(volume_.id()).slices, 0u);
+    EXPECT_EQ((co_await store.read({volume_.id(), a.id}, 0, 1)).error().kind(), ErrorKind::not_found);
+    for (int i = 0; i < 100 && store.totals().used > 3 * kMiB; ++i)
+      co_await reactor_.sleep_for(std::chrono::milliseconds(10));
+    EXPECT_LT(store.totals().used, 3 * kMiB);
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), b, 3 * kMiB)));
+    co_await expect_stored(store, volume_.id(), b);
+  });
+}
+
+TEST_F(MinerStoreTest, DeadAndSparseBundlesAreRewritten) {
+  with_store([&](SliceStore& store) -> Task<void> {
+    std::vector<SliceId> gone;
+    std::vector<SampleSlice> kept;
+    for (std::uint64_t i = 1; i <= 600; ++i) {
+      const auto slice = volume_.slice(i, 0, 50'000);
+      EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+      if (i % 20 != 0) {
+        gone.push_back(slice.id);
+      } else {
+        kept.push_back(slice);
+      }
+    }
+    const auto before = store.totals();
+    EXPECT_TRUE(co_await store.remove(volume_.id(), gone));
+    for (int i = 0; i < 300 && store.totals().used > before.used / 2; ++i)
+      co_await reactor_.sleep_for(std::chrono::milliseconds(10));
+    EXPECT_LT(store.totals().used, before.used / 2);
+    EXPECT_LT(store.totals().bundles, before.bundles);
+    for (const auto& slice : kept) co_await expect_stored(store, volume_.id(), slice);
+  });
+  std::filesystem::remove_all(directory_ + "/index");
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_EQ(store.totals().slices, 30u);
+    co_return;
+  });
+}
+
+TEST_F(MinerStoreTest, RotIsFoundMarkedAndMendedByPuttingAgain) {
+  const auto slice = volume_.slice(1, 0, 200'000);
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+    EXPECT_TRUE(*co_await store.scrub({volume_.id(), slice.id}));
+  });
+  {
+    const std::string path = directory_ + "/bundles/00000001.bundle";
+    std::FILE* file = std::fopen(path.c_str(), "r+b");
+    ASSERT_NE(file, nullptr);
+    std::fseek(file, 50'000, SEEK_SET);
+    std::fputs("rot", file);
+    std::fclose(file);
+  }
+  with_store([&](SliceStore& store) -> Task<void> {
+    const SliceKey key{volume_.id(), slice.id};
+    EXPECT_FALSE(*co_await store.scrub(key));
+    EXPECT_EQ((co_await store.read(key, 0, 1)).error().kind(), ErrorKind::corrupt);
+    const std::vector<SliceId> asked(1, slice.id);
+    const auto have = co_await store.have(volume_.id(), asked);
+    EXPECT_TRUE(have && !(*have)[0]);
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+    co_await expect_stored(store, volume_.id(), slice);
+    EXPECT_TRUE(*co_await store.scrub(key));
+    EXPECT_EQ(store.totals().slices, 1u);
+  });
+}
+
+}  // namespace
+}  // namespace cumulus

@@ -1,0 +1,152 @@
+// Space given back: holes punched where removed slices lay, and bundles of mostly garbage rewritten. One task
+// does both, after what made the garbage is durable.
+#include <algorithm>
+
+#include "objectstore/base/log.h"
+#include "tools/miner/store/slice_hash.h"
+#include "tools/miner/store/slice_store_parts.h"
+
+namespace cumulus {
+
+using bundle::kBlock;
+
+namespace {
+constexpr std::uint64_t kGarbageMin =
+    4ULL << 20;  // less is not worth a rewrite, unless nothing lives in the bundle
+constexpr Duration kRewritePause = std::chrono::seconds(30);
+}  // namespace
+
+void SliceStore::release_space(const SliceLocation& location) {
+  // Packed data shares its blocks with others: it goes when its bundle is rewritten.
+  if (location.length > bundle::kPackedMax) to_punch_.push_back(location);
+}
+
+Task<void> SliceStore::punch_waiting() {
+  while (!to_punch_.empty()) {
+    const SliceLocation location = to_punch_.front();
+    to_punch_.pop_front();
+    const std::uint32_t number = location.data.bundle;
+    if (!bundles_.contains(number)) continue;
+    const std::uint64_t length = bundle::round_up(location.length, kBlock);
+    const Status punched = co_await files_.punch(number, location.data.offset, length);
+    const auto home = bundles_.find(number);
+    if (!punched || home == bundles_.end()) continue;  // its rewrite gives the space back
+    home->second.held_bytes -= std::min(home->second.held_bytes, length);
+    held_total_ -= std::min(held_total_, length);
+    changed_bundles_.insert(number);
+  }
+}
+
+std::optional<std::uint32_t> SliceStore::worst_bundle() const {
+  std::optional<std::uint32_t> worst;
+  std::uint64_t most = 0;
+  // Near the capacity, space is worth more than the work of moving what lives.
+  const bool tight = held_total_ > options_.capacity / 10 * 9;
+  for (const auto& [number, usage] : bundles_) {
+    if (number >= position_.bundle || number == log_->open_number()) continue;
+    const std::uint64_t garbage = usage.held_bytes - std::min(usage.held_bytes, usage.live_bytes);
+    const bool dead = usage.live_slices == 0;
+    const bool mostly = garbage > kGarbageMin && garbage > usage.held_bytes / (tight ? 8 : 2);
+    const std::uint64_t worth = dead ? ~std::uint64_t{0} : garbage;
+    if ((dead || mostly) && worth > most) {
+      most = worth;
+      worst = number;
+    }
+  }
+  return worst;
+}
+
+Task<void> SliceStore::reclaim_loop() {
+  while (!closing_) {
+    co_await punch_waiting();
+    const auto victim = runtime_.now() >= rewrite_after_ ? worst_bundle() : std::nullopt;
+    if (victim) {
+      const Status rewritten = co_await BundleRewriter(*this, *victim).run();
+      if (!rewritten && !closing_) {
+        log_warn("rewrite {}: {}", files_.path(*victim), rewritten.error().message());
+        rewrite_after_ = runtime_.now() + kRewritePause;
+      }
+      continue;
+    }
+    if (to_punch_.empty() && !closing_) co_await reclaim_wanted_.wait();
+  }
+}
+
+Task<Status> BundleRewriter::run() {
+  CO_TRY(const std::uint64_t size, store_.files_.size(number_));
+  BundleScanner scanner(store_.files_, store_.options_.secret, {number_, kBlock}, size);
+  for (;;) {
+    if (store_.closing_) co_return fail(ErrorKind::closed, "the miner is shutting down");
+    CO_TRY(const auto found, co_await scanner.next());
+    if (!found) break;
+    for (const auto& record : found->batch.records) {
+      if (record.type == bundle::RecordType::put) {
+        CO_TRY_OK(co_await move(record, found->batch.at, found->manifest(record)));
+      } else {
+        CO_TRY_OK(co_await carry(record));
+      }
+    }
+  }
+  const auto usage = store_.bundles_.find(number_);
+  if (usage != store_.bundles_.end() && usage->second.live_slices != 0)
+    co_return fail(ErrorKind::corrupt, cumulus::format("{} slices of it were not found in it: it is kept",
+                                                       usage->second.live_slices));
+  // What moved must be durable in the index before the name goes, or the next start would rebuild it all.
+  CO_TRY_OK(co_await store_.runtime_.offload([this] { return store_.index_->flush(); }));
+  if (usage != store_.bundles_.end()) {
+    store_.held_total_ -= std::min(store_.held_total_, usage->second.held_bytes);
+    store_.bundles_.erase(usage);
+    store_.changed_bundles_.insert(number_);
+  }
+  co_return co_await store_.files_.remove(number_);
+}
+
+Task<Status> BundleRewriter::move(const bundle::Record& record, BundlePosition at, ByteView manifest) {
+  const BundlePosition data{at.bundle, at.offset + record.data_offset};
+  co_await store_.lock_key(record.key);
+  const SliceStore::KeyLock lock(store_, record.key);
+  CO_TRY(const auto location, co_await store_.find(record.key));
+  if (!location || location->data != data) co_return Status();
+  auto entry = std::make_shared<SliceStore::Pending>(store_.runtime_);
+  entry->key = record.key;
+  entry->old = location;
+  bool whole = false;
+  if (!location->rotten) {
+    CO_TRY(const StoredRange bytes, co_await store_.read_at(*location, 0, location->length));
+    const Digest root = co_await store_.runtime_.offload([&bytes] { return slice_root(bytes.bytes); });
+    whole = root == location->root;
+    entry->data = bytes.owner;
+    entry->offset = static_cast<std::size_t>(bytes.bytes.data() - bytes.owner->data());
+  }
+  if (whole) {
+    entry->root = location->root;
+    entry->manifest = std::make_shared<const Bytes>(manifest.begin(), manifest.end());
+    entry->length = location->length;
+  } else {
+    log_warn("{} rotted and is dropped; its volume's repair puts it again", record.key.describe());
+    entry->type = bundle::RecordType::remove;
+    entry->data.reset();
+  }
+  co_return co_await store_.enqueue(entry);
+}
+
+// A removal matters as long as a bundle is there that may hold a put which it killed: else a rebuilt index
+// would bring the slice back.
+Task<Status> BundleRewriter::carry(const bundle::Record& record) {
+  const auto numbers = store_.files_.list();
+  if (!numbers) co_return fail(numbers.error());
+  const bool needed = std::ranges::any_of(
+      *numbers, [&](std::uint32_t number) { return number <= record.before.bundle && number != number_; });
+  if (!needed) co_return Status();
+  co_await store_.lock_key(record.key);
+  const SliceStore::KeyLock lock(store_, record.key);
+  auto entry = std::make_shared<SliceStore::Pending>(store_.runtime_);
+  entry->type = bundle::RecordType::remove;
+  entry->key = record.key;
+  entry->before = record.before;
+  entry->victim = record.victim;
+  entry->victim_length = record.victim_length;
+  co_return co_await store_.enqueue(entry);
+}
+
+}  // namespace cumulus
