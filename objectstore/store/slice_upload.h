@@ -1,0 +1,45 @@
+// SliceUpload: puts slices of one segment on miners until each has been acknowledged. A failing miner's slice
+// goes to another at once; with fewer miners than slices they double up. Nothing is copied: slices are views
+// into memory that the request shares. Never gives up by itself: when nobody can take a slice it waits.
+// Reactor thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "objectstore/io/sync.h"
+#include "objectstore/slice_transport.h"
+#include "objectstore/store/eligible_miners.h"
+
+namespace cumulus {
+
+struct SliceSource {
+  std::uint16_t index = 0;
+  ByteView data;
+  std::shared_ptr<const void> owner;
+  // Where to put it first; an all-zero id: wherever is best.
+  MinerId preferred;
+};
+
+struct UploadPlan {
+  SegmentId segment;
+  std::shared_ptr<const Bytes> manifest;  // encoded
+  std::vector<SliceSource> slices;        // to be put
+  std::vector<MinerId> miners;            // k + m: where the others are already; all-zero: nowhere
+  std::uint32_t per_miner_max = 1;
+  Duration request_deadline = std::chrono::seconds(30);
+  // When set: give up (unavailable) rather than wait for miners to come back.
+  bool once = false;
+};
+
+// The miners of all k + m slices, in order. closed: `stopping` became true (its owner notifies `wake`);
+// fenced: the miners say that the volume was destroyed.
+Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTransport& transport,
+                                                 EligibleMiners& eligible, UploadPlan plan,
+                                                 const bool& stopping, Signal& wake);
+
+// More than one slice on some miner?
+bool is_crowded(const std::vector<MinerId>& miners);
+
+}  // namespace cumulus

@@ -1,0 +1,167 @@
+// TailKeeper: keeps the superblock at a quorum of its holders (R2). It claims the volume for this opening,
+// and from then on proposes the state that the volume wants (tail, checkpoints, miners, marks), coalesced,
+// one record at a time, until a quorum has accepted it. "Stored", sync, fencing and recovery all mean what
+// accepted() says.
+//
+// What it must never do: propose anything before a quorum promised its ballot and the newest record found was
+// adopted; use a ballot or a version that is not in the home file; go on after a higher ballot was seen.
+// Reactor thread.
+//
+// state     | means                                              | leaves by
+// idle      | nothing was asked of holders yet                    | claim(), start()
+// promising | asking holders to promise our ballot, in the background | a quorum promised -> adopting
+// adopting  | the newest record re-proposed under our ballot      | a quorum accepted -> claimed
+// claimed   | this opening is the writer                          | a higher ballot -> fenced
+// fenced    | another home is the writer, or the volume is destroyed | never
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "objectstore/base/metrics.h"
+#include "objectstore/io/sync.h"
+#include "objectstore/slice_transport.h"
+#include "objectstore/store/home_file.h"
+#include "objectstore/superblock.h"
+
+namespace cumulus {
+
+class KeyTree;
+
+// Whose newest record may be continued.
+enum class Adopt : std::uint8_t {
+  own,            // only what this home wrote (a restart)
+  own_or_closed,  // ... or what another home closed cleanly
+  any,            // steal
+};
+
+class TailKeeper {
+ public:
+  // What the volume wants the record to say.
+  struct Intent {
+    Tail tail;
+    std::array<CheckpointRef, 2> checkpoints{};
+    bool closed_cleanly = false;
+    bool destroyed = false;
+    bool operator==(const Intent&) const = default;
+  };
+  struct Options {
+    Duration request_deadline = std::chrono::seconds(10);
+    Duration retry_min = std::chrono::milliseconds(200);
+    Duration retry_max = std::chrono::seconds(15);
+  };
+
+  // `known` is the newest record that the volume knows; version 0: a new volume's first one, never proposed
+  // (its holders, k, m, segment_log2, volume are set; claim() then fails with `exists` when holders have
+  // one). The neighbours outlive the keeper. `writer` is "user@host". `on_fenced` is called once, on the
+  // reactor.
+  TailKeeper(Runtime& runtime, SliceTransport& transport, const KeyTree& keys, HomeFile& home,
+             Superblock known, std::vector<MinerEntry> miners, std::string writer, Options options,
+             Metrics& metrics, std::function<void(Error)> on_fenced);
+  ~TailKeeper();
+
+  // Claims in the foreground: when it returns well, a quorum has accepted a record under `ballot` that
+  // repeats the newest one, and accepted() is it. fenced: somebody else's (the message names who and since
+  // when), or destroyed; unavailable: too few holders answered in `patience` (claiming goes on: close() or
+  // wait_claimed()); exists.
+  Task<Status> claim(Ballot ballot, Adopt adopt, Duration patience);
+  // The same in the background, for a home that works offline.
+  void start(Ballot ballot, Adopt adopt);
+  // Returns when claimed; fenced or closed otherwise.
+  Task<Status> wait_claimed();
+
+  bool claimed() const { return state_ == State::claimed; }
+  const std::optional<Error>& fenced() const { return fenced_; }
+  // The newest record that a quorum is known to have accepted (before claiming: `known`).
+  const Superblock& accepted() const { return accepted_; }
+  const Ballot& ballot() const { return ballot_; }
+  // The miner list that the record carries, or will.
+  const std::vector<MinerEntry>& miners() const { return miners_; }
+
+  // Changes what is wanted; proposed soon, together with whatever else changed meanwhile. Once claimed only.
+  void update(const std::function<void(Intent&)>& change);
+  // Returns when all that was wanted at the call is accepted. unavailable after `patience`; fenced; closed.
+  Task<Status> settled(Duration patience);
+  // A new miner list; the holder set follows by a joint change. Wait for it with settled(). The transport
+  // must know the old holders and the new ones until then.
+  void set_miners(std::vector<MinerEntry> miners);
+  // Notified after every change of accepted(), claimed() and fenced(), and on close().
+  Signal& changed() { return changed_; }
+
+  // Stops. Marks nothing: update() closed_cleanly and settled() before. Calls that wait end with `closed`.
+  Task<void> close();
+
+ private:
+  enum class State : std::uint8_t { idle, promising, adopting, claimed, fenced };
+  struct Link {  // one holder
+    bool promised = false;
+    std::uint64_t acked = 0;  // version accepted under our ballot
+    bool running = false;
+    std::string error;  // why it does not answer, last
+  };
+
+  bool wanted_of(const MinerId& holder) const;
+  bool has_work(const MinerId& holder) const;
+  void ensure_links();
+  Task<void> serve_holder(MinerId holder);
+  Task<bool> ask_promise(MinerId holder);
+  Task<bool> ask_accept(MinerId holder);
+  void on_promised(const MinerId& holder, const HolderState& state);
+  void on_refused(const HolderState& state, const Superblock* proposed);
+  void on_acked();
+  Status may_adopt(const Superblock& newest) const;
+  Task<void> propose_loop();
+  Task<Status> propose_next();
+  Task<void> remember(bool at_once);
+  Superblock compose();
+  void fence(Error reason);
+  Error fenced_by(const HolderState& state) const;
+  std::string silent_holders() const;
+  void begin(Ballot ballot, Adopt adopt);
+
+  Runtime& runtime_;
+  SliceTransport& transport_;
+  const KeyTree& keys_;
+  HomeFile& home_;
+  Options options_;
+  std::string writer_;
+  std::function<void(Error)> on_fenced_;
+  Counter& proposals_;
+
+  State state_ = State::idle;
+  std::optional<Error> fenced_;
+  bool closing_ = false;
+  bool started_ = false;
+  Ballot ballot_;
+  Adopt adopt_ = Adopt::own;
+  WallTime opened_at_ = 0;
+
+  Superblock known_;     // the newest record found anywhere while promising
+  Superblock base_;      // what the constructor was given
+  Superblock accepted_;  // by a quorum
+  std::optional<BallotClaim> claim_;
+  std::optional<Superblock> current_;  // being proposed
+  Intent intent_;
+  std::vector<MinerEntry> miners_;
+  std::vector<MinerId> wanted_holders_;
+  Bytes sealed_miners_;
+  Bytes sealed_writer_;
+  std::uint64_t wanted_revision_ = 1;    // grows with every change of what is wanted
+  std::uint64_t proposed_revision_ = 0;  // what `current_` says
+  std::uint64_t accepted_revision_ = 0;
+  std::uint64_t version_floor_ = 0;  // the next version is above it
+  bool home_failed_ = false;
+  TimePoint remembered_at_{};
+
+  std::map<MinerId, Link> links_;
+  Signal wake_;     // holders' tasks and the proposer
+  Signal changed_;  // callers
+  TaskGroup tasks_;
+};
+
+}  // namespace cumulus
