@@ -1,0 +1,124 @@
+#include "objectstore/store/inventory.h"
+
+#include <algorithm>
+
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+
+namespace cumulus {
+
+change::Placed Inventory::Segment::placed() const {
+  return {.segment = manifest.id(),
+          .salt = manifest.header.salt,
+          .length = static_cast<std::uint32_t>(manifest.segment_length),
+          .k = manifest.k,
+          .m = manifest.m,
+          .miners = miners};
+}
+
+std::size_t Inventory::Segment::slices_seen() const {
+  return static_cast<std::size_t>(std::ranges::count_if(miners, [](const MinerId& id) { return id != MinerId{}; }));
+}
+
+Task<Inventory> Inventory::list(Runtime& runtime, SliceTransport& transport, VolumeId volume, Duration request_deadline) {
+  Inventory inventory;
+  TaskGroup miners(runtime);
+  for (const MinerEntry& miner : transport.miners())
+    miners.spawn(list_miner(inventory, transport, runtime, volume, miner, request_deadline));
+  co_await miners.join();
+  co_return inventory;
+}
+
+Task<void> Inventory::list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime, VolumeId volume,
+                                 MinerEntry miner, Duration request_deadline) {
+  std::optional<Bytes> from;
+  do {
+    auto page = co_await transport.list(miner.id, from, runtime.now() + request_deadline);
+    if (!page) {
+      inventory.unanswered_.push_back(format("miner {} ({}): {}", miner.id.brief(), miner.address, page.error().message()));
+      co_return;
+    }
+    for (const SliceListing& slice : page->slices) inventory.add(volume, miner.id, slice);
+    // A miner whose next page is the same page would never end.
+    if (page->next && page->next == from) co_return;
+    from = std::move(page->next);
+  } while (from);
+}
+
+void Inventory::add(VolumeId volume, const MinerId& miner, const SliceListing& slice) {
+  auto manifest = Manifest::decode(slice.manifest);
+  if (!manifest || manifest->header.volume != volume || slice.index >= manifest->roots.size()) {
+    log_warn("miner {} lists a slice with a manifest that is not this volume's", miner.brief());
+    return;
+  }
+  auto& same = segments_[manifest->id()];
+  const auto found = std::ranges::find_if(same, [&](const auto& segment) { return segment->manifest == *manifest; });
+  Segment* segment = nullptr;
+  if (found != same.end()) {
+    segment = found->get();
+  } else {
+    segment = same.emplace_back(std::make_unique<Segment>()).get();
+    segment->miners.resize(manifest->roots.size());
+    segment->manifest = std::move(*manifest);
+  }
+  if (segment->miners[slice.index] == MinerId{}) segment->miners[slice.index] = miner;
+}
+
+Inventory::Chain Inventory::chain_to(const Tail& tail) const {
+  Chain chain;
+  if (tail.through.sequence == 0) return chain;
+  std::map<Digest, const Segment*> by_chain;
+  for (const auto& [id, same] : segments_)
+    if (id.kind == SegmentKind::log)
+      for (const auto& segment : same) by_chain.emplace(segment->manifest.chain(), segment.get());
+  Digest wanted = tail.chain;
+  Sequence sequence = tail.through.sequence;
+  while (sequence != 0) {
+    const auto found = by_chain.find(wanted);
+    if (found == by_chain.end() || found->second->manifest.id().sequence != sequence) {
+      chain.missing = format("log segment {} (of {}) is on none of the miners that answered", sequence, tail.through.sequence);
+      chain.segments.clear();
+      return chain;
+    }
+    const Segment& segment = *found->second;
+    if (segment.slices_seen() < segment.manifest.k)
+      chain.missing = format("log segment {} (of {}): {} slices found, {} are needed", sequence, tail.through.sequence,
+                             segment.slices_seen(), segment.manifest.k);
+    chain.segments.push_back(&segment);
+    wanted = segment.manifest.header.previous_chain;
+    --sequence;
+  }
+  std::ranges::reverse(chain.segments);
+  if (wanted != Digest{}) chain.missing = "the log's first segment does not begin the log";
+  return chain;
+}
+
+Inventory::Chain Inventory::longest_prefix() const {
+  std::map<std::pair<Sequence, Digest>, std::vector<const Segment*>> after;
+  for (const auto& [id, same] : segments_)
+    if (id.kind == SegmentKind::log)
+      for (const auto& segment : same)
+        if (segment->slices_seen() >= segment->manifest.k)
+          after[{id.sequence, segment->manifest.header.previous_chain}].push_back(segment.get());
+  Chain best;
+  // Depth first over forks (two homes): they are few, and each ends at the loser's last segment.
+  std::vector<std::vector<const Segment*>> forks = {{}};
+  while (!forks.empty()) {
+    std::vector<const Segment*> path = std::move(forks.back());
+    forks.pop_back();
+    for (;;) {
+      const Digest chain = path.empty() ? Digest{} : path.back()->manifest.chain();
+      const auto next = after.find({path.size() + 1, chain});
+      if (next == after.end()) break;
+      for (std::size_t other = 1; other < next->second.size(); ++other) {
+        forks.push_back(path);
+        forks.back().push_back(next->second[other]);
+      }
+      path.push_back(next->second.front());
+    }
+    if (path.size() > best.segments.size()) best.segments = std::move(path);
+  }
+  return best;
+}
+
+}  // namespace cumulus

@@ -1,0 +1,365 @@
+#include "objectstore/store/reader.h"
+
+#include <algorithm>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::size_t kRecentMax = 8;           // whole segments kept in memory after a fetch
+constexpr std::uint32_t kAheadMax = 3;          // whole segments being fetched ahead at once
+constexpr std::size_t kStreamsMax = 64;
+constexpr std::uint32_t kStreakToPrefetch = 2;
+constexpr std::uint64_t kAheadBytes = 16u << 20;
+constexpr std::uint32_t kWholeFrom = 256u << 10;   // a read of this much of a segment fetches all of it
+constexpr std::uint32_t kOffloadFrom = 96u << 10;  // opening this much is worth waking a worker
+constexpr std::uint32_t kCacheGranule = 64u << 10;
+constexpr int kRelocationTries = 3;
+
+}  // namespace
+
+// The cells of a run that plain bytes [skip, skip + length) touch, and where they lie in the segment.
+struct CellReader::Cells {
+  Run run;
+  std::uint32_t skip = 0;
+  std::uint32_t length = 0;
+  std::uint32_t first = 0;
+  std::uint32_t count = 0;
+  std::uint32_t sealed_offset = 0;  // in the segment
+  std::uint32_t sealed_length = 0;
+
+  Cells(const Run& of, std::uint32_t from, std::uint32_t bytes) : run(of), skip(from), length(bytes) {
+    CHECK(bytes > 0 && from <= of.plain_length && bytes <= of.plain_length - from);
+    const std::uint32_t stride = run.cell_size() + kTagSize;
+    first = skip >> run.cell_log2;
+    count = ((skip + length - 1) >> run.cell_log2) - first + 1;
+    sealed_offset = run.base + first * stride;
+    sealed_length = std::min(count * stride, run.sealed_length() - first * stride);
+  }
+
+  std::uint32_t plain_before() const { return first << run.cell_log2; }
+  std::uint32_t plain_after() const { return std::min(plain_before() + (count << run.cell_log2), run.plain_length); }
+
+  // Opens the cells from their sealed bytes. False when one does not verify; `into` is then undefined.
+  bool open(const AeadKey& key, ByteView sealed, MutableByteView into) const {
+    const std::uint32_t cell = run.cell_size();
+    if (skip == plain_before() && skip + length == plain_after())
+      return key.open_cells(run.nonce, sealed_offset, cell, sealed, into);
+    // Partial cells at the ends go through a scratch buffer; whole ones straight to their place.
+    thread_local Bytes scratch;
+    std::uint32_t plain_at = plain_before();
+    for (std::uint32_t i = 0, at = 0; i < count; ++i) {
+      const std::uint32_t plain = std::min(cell, run.plain_length - plain_at);
+      const ByteView one = sealed.subspan(at, plain + kTagSize);
+      const std::uint32_t from = std::max(plain_at, skip);
+      const std::uint32_t to = std::min(plain_at + plain, skip + length);
+      const MutableByteView target = into.subspan(from - skip, to - from);
+      if (target.size() == plain) {
+        if (!key.open_cells(run.nonce, sealed_offset + at, cell, one, target)) return false;
+      } else {
+        scratch.resize(plain);
+        if (!key.open_cells(run.nonce, sealed_offset + at, cell, one, scratch)) return false;
+        std::ranges::copy(ByteView(scratch).subspan(from - plain_at, to - from), target.begin());
+      }
+      at += plain + kTagSize;
+      plain_at += plain;
+    }
+    return true;
+  }
+};
+
+CellReader::CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index, SliceFetcher& fetcher,
+                       SegmentKeys& keys, std::uint32_t segment_size, Metrics& metrics)
+    : runtime_(runtime),
+      log_(log),
+      slots_(slots),
+      index_(index),
+      fetcher_(fetcher),
+      keys_(keys),
+      segment_size_(segment_size),
+      cache_hits_(metrics.counter("cumulus_cache_hits_total")),
+      cache_misses_(metrics.counter("cumulus_cache_misses_total")),
+      cache_rot_(metrics.counter("cumulus_cache_rot_total")),
+      tasks_(runtime) {}
+
+CellReader::~CellReader() = default;
+
+Task<void> CellReader::close() {
+  closing_ = true;
+  co_await tasks_.join();
+  recent_.clear();
+}
+
+const CellReader::Whole* CellReader::recent(const SegmentId& segment) {
+  const auto found = std::ranges::find(recent_, segment, &Whole::segment);
+  if (found == recent_.end()) return nullptr;
+  recent_.splice(recent_.begin(), recent_, found);
+  return &recent_.front();
+}
+
+void CellReader::remember(Whole whole) {
+  recent_.push_front(std::move(whole));
+  if (recent_.size() > kRecentMax) recent_.pop_back();
+}
+
+bool CellReader::try_read(const Run& run, std::uint32_t skip, MutableByteView into) {
+  if (into.size() >= kOffloadFrom) return false;
+  const Cells cells(run, skip, static_cast<std::uint32_t>(into.size()));
+  if (const auto memory = log_.memory_of(run.segment)) {
+    const auto header = log_.header_of(run.segment);
+    if (!header) return false;
+    const auto key = keys_.key(run.segment, header->salt);
+    return cells.open(*key, memory->view(cells.sealed_offset, cells.sealed_length), into);
+  }
+  if (const Whole* whole = recent(run.segment)) {
+    const auto key = keys_.key(run.segment, whole->salt);
+    return cells.open(*key, whole->bytes->view(cells.sealed_offset, cells.sealed_length), into);
+  }
+  return false;
+}
+
+Task<bool> CellReader::open_cells(const SegmentId& segment, std::array<std::uint8_t, 16> salt, Cells cells,
+                                  ByteView sealed, std::shared_ptr<const void> owner, MutableByteView into) {
+  const auto key = keys_.key(segment, salt);
+  if (cells.length < kOffloadFrom) co_return cells.open(*key, sealed, into);
+  co_return co_await runtime_.offload([&] { return cells.open(*key, sealed, into); });
+}
+
+Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into, std::optional<Duration> patience) {
+  const Cells cells(run, skip, static_cast<std::uint32_t>(into.size()));
+  if (const auto memory = log_.memory_of(run.segment)) {
+    const auto header = log_.header_of(run.segment);
+    CHECK(header.has_value());
+    const bool good = co_await open_cells(run.segment, header->salt, cells,
+                                          memory->view(cells.sealed_offset, cells.sealed_length), memory, into);
+    if (!good) co_return fail(ErrorKind::corrupt, "a cell in this machine's memory does not verify");
+    co_return Status();
+  }
+  if (const Whole* whole = recent(run.segment)) {
+    const auto bytes = whole->bytes;
+    const auto salt = whole->salt;
+    if (co_await open_cells(run.segment, salt, cells, bytes->view(cells.sealed_offset, cells.sealed_length), bytes, into))
+      co_return Status();
+    recent_.remove_if([&](const Whole& bad) { return bad.segment == run.segment; });
+  }
+  CO_TRY(const auto placed, co_await index_.placed(run.segment));
+  CO_TRY(const bool cached, co_await read_cached(run, cells, into, placed.has_value()));
+  if (cached) co_return Status();
+  if (!placed)
+    co_return fail(ErrorKind::not_found, format("segment {}/{} is neither here nor on the miners", run.segment.epoch,
+                                                run.segment.sequence));
+  co_return co_await read_remote(placed->placed, cells, into, patience);
+}
+
+// From the local segment files. A bad cell there is a miss when the miners have the segment, else an alarm.
+Task<Result<bool>> CellReader::read_cached(const Run& run, const Cells& cells, MutableByteView into, bool stored) {
+  auto handle = slots_.lookup(run.segment, cells.sealed_offset, cells.sealed_length);
+  if (!handle) {
+    cache_misses_.add();
+    co_return false;
+  }
+  // Direct I/O wants aligned offsets, lengths and memory.
+  const std::uint32_t align = handle->alignment();
+  const std::uint32_t low = cells.sealed_offset / align * align;
+  const std::uint32_t high = (cells.sealed_offset + cells.sealed_length + align - 1) / align * align;
+  auto sealed = std::make_shared<Buffer>(high - low);
+  const Result<std::size_t> got = co_await handle->file().read_at(low, sealed->view());
+  const std::uint32_t skip = cells.sealed_offset - low;
+  const auto header = slots_.header_of(run.segment);
+  if (got && header && *got >= skip + cells.sealed_length &&
+      co_await open_cells(run.segment, header->salt, cells, sealed->view(skip, cells.sealed_length), sealed, into)) {
+    cache_hits_.add();
+    co_return true;
+  }
+  cache_rot_.add();
+  if (!stored) {
+    const std::string what = format("segment {}/{} is damaged on the local disk and has not reached the miners",
+                                    run.segment.epoch, run.segment.sequence);
+    log_error("{}", what);
+    co_return fail(ErrorKind::corrupt, what);
+  }
+  handle.reset();
+  slots_.forget(run.segment);
+  co_return false;
+}
+
+Task<Status> CellReader::read_remote(change::Placed placed, Cells cells, MutableByteView into,
+                                     std::optional<Duration> patience) {
+  if (cells.sealed_length >= kWholeFrom) {
+    // Twice: a whole segment may leave memory again before this task runs.
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      CO_TRY_OK(co_await fetch_whole(placed, attempt == 0 ? FetchTrust::plain : FetchTrust::proven, patience));
+      const Whole* whole = recent(placed.segment);
+      if (whole == nullptr) continue;
+      const auto bytes = whole->bytes;
+      if (co_await open_cells(placed.segment, placed.salt, cells, bytes->view(cells.sealed_offset, cells.sealed_length),
+                              bytes, into))
+        co_return Status();
+      recent_.remove_if([&](const Whole& bad) { return bad.segment == placed.segment; });
+      slots_.forget(placed.segment);
+    }
+  }
+  const std::uint32_t low = cells.sealed_offset / kCacheGranule * kCacheGranule;
+  const std::uint32_t high = std::min(placed.length, (cells.sealed_offset + cells.sealed_length + kCacheGranule - 1) /
+                                                         kCacheGranule * kCacheGranule);
+  for (const FetchTrust trust : {FetchTrust::plain, FetchTrust::proven}) {
+    auto fetched = co_await fetcher_.fetch(placed, low, high - low, trust, patience);
+    CO_TRY_OK(fetched);
+    const ByteView sealed = fetched->bytes.subspan(cells.sealed_offset - low, cells.sealed_length);
+    if (!co_await open_cells(placed.segment, placed.salt, cells, sealed, fetched->owner, into)) continue;
+    co_await slots_.admit_range(placed.segment, placed.salt, placed.length, low, fetched->bytes, fetched->owner);
+    co_return Status();
+  }
+  co_return fail(ErrorKind::corrupt, format("segment {}/{}: cells at {} do not verify although their slices do",
+                                            placed.segment.epoch, placed.segment.sequence, cells.sealed_offset));
+}
+
+// One fetch of a whole segment at a time; others who want it wait for the same one.
+Task<Status> CellReader::fetch_whole(change::Placed placed, FetchTrust trust, std::optional<Duration> patience) {
+  if (const auto found = fetching_.find(placed.segment); found != fetching_.end()) {
+    const auto shared = found->second;
+    while (!shared->ended) co_await shared->done.wait();
+    co_return shared->status;
+  }
+  if (trust == FetchTrust::plain && recent(placed.segment) != nullptr) co_return Status();
+  const auto shared = fetching_.emplace(placed.segment, std::make_shared<Fetching>(runtime_)).first->second;
+  auto fetched = co_await fetcher_.fetch(placed, 0, placed.length, trust, patience);
+  if (fetched) {
+    std::shared_ptr<const Buffer> bytes = fetched->owner;
+    remember({placed.segment, placed.salt, bytes, placed.length});
+    if (!closing_) {
+      tasks_.spawn([this, placed, bytes]() -> Task<void> {
+        co_await slots_.admit_whole(placed.segment, placed.salt, placed.length, bytes);
+      });
+    }
+  } else {
+    shared->status = fail(fetched.error());
+  }
+  shared->ended = true;
+  fetching_.erase(placed.segment);
+  shared->done.notify_all();
+  co_return shared->status;
+}
+
+void CellReader::prefetch(const SegmentId& segment, std::optional<Duration> patience) {
+  if (closing_ || ahead_ >= kAheadMax || log_.memory_of(segment) || recent(segment) != nullptr ||
+      fetching_.contains(segment) || slots_.holds_whole(segment))
+    return;
+  ++ahead_;
+  tasks_.spawn([this, segment, patience]() -> Task<void> {
+    const auto placed = co_await index_.placed(segment);
+    if (placed && *placed) {
+      const Status ignored = co_await fetch_whole((*placed)->placed, FetchTrust::plain, patience);
+      static_cast<void>(ignored);  // the reader itself will meet the error
+    }
+    --ahead_;
+  });
+}
+
+Reader::Reader(Runtime& runtime, Index& index, Committer& committer, CellReader& cells, VolumeOptions options)
+    : runtime_(runtime), index_(index), committer_(committer), cells_(cells), options_(options) {}
+
+bool Reader::try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
+                      Result<std::size_t>& answer) {
+  std::vector<Extent> extents;
+  std::uint64_t size = 0;
+  if (!index_.try_size(view, object, size)) return false;
+  const std::uint64_t length = offset >= size ? 0 : std::min<std::uint64_t>(into.size(), size - offset);
+  if (length != 0 && !index_.try_extents(view, object, offset, length, extents)) return false;
+  for (const Extent& extent : extents) {
+    const MutableByteView part = into.subspan(extent.offset - offset, extent.length);
+    if (extent.kind != Extent::Kind::data) {
+      std::ranges::fill(part, std::uint8_t{0});
+    } else if (is_staged(extent.run)) {
+      const auto staged = committer_.staged(extent.run);
+      if (!staged) return false;
+      std::ranges::copy(staged->plain.subspan(extent.skip, part.size()), part.begin());
+    } else if (!cells_.try_read(extent.run, extent.skip, part)) {
+      return false;
+    }
+  }
+  answer = static_cast<std::size_t>(length);
+  return true;
+}
+
+Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t offset, MutableByteView into) {
+  for (int attempt = 0;; ++attempt) {
+    CO_TRY(const auto stat, co_await index_.stat(view, object));
+    if (!stat) co_return fail(ErrorKind::not_found, format("object {} does not exist", object));
+    if (offset >= stat->size || into.empty()) co_return std::size_t{0};
+    const std::uint64_t length = std::min<std::uint64_t>(into.size(), stat->size - offset);
+    std::uint64_t ahead_from = 0;
+    if (is_sequential(view, object, offset, length, ahead_from) && ahead_from < stat->size)
+      CO_TRY_OK(co_await read_ahead(view, object, ahead_from, std::min(kAheadBytes, stat->size - ahead_from)));
+
+    CO_TRY(const auto extents, co_await index_.extents(view, object, offset, length));
+    std::vector<std::shared_ptr<Status>> ends;
+    TaskGroup parts(runtime_);
+    for (const Extent& extent : extents) {
+      const MutableByteView part = into.subspan(extent.offset - offset, extent.length);
+      if (extent.kind != Extent::Kind::data) {
+        std::ranges::fill(part, std::uint8_t{0});
+        continue;
+      }
+      auto end = ends.emplace_back(std::make_shared<Status>());
+      if (&extent == &extents.back()) {
+        *end = co_await read_extent(extent, part);
+      } else {
+        parts.spawn([this, extent, part, end]() -> Task<void> { *end = co_await read_extent(extent, part); });
+      }
+    }
+    co_await parts.join();
+    const auto failed = std::ranges::find_if(ends, [](const auto& end) { return !*end; });
+    if (failed == ends.end()) co_return static_cast<std::size_t>(length);
+    const Error& error = (**failed).error();
+    // The row may have been relocated, or its group written, between the look-up and the read.
+    if (error.kind() != ErrorKind::not_found) co_return fail(error);
+    if (attempt == kRelocationTries) co_return fail(ErrorKind::corrupt, error.message());
+  }
+}
+
+Task<Status> Reader::read_extent(Extent extent, MutableByteView into) {
+  if (!is_staged(extent.run)) co_return co_await cells_.read(extent.run, extent.skip, into, options_.outage_wait);
+  const auto staged = committer_.staged(extent.run);
+  if (!staged) co_return fail(ErrorKind::not_found, "the group was written meanwhile");
+  std::ranges::copy(staged->plain.subspan(extent.skip, into.size()), into.begin());
+  co_return Status();
+}
+
+// A reader that has read on from where it ended at least kStreakToPrefetch times gets segments ahead of it.
+bool Reader::is_sequential(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length,
+                           std::uint64_t& ahead_from) {
+  const DatasetId dataset = view.empty() ? 0 : view.front().dataset;
+  const auto found = std::ranges::find_if(streams_, [&](const Stream& stream) {
+    return stream.dataset == dataset && stream.object == object && stream.next <= offset && offset <= stream.next + length;
+  });
+  if (found == streams_.end()) {
+    streams_.push_front({dataset, object, offset + length, offset == 0 ? 1u : 0u, offset + length});
+    if (streams_.size() > kStreamsMax) streams_.pop_back();
+    return false;
+  }
+  streams_.splice(streams_.begin(), streams_, found);
+  Stream& stream = streams_.front();
+  ++stream.streak;
+  stream.next = offset + length;
+  if (stream.streak < kStreakToPrefetch) return false;
+  // Again only when half of what was asked ahead is used up.
+  if (stream.ahead_until > stream.next + kAheadBytes / 2) return false;
+  ahead_from = std::max(stream.ahead_until, stream.next);
+  stream.ahead_until = ahead_from + kAheadBytes;
+  return true;
+}
+
+Task<Status> Reader::read_ahead(View view, ObjectId object, std::uint64_t offset, std::uint64_t length) {
+  CO_TRY(const auto extents, co_await index_.extents(view, object, offset, length));
+  // Small extents scattered over many segments would fetch far more than is read.
+  for (const Extent& extent : extents)
+    if (extent.kind == Extent::Kind::data && !is_staged(extent.run) && extent.length >= kWholeFrom / 2)
+      cells_.prefetch(extent.run.segment, options_.outage_wait);
+  co_return Status();
+}
+
+}  // namespace cumulus

@@ -1,0 +1,78 @@
+// SliceFetcher: gets sealed bytes of a stored segment from its miners. A small range costs one read from the one miner
+// that holds it; when that miner is slow (hedge), down or wrong, the same range of any k other slices is decoded.
+//
+// Nothing it returns is trusted: the caller opens the cells. When they do not open, it asks again with `proven`: then
+// every answer carries a Merkle proof against the signed manifest, so that the liar is known and left out.
+// An outage (too few miners answer) is waited for, up to the caller's patience; bytes that are gone or wrong on enough
+// answering miners are `corrupt` at once. Reactor thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "objectstore/base/metrics.h"
+#include "objectstore/crypto/key_tree.h"
+#include "objectstore/erasure/codec.h"
+#include "objectstore/io/sync.h"
+#include "objectstore/log/change.h"
+#include "objectstore/slice_transport.h"
+
+namespace cumulus {
+
+enum class FetchTrust : std::uint8_t { plain, proven };
+
+// Sealed bytes of a segment: [offset, offset + length) lie at `bytes` inside `owner`.
+struct FetchedRange {
+  std::shared_ptr<Buffer> owner;
+  ByteView bytes;
+};
+
+class SliceFetcher {
+ public:
+  SliceFetcher(Runtime& runtime, SliceTransport& transport, VolumeId volume, std::uint32_t segment_size,
+               Duration request_deadline, Metrics& metrics);
+  ~SliceFetcher();
+
+  // `patience`: how long an outage is waited for; nullopt: until close().
+  Task<Result<FetchedRange>> fetch(change::Placed placed, std::uint32_t offset, std::uint32_t length, FetchTrust trust,
+                                   std::optional<Duration> patience);
+  Task<void> close();
+
+ private:
+  struct Stripe;       // one equal range of the slices, and what has arrived of it
+  struct MinerPace {   // smoothed duration of reads from one miner, small and large
+    Duration small{};
+    Duration large{};
+    std::uint64_t skipped = 0;  // times that it was left out for being slow: now and then it is asked again
+  };
+
+  Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length, FetchTrust trust);
+  Task<Status> fill(std::shared_ptr<Stripe> stripe);
+  void ask(const std::shared_ptr<Stripe>& stripe, std::uint16_t index);
+  Task<void> read_slice(std::shared_ptr<Stripe> stripe, std::uint16_t index);
+  Task<Result<SliceReadAnswer>> read_proven(const Stripe& stripe, std::uint16_t index, MutableByteView into);
+  bool ask_another(const std::shared_ptr<Stripe>& stripe);
+  Duration hedge_delay(const Stripe& stripe) const;
+  bool is_slow(const Stripe& stripe, std::uint16_t index) const;
+  void note_pace(const MinerId& miner, std::uint64_t length, Duration took);
+  Duration pace_of(const MinerId& miner, std::uint64_t length) const;
+  bool known(const MinerId& miner) const;
+
+  Runtime& runtime_;
+  SliceTransport& transport_;
+  VolumeId volume_;
+  Duration request_deadline_;
+  Metrics& metrics_;
+  Counter& hedges_;
+  Counter& decodes_;
+  Counter& liars_;
+  BufferPool segments_;
+  std::map<MinerId, MinerPace> pace_;
+  bool closing_ = false;
+  Signal closed_;
+  TaskGroup tasks_;
+};
+
+}  // namespace cumulus

@@ -1,0 +1,438 @@
+#include "objectstore/store/store_volume.h"
+
+#include <algorithm>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+#include "objectstore/store/checker.h"
+#include "objectstore/store/destroyer.h"
+#include "objectstore/store/repairer.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::size_t kNameMax = 255;
+
+Status check_name(const std::string& name, std::string_view what) {
+  const bool bad = name.empty() || name.size() > kNameMax || name == "." || name == ".." ||
+                   std::ranges::any_of(name, [](char c) { return c == '/' || c == '@' || static_cast<unsigned char>(c) < 32; });
+  if (bad) return fail(ErrorKind::invalid, format("'{}' cannot name a {}: 1 to 255 bytes without '/', '@' and control characters", name, what));
+  return {};
+}
+
+Error no_dataset(DatasetId id) { return {ErrorKind::not_found, format("dataset {} does not exist", id)}; }
+
+const SnapshotInfo* find_snapshot(const DatasetInfo& info, std::string_view name) {
+  const auto found = std::ranges::find(info.snapshots, name, &SnapshotInfo::name);
+  return found == info.snapshots.end() ? nullptr : &*found;
+}
+
+Error no_snapshot(const DatasetInfo& info, std::string_view name) {
+  return {ErrorKind::not_found, format("'{}' has no snapshot '{}'", info.name, name)};
+}
+
+}  // namespace
+
+StoreVolume::StoreVolume(VolumeParts parts, VolumeOptions options)
+    : parts_(std::move(parts)),
+      options_(options),
+      id_(parts_.keys.volume_id()),
+      house_(parts_.runtime),
+      tasks_(parts_.runtime) {}
+
+StoreVolume::~StoreVolume() = default;
+
+// --- datasets ---
+
+std::vector<DatasetInfo> StoreVolume::datasets() const {
+  std::vector<DatasetInfo> all;
+  for (const DatasetInfo* info : index_->datasets()) all.push_back(*info);
+  return all;
+}
+
+const DatasetInfo* StoreVolume::find_dataset(std::string_view name) const { return index_->dataset(name); }
+const DatasetInfo* StoreVolume::find_dataset(DatasetId id) const { return index_->dataset(id); }
+
+Task<Result<DatasetId>> StoreVolume::create_dataset(std::string name, DatasetOptions options) {
+  CO_TRY_OK(check_name(name, "dataset"));
+  if (options.chunk_log2 < 16 || options.chunk_log2 > 24 || options.cell_log2 < 9 || options.cell_log2 > 20 ||
+      options.cell_log2 > options.chunk_log2)
+    co_return fail(ErrorKind::invalid, "chunks are 64K to 16M, cells 512 to 1M and no larger than a chunk");
+  DatasetId id = 0;
+  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+    if (index_->dataset(name) != nullptr) return fail(ErrorKind::exists, format("'{}' exists already", name));
+    id = index_->next_dataset();
+    change::CreateDataset create;
+    create.id = id;
+    create.type = options.type;
+    create.chunk_log2 = options.chunk_log2;
+    create.cell_log2 = options.cell_log2;
+    create.name = name;
+    create.created_at = parts_.runtime.wall_now();
+    return std::vector<Change>{create};
+  };
+  CO_TRY_OK(co_await committer_->commit_changes(build, false));
+  co_return id;
+}
+
+Task<Status> StoreVolume::commit_one(Change change) {
+  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> { return std::vector<Change>{change}; };
+  auto done = co_await committer_->commit_changes(build, false);
+  if (!done) co_return fail(done.error());
+  co_return Status();
+}
+
+Task<Status> StoreVolume::remove_dataset(DatasetId id) {
+  const DatasetInfo* info = index_->dataset(id);
+  if (info == nullptr) co_return fail(no_dataset(id));
+  // Clones see the parent's rows through their spans; a snapshot that a clone stands on must stay.
+  for (const DatasetInfo* other : index_->datasets())
+    if (other->id != id && std::ranges::any_of(other->head, [id](const ViewSpan& span) { return span.dataset == id; }))
+      co_return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first", info->name, other->name));
+  co_return co_await commit_one(change::RemoveDataset{id});
+}
+
+Task<Status> StoreVolume::rename_dataset(DatasetId id, std::string name) {
+  CO_TRY_OK(check_name(name, "dataset"));
+  if (index_->dataset(id) == nullptr) co_return fail(no_dataset(id));
+  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+    if (index_->dataset(name) != nullptr) return fail(ErrorKind::exists, format("'{}' exists already", name));
+    return std::vector<Change>{change::RenameDataset{id, name}};
+  };
+  auto done = co_await committer_->commit_changes(build, false);
+  if (!done) co_return fail(done.error());
+  co_return Status();
+}
+
+Task<Status> StoreVolume::set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes, std::uint64_t objects) {
+  if (index_->dataset(id) == nullptr) co_return fail(no_dataset(id));
+  co_return co_await commit_one(change::SetQuota{id, tree, bytes, objects});
+}
+
+Task<Status> StoreVolume::create_snapshots(std::vector<SnapshotTarget> targets) {
+  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+    std::vector<Change> changes;
+    for (const SnapshotTarget& target : targets) {
+      TRY_OK(check_name(target.name, "snapshot"));
+      const DatasetInfo* info = index_->dataset(target.dataset);
+      if (info == nullptr) return fail(no_dataset(target.dataset));
+      if (find_snapshot(*info, target.name) != nullptr)
+        return fail(ErrorKind::exists, format("'{}@{}' exists already", info->name, target.name));
+      changes.emplace_back(change::CreateSnapshot{target.dataset, target.name, parts_.runtime.wall_now()});
+    }
+    return changes;
+  };
+  auto done = co_await committer_->commit_changes(build, false);
+  if (!done) co_return fail(done.error());
+  co_return Status();
+}
+
+Task<Status> StoreVolume::remove_snapshot(DatasetId id, std::string name) {
+  const DatasetInfo* info = index_->dataset(id);
+  if (info == nullptr) co_return fail(no_dataset(id));
+  const SnapshotInfo* snapshot = find_snapshot(*info, name);
+  if (snapshot == nullptr) co_return fail(no_snapshot(*info, name));
+  const std::string parent = info->name + "@" + name;
+  for (const DatasetInfo* other : index_->datasets())
+    if (other->parent == parent)
+      co_return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first", parent, other->name));
+  co_return co_await commit_one(change::RemoveSnapshot{id, name});
+}
+
+Task<Status> StoreVolume::rollback(DatasetId id, std::string snapshot) {
+  const DatasetInfo* info = index_->dataset(id);
+  if (info == nullptr) co_return fail(no_dataset(id));
+  if (find_snapshot(*info, snapshot) == nullptr) co_return fail(no_snapshot(*info, snapshot));
+  co_return co_await commit_one(change::Rollback{id, snapshot});
+}
+
+Task<Result<std::vector<DatasetId>>> StoreVolume::clone(DatasetId id, std::string snapshot, std::vector<std::string> names) {
+  std::vector<DatasetId> ids;
+  for (const std::string& name : names) CO_TRY_OK(check_name(name, "dataset"));
+  // A thousand clones are a few groups, not one: each batch is one transaction.
+  constexpr std::size_t kBatch = 256;
+  for (std::size_t from = 0; from < names.size(); from += kBatch) {
+    const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+      const DatasetInfo* info = index_->dataset(id);
+      if (info == nullptr) return fail(no_dataset(id));
+      const SnapshotInfo* source = find_snapshot(*info, snapshot);
+      if (source == nullptr) return fail(no_snapshot(*info, snapshot));
+      std::vector<Change> changes;
+      DatasetId next = index_->next_dataset();
+      for (std::size_t i = from; i < std::min(names.size(), from + kBatch); ++i) {
+        if (index_->dataset(names[i]) != nullptr || std::count(names.begin(), names.end(), names[i]) != 1)
+          return fail(ErrorKind::exists, format("'{}' exists already", names[i]));
+        change::CreateDataset create;
+        create.id = next;
+        create.type = info->type;
+        create.chunk_log2 = info->chunk_log2;
+        create.cell_log2 = info->cell_log2;
+        create.name = names[i];
+        create.inherited = source->view;
+        create.next_object = info->next_object;
+        create.parent = info->name + "@" + snapshot;
+        create.created_at = parts_.runtime.wall_now();
+        ids.push_back(next++);
+        changes.emplace_back(std::move(create));
+      }
+      return changes;
+    };
+    auto done = co_await committer_->commit_changes(build, false);
+    if (!done) co_return fail(done.error());
+  }
+  co_return ids;
+}
+
+// --- objects ---
+
+Result<ObjectId> StoreVolume::allocate_object(DatasetId dataset) {
+  const DatasetInfo* info = index_->dataset(dataset);
+  if (info == nullptr) return fail(no_dataset(dataset));
+  ObjectId& next = next_objects_[dataset];
+  next = std::max(next, info->next_object);
+  if (next > kObjectIdMax) return fail(ErrorKind::no_space, format("'{}' has used up its object ids", info->name));
+  return next++;
+}
+
+Task<Result<Commit>> StoreVolume::commit(Transaction transaction) { return committer_->commit(std::move(transaction)); }
+Task<Result<std::optional<ObjectStat>>> StoreVolume::stat(View view, ObjectId object) {
+  return index_->stat(std::move(view), object);
+}
+Task<Result<std::size_t>> StoreVolume::read(View view, ObjectId object, std::uint64_t offset, MutableByteView into) {
+  return reader_->read(std::move(view), object, offset, into);
+}
+bool StoreVolume::try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
+                           Result<std::size_t>& answer) {
+  return reader_->try_read(view, object, offset, into, answer);
+}
+
+Task<Result<std::vector<Volume::Stretch>>> StoreVolume::stretches(View view, ObjectId object, std::uint64_t offset,
+                                                                  std::uint64_t length) {
+  CO_TRY(const auto extents, co_await index_->extents(std::move(view), object, offset, length));
+  std::vector<Stretch> all;
+  for (const Extent& extent : extents) {
+    const auto kind = extent.kind == Extent::Kind::data   ? Stretch::Kind::data
+                      : extent.kind == Extent::Kind::zero ? Stretch::Kind::zero
+                                                          : Stretch::Kind::hole;
+    if (!all.empty() && all.back().kind == kind) {
+      all.back().length += extent.length;
+    } else {
+      all.push_back({extent.offset, extent.length, kind});
+    }
+  }
+  co_return all;
+}
+
+Task<Result<std::optional<Bytes>>> StoreVolume::xattr(View view, ObjectId object, Bytes name) {
+  return index_->xattr(std::move(view), object, std::move(name));
+}
+Task<Result<std::vector<OmapEntry>>> StoreVolume::xattrs(View view, ObjectId object) {
+  return index_->xattrs(std::move(view), object);
+}
+Task<Result<std::optional<Bytes>>> StoreVolume::omap(View view, ObjectId object, Bytes key) {
+  return index_->omap(std::move(view), object, std::move(key));
+}
+Task<Result<std::vector<OmapEntry>>> StoreVolume::omap_list(View view, ObjectId object, std::optional<Bytes> after,
+                                                            std::size_t limit) {
+  return index_->omap_list(std::move(view), object, std::move(after), limit);
+}
+Task<Result<std::vector<ObjectId>>> StoreVolume::diff_objects(View older, View newer, ObjectId after, std::size_t limit) {
+  return index_->diff_objects(std::move(older), std::move(newer), after, limit);
+}
+Task<Result<std::vector<Volume::Range>>> StoreVolume::diff_ranges(View older, View newer, ObjectId object,
+                                                                  std::uint64_t offset, std::uint64_t length) {
+  CO_TRY(const auto ranges, co_await index_->diff_ranges(std::move(older), std::move(newer), object, offset, length));
+  std::vector<Range> all;
+  for (const auto& range : ranges) all.push_back({range.offset, range.length});
+  co_return all;
+}
+
+// --- durability ---
+
+Task<Status> StoreVolume::flush(Durability level, Progress progress) {
+  const Commit upto{committer_->accepted()};
+  if (level != Durability::remote) co_return co_await wait(upto, level);
+  CO_TRY_OK(co_await committer_->durable(upto.position));
+  co_return co_await remote(upto.position, progress);
+}
+
+Task<Status> StoreVolume::wait(Commit commit, Durability level) {
+  if (level == Durability::accepted) co_return Status();
+  CO_TRY_OK(co_await committer_->durable(commit.position));
+  if (level == Durability::local) co_return Status();
+  co_return co_await remote(commit.position, {});
+}
+
+// Remote: the accepted tail covers the position. What is still in the open segment is sealed early.
+Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress) {
+  if (pusher_->remote() < position) CO_TRY_OK(co_await log_->seal());
+  co_return co_await pusher_->wait_remote(position, progress);
+}
+
+// A segment is on k+m miners: write it down, and let it leave the disk once that is durable in the index.
+void StoreVolume::segment_stored(change::Placed placed) {
+  ++stored_segments_;
+  stored_bytes_ += placed.length;
+  tasks_.spawn(note_stored(std::move(placed)));
+}
+
+Task<void> StoreVolume::note_stored(change::Placed placed) {
+  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> { return std::vector<Change>{placed}; };
+  const auto noted = co_await committer_->commit_changes(build, true);
+  // A volume that can no longer write keeps its segments; the next opening finds them on the miners.
+  if (noted) evictable_.push_back({placed.segment, noted->position});
+}
+
+Task<void> StoreVolume::keep_house() {
+  while (!closing_) {
+    while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable()) {
+      slots_->mark_stored(evictable_.front().segment);
+      evictable_.pop_front();
+    }
+    // When the disk is short of room the index need not wait for its own pace.
+    if (!evictable_.empty() && slots_->wants_room()) {
+      if (Status flushed = co_await index_->flush(); !flushed) log_warn("the index cannot be flushed: {}", flushed.error().message());
+    }
+    if (const auto since = log_->waiting_since()) {
+      const Duration waited = parts_.runtime.now() - *since;
+      const bool enough = waited >= options_.seal_after && log_->open_bytes() >= options_.seal_bytes_min;
+      if (enough || waited >= options_.seal_after_max) {
+        if (Status sealed = co_await log_->seal(); !sealed) log_warn("sealing failed: {}", sealed.error().message());
+      }
+    }
+    co_await house_.wait_until(parts_.runtime.now() + std::chrono::milliseconds(500));
+  }
+}
+
+void StoreVolume::fenced(Error reason) {
+  read_only_reason_ = reason.message();
+  committer_->refuse(std::move(reason));
+}
+
+// --- care ---
+
+Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
+  VolumeStatus status;
+  status.id = id_;
+  status.shape = shape_;
+  status.epoch = epoch_;
+  status.read_only_reason = read_only_reason_.empty() && committer_->failure() ? committer_->failure()->message() : read_only_reason_;
+  status.writable = status.read_only_reason.empty();
+  status.used = stored_bytes_;
+  for (const DatasetInfo* info : index_->datasets()) {
+    const auto tree = info->trees.find(0);
+    if (tree != info->trees.end() && tree->second.bytes > 0) status.live += static_cast<std::uint64_t>(tree->second.bytes);
+  }
+  status.garbage = status.used > status.live ? status.used - status.live : 0;
+  status.dirty = pusher_->dirty_bytes() + log_->open_bytes();
+  status.segments = stored_segments_;
+  status.segments_crowded = pusher_->crowded();
+  status.accepted = committer_->accepted();
+  status.written = log_->written();
+  status.durable = log_->durable();
+  status.remote = pusher_->remote();
+  status.tail = tail_->accepted().tail;
+  status.recovered = recovered_;
+  const auto holders = static_cast<std::uint32_t>(tail_->accepted().holders.size());
+  status.quorum = {holders, QuorumShape::quorum_of(holders, shape_.m)};
+  status.cache_bytes = slots_->bytes_in_use();
+  if (!ask_miners) co_return status;
+
+  TaskGroup asking(parts_.runtime);
+  status.miners.resize(parts_.transport.miners().size());
+  for (std::size_t i = 0; i < status.miners.size(); ++i) {
+    status.miners[i].entry = parts_.transport.miners()[i];
+    asking.spawn([this, &status, i]() -> Task<void> {
+      MinerHealth& health = status.miners[i];
+      auto answer = co_await parts_.transport.status(health.entry.id, parts_.runtime.now() + std::chrono::seconds(5));
+      health.answers = answer.has_value();
+      if (answer) health.status = std::move(*answer);
+      if (!answer) health.error = answer.error().message();
+    });
+  }
+  co_await asking.join();
+  std::uint64_t capacity = 0;
+  std::uint64_t free = 0;
+  for (const MinerHealth& miner : status.miners) {
+    capacity += miner.answers ? miner.status.capacity : miner.entry.capacity;
+    if (miner.answers && miner.status.capacity > miner.status.used) free += miner.status.capacity - miner.status.used;
+  }
+  const std::uint64_t n = std::uint64_t{shape_.k} + shape_.m;
+  status.capacity = capacity / n * shape_.k;
+  status.free = free / n * shape_.k;
+  co_return status;
+}
+
+Task<Result<CheckReport>> StoreVolume::check(bool with_data, Progress progress) {
+  Checker checker(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline);
+  co_return co_await checker.check(with_data, std::move(progress));
+}
+
+Task<Result<RepairReport>> StoreVolume::repair(Progress progress) {
+  if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
+  const Repairer::Note note = [this](change::Placed placed) -> Task<Status> { return commit_one(std::move(placed)); };
+  Repairer repairer(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline, note);
+  co_return co_await repairer.repair(std::move(progress));
+}
+
+Task<Status> StoreVolume::drop_cache() {
+  // Only what the durable index has passed may go: make it durable first, so that all that is stored goes.
+  CO_TRY_OK(co_await committer_->durable(committer_->accepted()));
+  CO_TRY_OK(co_await index_->flush());
+  while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable()) {
+    slots_->mark_stored(evictable_.front().segment);
+    evictable_.pop_front();
+  }
+  cells_->forget_recent();
+  co_return co_await slots_->drop_clean();
+}
+
+Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
+  if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
+  parts_.transport.set_miners(miners);
+  co_return co_await tail_->set_miners(std::move(miners));
+}
+
+Task<Result<std::vector<std::string>>> StoreVolume::destroy(Progress progress) {
+  if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
+  Destroyer destroyer(parts_.runtime, parts_.transport, *tail_, options_.request_deadline);
+  auto done = co_await destroyer.destroy(std::move(progress));
+  if (done) fenced({ErrorKind::fenced, "the volume was destroyed"});
+  co_return done;
+}
+
+void StoreVolume::set_options(const VolumeOptions& options) {
+  options_ = options;
+  committer_->set_options(options);
+  reader_->set_options(options);
+  slots_->set_budget(options.cache_bytes);
+}
+
+Task<Status> StoreVolume::close() {
+  Status status;
+  if (committer_) {
+    if (!committer_->failure()) status = co_await committer_->durable(committer_->accepted());
+    const bool all_remote = pusher_->remote() >= committer_->accepted();
+    // Closed cleanly: another home may then open without stealing. Needs an answering quorum; never waited for long.
+    if (status && all_remote && read_only_reason_.empty()) co_await tail_->close_cleanly(std::chrono::seconds(5));
+    closing_ = true;
+    house_.notify_all();
+    co_await pusher_->close();
+    co_await tail_->close();
+    co_await tasks_.join();
+    const Status committed = co_await committer_->close();
+    if (status) status = committed;
+    if (Status closed = co_await log_->close(); status && !closed) status = closed;
+  }
+  if (cells_) co_await cells_->close();
+  if (fetcher_) co_await fetcher_->close();
+  if (index_) {
+    if (Status closed = co_await index_->close(); status && !closed) status = closed;
+  }
+  barrier_.attach(nullptr);
+  if (slots_) co_await slots_->close();
+  co_return status;
+}
+
+}  // namespace cumulus

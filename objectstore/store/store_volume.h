@@ -1,0 +1,133 @@
+// StoreVolume: the Volume put together from its rooms, and the rules that tie them: a sealed segment goes to the pusher; a
+// stored one is written down (Placed), advances the tail, and may leave the disk once the durable index has passed what
+// says where it is; a fenced volume turns read-only and says so. Reactor thread. Opening is in opening.cc.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "objectstore/cache/slot_store.h"
+#include "objectstore/crypto/key_tree.h"
+#include "objectstore/object_store.h"
+#include "objectstore/store/committer.h"
+#include "objectstore/store/pusher.h"
+#include "objectstore/store/reader.h"
+#include "objectstore/store/tail_keeper.h"
+
+namespace cumulus {
+
+// R1's barrier, called by the index's threads: the log writer once there is one. While the local log is replayed there
+// is nothing to wait for: its files were synced before.
+class LogBarrier {
+ public:
+  void attach(LogWriter* log) { log_.store(log); }
+  Status operator()() const {
+    LogWriter* log = log_.load();
+    return log == nullptr ? Status() : log->make_durable_blocking();
+  }
+
+ private:
+  std::atomic<LogWriter*> log_{nullptr};
+};
+
+class StoreVolume final : public Volume {
+ public:
+  StoreVolume(VolumeParts parts, VolumeOptions options);
+  ~StoreVolume() override;
+
+  // --- opening.cc ---
+  Task<Status> create(VolumeShape shape);
+  Task<Status> open(OpenMode mode);
+  Task<Status> recover(OpenMode mode, bool accept_loss, Progress progress);
+
+  // --- Volume ---
+  std::vector<DatasetInfo> datasets() const override;
+  const DatasetInfo* find_dataset(std::string_view name) const override;
+  const DatasetInfo* find_dataset(DatasetId id) const override;
+  Task<Result<DatasetId>> create_dataset(std::string name, DatasetOptions options) override;
+  Task<Status> remove_dataset(DatasetId id) override;
+  Task<Status> rename_dataset(DatasetId id, std::string name) override;
+  Task<Status> set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes, std::uint64_t objects) override;
+  Task<Status> create_snapshots(std::vector<SnapshotTarget> targets) override;
+  Task<Status> remove_snapshot(DatasetId id, std::string name) override;
+  Task<Status> rollback(DatasetId id, std::string snapshot) override;
+  Task<Result<std::vector<DatasetId>>> clone(DatasetId id, std::string snapshot, std::vector<std::string> names) override;
+  Result<ObjectId> allocate_object(DatasetId dataset) override;
+  Task<Result<Commit>> commit(Transaction transaction) override;
+  Task<Result<std::optional<ObjectStat>>> stat(View view, ObjectId object) override;
+  Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset, MutableByteView into) override;
+  bool try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
+                Result<std::size_t>& answer) override;
+  Task<Result<std::vector<Stretch>>> stretches(View view, ObjectId object, std::uint64_t offset,
+                                               std::uint64_t length) override;
+  Task<Result<std::optional<Bytes>>> xattr(View view, ObjectId object, Bytes name) override;
+  Task<Result<std::vector<OmapEntry>>> xattrs(View view, ObjectId object) override;
+  Task<Result<std::optional<Bytes>>> omap(View view, ObjectId object, Bytes key) override;
+  Task<Result<std::vector<OmapEntry>>> omap_list(View view, ObjectId object, std::optional<Bytes> after,
+                                                 std::size_t limit) override;
+  Task<Result<std::vector<ObjectId>>> diff_objects(View older, View newer, ObjectId after, std::size_t limit) override;
+  Task<Result<std::vector<Range>>> diff_ranges(View older, View newer, ObjectId object, std::uint64_t offset,
+                                               std::uint64_t length) override;
+  Task<Status> flush(Durability level, Progress progress) override;
+  Task<Status> flush() override { return flush(options_.flush_means, {}); }
+  Task<Status> wait(Commit commit, Durability level) override;
+  Task<Result<VolumeStatus>> status(bool ask_miners) override;
+  Task<Result<CheckReport>> check(bool with_data, Progress progress) override;
+  Task<Result<RepairReport>> repair(Progress progress) override;
+  Task<Status> drop_cache() override;
+  Task<Status> set_miners(std::vector<MinerEntry> miners) override;
+  Task<Result<std::vector<std::string>>> destroy(Progress progress) override;
+  void set_options(const VolumeOptions& options) override;
+  Task<Status> close() override;
+
+ private:
+  // --- opening.cc ---
+  Task<Status> open_rooms(const Superblock& record, bool fresh_index);
+  Task<Status> start_writing(LogStart start, std::vector<SealedSegment> unstored, const Tail& tail);
+  Task<Status> rebuild_from_miners(const Tail& tail, bool accept_loss, Progress progress, Tail& reached);
+  Task<Status> note_placements();
+  Task<Status> take_over(const Superblock& newest, bool accept_loss, Progress progress);
+  Error fenced_error(const Superblock& newest) const;
+
+  Task<Status> commit_one(Change change);
+  Task<Status> remote(LogPosition position, const Progress& progress);
+  void segment_stored(change::Placed placed);
+  Task<void> note_stored(change::Placed placed);
+  Task<void> keep_house();
+  void fenced(Error reason);
+
+  VolumeParts parts_;
+  VolumeOptions options_;
+  VolumeShape shape_;
+  VolumeId id_;
+  Epoch epoch_ = 0;
+  std::string read_only_reason_;
+  LogPosition recovered_ = 0;
+  std::uint64_t stored_bytes_ = 0;
+  std::uint64_t stored_segments_ = 0;
+  std::map<DatasetId, ObjectId> next_objects_;
+
+  LogBarrier barrier_;
+  std::unique_ptr<SlotStore> slots_;
+  std::unique_ptr<Index> index_;
+  std::unique_ptr<LogWriter> log_;
+  std::unique_ptr<TailKeeper> tail_;
+  std::unique_ptr<Pusher> pusher_;
+  std::unique_ptr<SegmentKeys> keys_;
+  std::unique_ptr<SliceFetcher> fetcher_;
+  std::unique_ptr<Committer> committer_;
+  std::unique_ptr<CellReader> cells_;
+  std::unique_ptr<Reader> reader_;
+
+  struct Evictable {
+    SegmentId segment;
+    LogPosition placed_at = 0;  // the group that says where it is
+  };
+  std::deque<Evictable> evictable_;
+  bool closing_ = false;
+  Signal house_;
+  TaskGroup tasks_;
+};
+
+}  // namespace cumulus
