@@ -1,0 +1,68 @@
+#include "objectstore/crypto/digest.h"
+
+#include <openssl/evp.h>
+
+#include "objectstore/crypto/multi_buffer.h"
+#include "objectstore/crypto/openssl_check.h"
+
+namespace cumulus {
+
+Digest sha256(ByteView bytes) {
+  Digest digest;
+  CRYPTO_OK(EVP_Digest(bytes.data(), bytes.size(), digest.data(), nullptr, EVP_sha256(), nullptr));
+  return digest;
+}
+
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() { EVP_MD_CTX_free(context); }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  CHECK(state_->context != nullptr);
+  CRYPTO_OK(EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr));
+}
+Sha256::~Sha256() = default;
+Sha256::Sha256(Sha256&&) noexcept = default;
+Sha256& Sha256::operator=(Sha256&&) noexcept = default;
+
+void Sha256::update(ByteView bytes) {
+  CRYPTO_OK(EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()));
+}
+
+Digest Sha256::finish() {
+  Digest digest;
+  CRYPTO_OK(EVP_DigestFinal_ex(state_->context, digest.data(), nullptr));
+  return digest;
+}
+
+std::vector<Digest> sha256_leaves(ByteView data, std::size_t leaf_size) {
+  std::vector<Digest> digests((data.size() + leaf_size - 1) / leaf_size);
+  if (digests.size() < 4) {  // too few to fill the lanes
+    for (std::size_t i = 0; i < digests.size(); ++i)
+      digests[i] = sha256(data.subspan(i * leaf_size, std::min(leaf_size, data.size() - i * leaf_size)));
+    return digests;
+  }
+  IMB_MGR& manager = multi_buffer();
+  for (std::size_t i = 0; i < digests.size(); ++i) {
+    IMB_JOB* job = IMB_GET_NEXT_JOB(&manager);
+    *job = {};
+    job->cipher_mode = IMB_CIPHER_NULL;
+    job->cipher_direction = IMB_DIR_ENCRYPT;
+    job->chain_order = IMB_ORDER_HASH_CIPHER;
+    job->hash_alg = IMB_AUTH_SHA_256;
+    job->src = data.data() + i * leaf_size;
+    job->msg_len_to_hash_in_bytes = std::min(leaf_size, data.size() - i * leaf_size);
+    job->auth_tag_output = digests[i].data();
+    job->auth_tag_output_len_in_bytes = digests[i].size();
+    IMB_SUBMIT_JOB_NOCHECK(&manager);
+  }
+  while (IMB_FLUSH_JOB(&manager) != nullptr) {
+  }
+  return digests;
+}
+
+}  // namespace cumulus
