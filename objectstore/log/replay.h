@@ -13,16 +13,10 @@
 #include <vector>
 
 #include "objectstore/log/change.h"
+#include "objectstore/log/group.h"
 #include "objectstore/log/log_writer.h"
 
 namespace cumulus {
-
-struct GroupHeader {
-  LogPosition number = 0;
-  WallTime written_at = 0;
-  LogPosition durable_upto = 0;
-  bool bookkeeping = false;
-};
 
 // One opened group; views are valid during the call only.
 struct ReplayedGroup {

@@ -1,0 +1,84 @@
+#include "objectstore/log/open_segment.h"
+
+#include <algorithm>
+
+#include "objectstore/base/check.h"
+
+namespace cumulus {
+
+OpenSegment::OpenSegment(const KeyTree& keys, const SegmentHeader& header, std::shared_ptr<Buffer> memory,
+                         std::uint32_t segment_size)
+    : header_(header),
+      cipher_(keys, header),
+      memory_(std::move(memory)),
+      segment_size_(segment_size),
+      end_(std::uint32_t{1} << header.align_log2) {
+  CHECK(memory_->size() >= segment_size_ && end_ >= SegmentHeader::kEncodedSize);
+  Bytes encoded;
+  header_.encode(encoded);
+  std::ranges::copy(encoded, header_bytes_.begin());
+  std::ranges::fill(memory_->view(0, end_), std::uint8_t{0});
+  std::ranges::copy(encoded, memory_->data());
+}
+
+bool OpenSegment::fits(std::uint32_t records_length, std::uint32_t cells_length) const {
+  const std::uint64_t content =
+      std::uint64_t{end_} + kGroupFixedSize + records_length + kTagSize + cells_length;
+  const std::uint64_t align = std::uint64_t{1} << header_.align_log2;
+  return (content + align - 1) / align * align <= segment_size_;
+}
+
+OpenSegment::Place OpenSegment::reserve(GroupHeader group, std::uint32_t records_length,
+                                        std::uint32_t cells_length, std::uint64_t nonce) {
+  CHECK(fits(records_length, cells_length));
+  Place place{.number = group.number,
+              .layout = {end_, records_length, cells_length, header_.align_log2},
+              .nonce = nonce};
+  group.records_length = records_length;
+  group.cells_length = cells_length;
+  group.total_length = place.layout.end() - place.layout.begin;
+  std::memcpy(memory_->data() + end_, &nonce, sizeof nonce);
+  const MutableByteView sealed = memory_->view(place.layout.header_at(), kGroupHeaderSize + kTagSize);
+  cipher_.seal(nonce, place.layout.header_at(), header_bytes_, group.encode(), sealed);
+  std::ranges::copy(sealed.last(kTagSize), place.tag.begin());
+
+  if (groups_++ == 0) first_group_ = group.number;
+  last_group_ = group.number;
+  last_tag_ = place.tag;
+  if (!group.bookkeeping) bookkeeping_only_ = false;
+  end_ = place.layout.end();
+  return place;
+}
+
+void OpenSegment::fill(const Place& place, const GroupDraft& draft) const {
+  const GroupLayout& layout = place.layout;
+  CHECK(draft.records.size() == layout.records_length);
+  cipher_.seal(place.nonce, layout.records_at(), place.tag, draft.records,
+               memory_->view(layout.records_at(), layout.records_length + kTagSize));
+  std::uint32_t at = layout.cells_at();
+  for (const CellSource& run : draft.runs) {
+    const auto length = sealed_length_of(static_cast<std::uint32_t>(run.plain.size()), run.cell_log2);
+    cipher_.seal_run(place.nonce, at, run.cell_log2, run.plain, memory_->view(at, length));
+    at += length;
+  }
+  CHECK(at == layout.content_end());
+  std::ranges::fill(memory_->view(at, layout.end() - at), std::uint8_t{0});
+}
+
+SealedSegment OpenSegment::sealed() const {
+  return {.header = header_,
+          .length = end_,
+          .chain = chain(),
+          .last_group_tag = last_tag_,
+          .first_group = first_group_,
+          .last_group = last_group_,
+          .bookkeeping_only = bookkeeping_only_,
+          .memory = memory_};
+}
+
+std::uint32_t OpenSegment::room(std::uint32_t segment_size, std::uint8_t align_log2) {
+  // The first group begins one alignment unit in; the end is aligned already.
+  return segment_size - (std::uint32_t{1} << align_log2) - kGroupFixedSize - kTagSize;
+}
+
+}  // namespace cumulus
