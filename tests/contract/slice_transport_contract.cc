@@ -171,7 +171,7 @@ TEST_P(SliceTransportContract, ProofsVerify) {
       EXPECT_EQ(answer->leaves_offset % kLeaf, 0u);
       EXPECT_GE(answer->leaves_offset + answer->leaves.size(), offset + length);
       const auto verified = [&](ByteView leaves) {
-        return merkle_verify(segment.manifest.roots[1], data.size(), answer->leaves_offset, leaves,
+        return merkle_verify(segment.manifest.roots[1], data.size(), answer->leaves_offset / kLeaf, leaves,
                              answer->proof);
       };
       EXPECT_TRUE(verified(answer->leaves)) << offset << "+" << length;
@@ -184,8 +184,7 @@ TEST_P(SliceTransportContract, ProofsVerify) {
     EXPECT_TRUE(answer);
     if (answer) {
       EXPECT_EQ(answer->leaves_offset, 2 * kLeaf);
-      EXPECT_TRUE(
-          merkle_verify(segment.manifest.roots[1], data.size(), 2 * kLeaf, answer->leaves, answer->proof));
+      EXPECT_TRUE(merkle_verify(segment.manifest.roots[1], data.size(), 2, answer->leaves, answer->proof));
     }
     const SliceChallenge beyond{slice, 1000};
     EXPECT_FALSE(co_await transport().challenge(miner(0), beyond, soon()));

@@ -123,7 +123,8 @@ Result<SimMiner::ReadOutcome> SimMiner::read(const VolumeId& volume, const Slice
   if (with_proof) {
     outcome.offset = offset / kLeaf * kLeaf;
     end = std::min<std::uint64_t>((end + kLeaf - 1) / kLeaf * kLeaf, whole.size());
-    outcome.proof = merkle_prove(whole, outcome.offset / kLeaf, (end - outcome.offset + kLeaf - 1) / kLeaf);
+    outcome.proof = merkle_proof(merkle_leaves(whole), outcome.offset / kLeaf,
+                                 (end - outcome.offset + kLeaf - 1) / kLeaf);
   }
   outcome.bytes.assign(whole.begin() + static_cast<std::ptrdiff_t>(outcome.offset),
                        whole.begin() + static_cast<std::ptrdiff_t>(end));
