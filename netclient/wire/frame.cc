@@ -1,5 +1,7 @@
 #include "netclient/wire/frame.h"
 
+#include <algorithm>
+
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
 
@@ -106,6 +108,15 @@ Result<Prelude> Prelude::decode(ByteView bytes) {
     return bad(format("{} of {} + {} bytes is over the limit of {} + {}", to_string(prelude.type),
                       prelude.header_length, prelude.payload_length, header_most, payload_most));
   return prelude;
+}
+
+void set_prelude(Bytes& frame, Prelude prelude, std::size_t payload_length) {
+  prelude.header_length = static_cast<std::uint32_t>(frame.size() - Prelude::kEncodedSize);
+  prelude.payload_length = static_cast<std::uint32_t>(payload_length);
+  Bytes head;
+  head.reserve(Prelude::kEncodedSize);
+  prelude.encode(head);
+  std::memcpy(frame.data(), head.data(), head.size());
 }
 
 }  // namespace cumulus::wire

@@ -65,18 +65,16 @@ struct Prelude {
 std::size_t header_max(MessageType type, bool answer);
 std::size_t payload_max(MessageType type, bool answer);
 
+// Writes `prelude` over the first bytes of a frame whose header block is complete, with the right lengths.
+void set_prelude(Bytes& frame, Prelude prelude, std::size_t payload_length);
+
 // Prelude and header block in one piece, to be sent before the payload (if any) without joining the two.
 // `header` is any message of messages.h.
 template <class Message>
 Bytes frame(Prelude prelude, const Message& message, std::size_t payload_length = 0) {
   Bytes out(Prelude::kEncodedSize);
   message.encode(out);
-  prelude.header_length = static_cast<std::uint32_t>(out.size() - Prelude::kEncodedSize);
-  prelude.payload_length = static_cast<std::uint32_t>(payload_length);
-  Bytes head;
-  head.reserve(Prelude::kEncodedSize);
-  prelude.encode(head);
-  std::memcpy(out.data(), head.data(), head.size());
+  set_prelude(out, prelude, payload_length);
   return out;
 }
 

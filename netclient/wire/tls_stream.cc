@@ -377,14 +377,36 @@ Task<Status> TlsStream::read_exactly(MutableByteView into) {
   co_return Status{};
 }
 
-Task<Status> TlsStream::discard(std::uint64_t length) {
-  Bytes scratch(std::min<std::uint64_t>(length, kRecord));
-  while (length > 0) {
-    const MutableByteView part(scratch.data(), std::min<std::uint64_t>(length, scratch.size()));
-    CO_TRY_OK(co_await read_exactly(part));
-    length -= part.size();
+Task<Status> TlsStream::read_exactly(Landing& landing) {
+  Native& n = *native_;
+  std::array<std::uint8_t, 4096> nowhere;
+  while (!landing.rest.empty() || landing.to_skip > 0) {
+    if (n.shut) co_return fail(n.broken("closed"));
+    // The target is looked at anew after every wait: it may have been dropped meanwhile.
+    const bool skipping = landing.rest.empty();
+    const MutableByteView into =
+        skipping ? MutableByteView(nowhere).first(std::min<std::uint64_t>(landing.to_skip, nowhere.size()))
+                 : landing.rest;
+    std::size_t got = 0;
+    ERR_clear_error();
+    const int returned = SSL_read_ex(n.ssl, into.data(), into.size(), &got);
+    if (returned != 1) {
+      CO_TRY_OK(co_await n.after_failure(returned));
+      continue;
+    }
+    if (skipping)
+      landing.to_skip -= got;
+    else
+      landing.rest = landing.rest.subspan(got);
+    co_await n.maybe_yield(got);
   }
   co_return Status{};
+}
+
+Task<Status> TlsStream::discard(std::uint64_t length) {
+  Landing landing;
+  landing.to_skip = length;
+  co_return co_await read_exactly(landing);
 }
 
 Task<Status> TlsStream::write_all(ByteView head, ByteView payload) {

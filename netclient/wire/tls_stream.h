@@ -38,6 +38,17 @@ class TlsContext {
   std::unique_ptr<Native> native_;
 };
 
+// Where bytes land. Whoever owns the memory may drop() it while a Task reads: the rest goes nowhere, and the
+// memory is not touched again.
+struct Landing {
+  MutableByteView rest;  // not yet filled
+  std::uint64_t to_skip = 0;
+  void drop() {
+    to_skip += rest.size();
+    rest = {};
+  }
+};
+
 class TlsStream {
  public:
   enum class Role { client, server };
@@ -60,6 +71,8 @@ class TlsStream {
   // Exactly into.size() bytes; the end of the stream before that is unavailable. Whole records are decrypted
   // into `into` without staging.
   Task<Status> read_exactly(MutableByteView into);
+  // Fills landing.rest, then skips landing.to_skip bytes; `landing` stays until then.
+  Task<Status> read_exactly(Landing& landing);
   // Reads and forgets.
   Task<Status> discard(std::uint64_t length);
   // All of `head`, then all of `payload`, handed to the socket when it returns. Views stay until then.
