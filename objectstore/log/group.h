@@ -1,5 +1,5 @@
 // Group: the layout of one commit inside a segment (FORMAT.md, "Group"): where its parts lie, and the header
-// that is sealed in front of them. Only layout and parsing; ciphers are segment_cipher.h's. Pure; any thread.
+// that is sealed in front of them. Only layout and parsing; open_segment.h seals, segment_reader.h opens. Pure; any thread.
 #pragma once
 
 #include <array>
@@ -25,7 +25,7 @@ struct GroupHeader {
   LogPosition durable_upto = 0;  // every group up to it was durable before this one was sealed
   bool bookkeeping = false;
   std::uint32_t total_length = 0;    // from the nonce to the end of the padding
-  std::uint32_t records_length = 0;  // plain
+  std::uint32_t records_length = 0;  // plain: the run table and the records
   std::uint32_t cells_length = 0;    // sealed
   GroupTag previous_tag{};           // the header's before it in the log; zeros for group 1
 

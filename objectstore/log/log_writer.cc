@@ -197,7 +197,7 @@ Task<Result<WrittenGroup>> LogWriterImpl::append(GroupDraft draft) {
   if (draft.records.size() + cells > group_room())
     co_return fail(ErrorKind::invalid, "a group is larger than a segment");
   const auto cells_length = static_cast<std::uint32_t>(cells);
-  const auto records_length = static_cast<std::uint32_t>(draft.records.size());
+  const std::uint32_t records_length = OpenSegment::unit_length(draft);
 
   ++appends_;
   struct Leave {  // close() waits for it
@@ -273,7 +273,7 @@ OpenSegment::Place LogWriterImpl::reserve(const GroupDraft& draft, std::uint32_t
   group.durable_upto = durable_;
   group.bookkeeping = draft.bookkeeping;
   group.previous_tag = next_.previous_tag;
-  const auto records_length = static_cast<std::uint32_t>(draft.records.size());
+  const std::uint32_t records_length = OpenSegment::unit_length(draft);
   const OpenSegment::Place place =
       open_->content.reserve(group, records_length, cells_length, runtime_.random().u64());
   next_.previous_tag = place.tag;

@@ -3,13 +3,42 @@
 #include <algorithm>
 
 #include "objectstore/base/check.h"
+#include "objectstore/crypto/key_tree.h"
 
 namespace cumulus {
+namespace {
+
+constexpr std::uint32_t kRunCountSizeMax = 5;
+
+std::size_t varint_size(std::uint64_t value) {
+  std::size_t size = 1;
+  for (; value >= 0x80; value >>= 7) ++size;
+  return size;
+}
+
+std::uint8_t* put_varint(std::uint8_t* at, std::uint64_t value) {
+  for (; value >= 0x80; value >>= 7) *at++ = static_cast<std::uint8_t>(value | 0x80);
+  *at++ = static_cast<std::uint8_t>(value);
+  return at;
+}
+
+// How the cell area is cut: without it only the records' reader could check cells, and not those that a later
+// group names. Returns its size.
+std::size_t write_run_table(const GroupDraft& draft, MutableByteView into) {
+  std::uint8_t* at = put_varint(into.data(), draft.runs.size());
+  for (const CellSource& run : draft.runs) {
+    *at++ = run.cell_log2;
+    at = put_varint(at, run.plain.size());
+  }
+  return static_cast<std::size_t>(at - into.data());
+}
+
+}  // namespace
 
 OpenSegment::OpenSegment(const KeyTree& keys, const SegmentHeader& header, std::shared_ptr<Buffer> memory,
                          std::uint32_t segment_size)
     : header_(header),
-      cipher_(keys, header),
+      key_(keys.segment_key(header.id, header.salt)),
       memory_(std::move(memory)),
       segment_size_(segment_size),
       end_(std::uint32_t{1} << header.align_log2) {
@@ -39,7 +68,7 @@ OpenSegment::Place OpenSegment::reserve(GroupHeader group, std::uint32_t records
   group.total_length = place.layout.end() - place.layout.begin;
   std::memcpy(memory_->data() + end_, &nonce, sizeof nonce);
   const MutableByteView sealed = memory_->view(place.layout.header_at(), kGroupHeaderSize + kTagSize);
-  cipher_.seal(nonce, place.layout.header_at(), header_bytes_, group.encode(), sealed);
+  key_.seal(make_nonce(nonce, place.layout.header_at()), header_bytes_, group.encode(), sealed);
   std::ranges::copy(sealed.last(kTagSize), place.tag.begin());
 
   if (groups_++ == 0) first_group_ = group.number;
@@ -52,13 +81,16 @@ OpenSegment::Place OpenSegment::reserve(GroupHeader group, std::uint32_t records
 
 void OpenSegment::fill(const Place& place, const GroupDraft& draft) const {
   const GroupLayout& layout = place.layout;
-  CHECK(draft.records.size() == layout.records_length);
-  cipher_.seal(place.nonce, layout.records_at(), place.tag, draft.records,
-               memory_->view(layout.records_at(), layout.records_length + kTagSize));
+  // The run table and the records are put together in place and sealed over themselves.
+  const MutableByteView unit = memory_->view(layout.records_at(), layout.records_length + kTagSize);
+  const std::size_t table = write_run_table(draft, unit);
+  CHECK(table + draft.records.size() == layout.records_length);
+  std::ranges::copy(draft.records, unit.begin() + static_cast<std::ptrdiff_t>(table));
+  key_.seal(make_nonce(place.nonce, layout.records_at()), place.tag, unit.first(layout.records_length), unit);
   std::uint32_t at = layout.cells_at();
   for (const CellSource& run : draft.runs) {
     const auto length = sealed_length_of(static_cast<std::uint32_t>(run.plain.size()), run.cell_log2);
-    cipher_.seal_run(place.nonce, at, run.cell_log2, run.plain, memory_->view(at, length));
+    key_.seal_cells(place.nonce, at, std::uint32_t{1} << run.cell_log2, run.plain, memory_->view(at, length));
     at += length;
   }
   CHECK(at == layout.content_end());
@@ -77,8 +109,17 @@ SealedSegment OpenSegment::sealed() const {
 }
 
 std::uint32_t OpenSegment::room(std::uint32_t segment_size, std::uint8_t align_log2) {
-  // The first group begins one alignment unit in; the end is aligned already.
-  return segment_size - (std::uint32_t{1} << align_log2) - kGroupFixedSize - kTagSize;
+  // The first group begins one alignment unit in; the end is aligned already. A run of at least one byte and
+  // its tag takes at most two bytes of the table for seventeen of cells: an eighth covers it.
+  const std::uint32_t space =
+      segment_size - (std::uint32_t{1} << align_log2) - kGroupFixedSize - kTagSize - kRunCountSizeMax;
+  return space / 9 * 8;
+}
+
+std::uint32_t OpenSegment::unit_length(const GroupDraft& draft) {
+  std::size_t length = varint_size(draft.runs.size()) + draft.records.size();
+  for (const CellSource& run : draft.runs) length += 1 + varint_size(run.plain.size());
+  return static_cast<std::uint32_t>(length);
 }
 
 }  // namespace cumulus

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "objectstore/base/bytes.h"
+#include "objectstore/crypto/aead.h"
 #include "objectstore/log/group.h"
 #include "objectstore/log/log_writer.h"
-#include "objectstore/log/segment_cipher.h"
 #include "objectstore/manifest.h"
 
 namespace cumulus {
@@ -46,12 +46,14 @@ class OpenSegment {
   Digest chain() const { return chain_value(header_, last_tag_, end_); }
   SealedSegment sealed() const;
 
+  // Plain length of what is sealed as the group's records: the run table and the draft's records.
+  static std::uint32_t unit_length(const GroupDraft& draft);
   // Largest records + sealed cells of one group in a segment of this size and alignment.
   static std::uint32_t room(std::uint32_t segment_size, std::uint8_t align_log2);
 
  private:
   const SegmentHeader header_;
-  const SegmentCipher cipher_;
+  const AeadKey key_;
   const std::shared_ptr<Buffer> memory_;
   const std::uint32_t segment_size_;
   std::array<std::uint8_t, SegmentHeader::kEncodedSize> header_bytes_{};
