@@ -1,5 +1,6 @@
 // Group: the layout of one commit inside a segment (FORMAT.md, "Group"): where its parts lie, and the header
-// that is sealed in front of them. Only layout and parsing; open_segment.h seals, segment_reader.h opens. Pure; any thread.
+// that is sealed in front of them. Only layout and parsing; open_segment.h seals, segment_reader.h opens.
+// Pure; any thread.
 #pragma once
 
 #include <array>

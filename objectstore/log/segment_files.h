@@ -13,6 +13,7 @@
 #include "objectstore/base/result.h"
 #include "objectstore/io/file.h"
 #include "objectstore/io/task.h"
+#include "objectstore/manifest.h"
 
 namespace cumulus {
 
@@ -37,6 +38,27 @@ class SegmentFiles {
   virtual void abandon(std::shared_ptr<SegmentSlot> slot) = 0;
   // What direct I/O wants: groups are padded to it.
   virtual std::uint8_t align_log2() const = 0;
+};
+
+// What replay needs of the slots after a restart. Same implementer, same thread.
+class LocalSegments {
+ public:
+  struct Found {
+    SegmentHeader header;
+    std::uint32_t slot = 0;
+  };
+  virtual ~LocalSegments() = default;
+
+  // Log segments by their slots' headers, in no order; the headers are not verified.
+  virtual std::vector<Found> log_segments() const = 0;
+  // The whole slot: the segment's bytes, and whatever lies behind them.
+  virtual Task<Result<std::shared_ptr<const Buffer>>> read_slot(std::uint32_t slot) = 0;
+  virtual Task<Status> sync_slot(std::uint32_t slot) = 0;
+  // Writes a log segment to a fresh slot and makes it durable there.
+  virtual Task<Result<std::uint32_t>> restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
+                                              std::uint64_t length) = 0;
+  // The slot's content is of no use: its header is wiped and the slot is free.
+  virtual Task<Status> discard(std::uint32_t slot) = 0;
 };
 
 }  // namespace cumulus

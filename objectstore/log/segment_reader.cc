@@ -50,8 +50,7 @@ class Reading {
     if (!key_.open(make_nonce(header.nonce, layout.records_at()), header.tag,
                    bytes_.subspan(layout.records_at(), group.records_length + kTagSize), unit))
       return fail(ErrorKind::not_found, "");
-    OpenedGroup opened{
-        .header = group, .records = {}, .area = {header_.id, layout.cells_at(), header.nonce}};
+    OpenedGroup opened{.header = group, .records = {}, .area = {header_.id, layout.cells_at(), header.nonce}};
     Decoder in(unit);
     if (!walk_runs(in, layout, header.nonce, check_cells)) return fail(ErrorKind::not_found, "");
     const ByteView records = in.bytes(in.remaining());

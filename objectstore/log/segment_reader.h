@@ -26,9 +26,9 @@ struct OpenedSegment {
   std::vector<OpenedGroup> groups;  // whole ones from the first on, in order
 };
 
-// `length`: how many bytes may hold groups (a segment's length, or a slot's size when that is not known). With
-// `previous_tag`, the first group must follow the group with that header tag. Errors: corrupt or unsupported
-// segment header, unsupported group; groups that do not open are told in the scan.
+// `length`: how many bytes may hold groups (a segment's length, or a slot's size when that is not known).
+// With `previous_tag`, the first group must follow the group with that header tag. Errors: corrupt or
+// unsupported segment header, unsupported group; groups that do not open are told in the scan.
 Result<OpenedSegment> open_segment_bytes(const KeyTree& keys, ByteView bytes, std::uint64_t length,
                                          std::optional<GroupTag> previous_tag, bool check_cells);
 
