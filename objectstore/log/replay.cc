@@ -65,8 +65,8 @@ class Recovery {
     }
     CO_TRY_OK(co_await make_durable());
     CO_TRY_OK(co_await discard_the_rest());
-    if (!tag_)
-      co_return fail(ErrorKind::corrupt, "the log's last group is not known: nothing follows the start");
+    if (!last_)
+      co_return fail(ErrorKind::invalid, "the log's last group is not known: no segment follows the start");
     result_.next.next_sequence = sequence_;
     result_.next.previous_chain = chain_;
     result_.next.next_group = last_->group + 1;
