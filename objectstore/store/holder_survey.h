@@ -36,7 +36,8 @@ struct Survey {
 // answered, or when `patience` is over, with what there is. Records of other volumes are ignored; a destroyed
 // one is returned like any other. corrupt: the newest record of a quorum is older than `home` has seen (the
 // miners were rolled back).
+// Requests that nobody waits for any more end in `stragglers`, by the same deadline.
 Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport, VolumeId volume,
-                                    HomeRecord home, Duration patience);
+                                    HomeRecord home, Duration patience, TaskGroup& stragglers);
 
 }  // namespace cumulus

@@ -15,7 +15,7 @@ namespace cumulus {
 
 class KeyTree;
 
-inline constexpr std::size_t kMinersMax = 1024;
+inline constexpr std::size_t kSealedMinersMax = 40 * 1024;  // what a superblock has room for: some 400 miners
 
 // Who opened the volume for writing: for the person who is told that it is in use.
 struct WriterLabel {

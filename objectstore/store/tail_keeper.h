@@ -83,13 +83,13 @@ class TailKeeper {
   // The miner list that the record carries, or will.
   const std::vector<MinerEntry>& miners() const { return miners_; }
 
-  // Changes what is wanted; proposed soon, together with whatever else changed meanwhile. Once claimed only.
+  // Changes what is wanted; proposed soon after claiming, together with whatever else changed meanwhile.
   void update(const std::function<void(Intent&)>& change);
   // Returns when all that was wanted at the call is accepted. unavailable after `patience`; fenced; closed.
   Task<Status> settled(Duration patience);
-  // A new miner list; the holder set follows by a joint change. Wait for it with settled(). The transport
-  // must know the old holders and the new ones until then.
-  void set_miners(std::vector<MinerEntry> miners);
+  // A new miner list; the holder set follows by a joint change. Wait for it with settled(); the transport must
+  // know the old holders and the new ones until then. invalid: empty, or too long for the superblock.
+  Status set_miners(std::vector<MinerEntry> miners);
   // Notified after every change of accepted(), claimed() and fenced(), and on close().
   Signal& changed() { return changed_; }
 
@@ -101,28 +101,35 @@ class TailKeeper {
   struct Link {  // one holder
     bool promised = false;
     std::uint64_t acked = 0;  // version accepted under our ballot
-    bool running = false;
-    std::string error;  // why it does not answer, last
+    bool running = false;     // its task exists
+    std::string error;        // why it did not answer the last request; empty: it did
   };
 
-  bool wanted_of(const MinerId& holder) const;
+  void begin(Ballot ballot, Adopt adopt);
+  const Superblock& holders_record() const { return current_ ? *current_ : known_; }
+  bool is_holder(const MinerId& miner) const;
   bool has_work(const MinerId& holder) const;
   void ensure_links();
   Task<void> serve_holder(MinerId holder);
   Task<bool> ask_promise(MinerId holder);
   Task<bool> ask_accept(MinerId holder);
-  void on_promised(const MinerId& holder, const HolderState& state);
-  void on_refused(const HolderState& state, const Superblock* proposed);
-  void on_acked();
+  void note_refusal(const MinerId& holder, const HolderState& state, const Superblock* proposed);
+  void note_acked(const MinerId& holder, std::uint64_t version);
+
+  Task<void> run();
+  Task<void> save_home(HomeRecord next);
+  Task<void> remember();
+  bool remember_due() const;
+  bool promised_by_quorum() const;
+  void adopt_known();
   Status may_adopt(const Superblock& newest) const;
-  Task<void> propose_loop();
-  Task<Status> propose_next();
-  Task<void> remember(bool at_once);
+  bool holders_settled() const;
+  bool proposal_due() const;
+  Task<void> propose();
   Superblock compose();
   void fence(Error reason);
-  Error fenced_by(const HolderState& state) const;
+  Error reason_of(const HolderState& state) const;
   std::string silent_holders() const;
-  void begin(Ballot ballot, Adopt adopt);
 
   Runtime& runtime_;
   SliceTransport& transport_;
@@ -136,18 +143,17 @@ class TailKeeper {
   State state_ = State::idle;
   std::optional<Error> fenced_;
   bool closing_ = false;
-  bool started_ = false;
   Ballot ballot_;
   Adopt adopt_ = Adopt::own;
-  WallTime opened_at_ = 0;
+  std::optional<BallotClaim> claim_;  // once the ballot is in the home file
 
-  Superblock known_;     // the newest record found anywhere while promising
-  Superblock base_;      // what the constructor was given
-  Superblock accepted_;  // by a quorum
-  std::optional<BallotClaim> claim_;
-  std::optional<Superblock> current_;  // being proposed
+  Superblock base_;                    // what the constructor was given
+  Superblock known_;                   // the newest record found anywhere, until one of ours is proposed
+  std::optional<Superblock> current_;  // proposed under our ballot, last
+  Superblock accepted_;                // by a quorum
   Intent intent_;
   std::vector<MinerEntry> miners_;
+  bool miners_changed_ = false;  // by set_miners(): the record's list does not replace ours
   std::vector<MinerId> wanted_holders_;
   Bytes sealed_miners_;
   Bytes sealed_writer_;
@@ -155,8 +161,8 @@ class TailKeeper {
   std::uint64_t proposed_revision_ = 0;  // what `current_` says
   std::uint64_t accepted_revision_ = 0;
   std::uint64_t version_floor_ = 0;  // the next version is above it
-  bool home_failed_ = false;
   TimePoint remembered_at_{};
+  bool remember_failed_ = false;
 
   std::map<MinerId, Link> links_;
   Signal wake_;     // holders' tasks and the proposer

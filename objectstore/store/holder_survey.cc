@@ -1,0 +1,106 @@
+#include "objectstore/store/holder_survey.h"
+
+#include <algorithm>
+#include <memory>
+#include <set>
+
+namespace cumulus {
+namespace {
+
+bool contains(const std::vector<MinerId>& ids, const MinerId& id) {
+  return std::ranges::find(ids, id) != ids.end();
+}
+
+// Shared with the requests, so that a slow one may end after the survey did: it then finds `over`.
+struct Asking {
+  explicit Asking(Runtime& runtime) : changed(runtime) {}
+  Survey survey;
+  std::set<MinerId> answered;
+  Signal changed;
+};
+
+void note_answer(Asking& asking, VolumeId volume, const MinerId& miner, HolderState state) {
+  asking.answered.insert(miner);
+  ++asking.survey.answered;
+  if (state.promised && state.promised->volume == volume)
+    asking.survey.highest = std::max(asking.survey.highest, state.promised->ballot);
+  if (!state.accepted || state.accepted->volume != volume) return;
+  asking.survey.highest = std::max(asking.survey.highest, state.accepted->ballot);
+  auto& newest = asking.survey.newest;
+  if (!newest || state.accepted->newer_than(*newest)) newest = *std::move(state.accepted);
+}
+
+Task<void> ask(SliceTransport& transport, VolumeId volume, MinerId miner, TimePoint deadline,
+               std::shared_ptr<Asking> asking) {
+  auto state = co_await transport.superblock(miner, deadline);
+  if (state)
+    note_answer(*asking, volume, miner, *std::move(state));
+  else
+    asking->survey.errors.emplace(miner, state.error());
+  asking->changed.notify_all();
+}
+
+}  // namespace
+
+std::vector<MinerId> choose_holders(const std::vector<MinerEntry>& miners, std::uint8_t m,
+                                    const std::vector<MinerId>& current) {
+  if (miners.empty()) return {};
+  const std::size_t wanted = QuorumShape::for_volume(static_cast<std::uint32_t>(miners.size()), m).holders;
+  std::vector<MinerId> chosen;
+  std::set<std::string> domains;
+  const auto take = [&](const MinerEntry& miner) {
+    chosen.push_back(miner.id);
+    domains.insert(miner.domain);
+  };
+  for (const MinerId& holder : current) {
+    const auto found = std::ranges::find(miners, holder, &MinerEntry::id);
+    if (found != miners.end() && chosen.size() < wanted) take(*found);
+  }
+  for (const bool fresh_domain : {true, false}) {
+    for (const MinerEntry& miner : miners) {
+      if (chosen.size() == wanted) break;
+      if (contains(chosen, miner.id) || (fresh_domain && domains.contains(miner.domain))) continue;
+      take(miner);
+    }
+  }
+  return chosen;
+}
+
+bool quorum_of(const Superblock& record, const std::function<bool(const MinerId&)>& yes) {
+  const auto enough = [&](const std::vector<MinerId>& holders) {
+    const auto count = static_cast<std::uint32_t>(std::ranges::count_if(holders, yes));
+    return count >= QuorumShape::quorum_of(static_cast<std::uint32_t>(holders.size()), record.m);
+  };
+  return enough(record.holders) && (record.next_holders.empty() || enough(record.next_holders));
+}
+
+Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport, VolumeId volume,
+                                    HomeRecord home, Duration patience, TaskGroup& stragglers) {
+  const TimePoint deadline = runtime.now() + patience;
+  auto asking = std::make_shared<Asking>(runtime);
+  const std::vector<MinerEntry> miners = transport.miners();
+  for (const MinerEntry& miner : miners) stragglers.spawn(ask(transport, volume, miner.id, deadline, asking));
+
+  const auto reached = [&] {
+    return asking->survey.newest && quorum_of(*asking->survey.newest, [&](const MinerId& id) {
+             return asking->answered.contains(id);
+           });
+  };
+  const auto all_ended = [&] {
+    return asking->answered.size() + asking->survey.errors.size() >= miners.size();
+  };
+  while (!reached() && !all_ended()) {
+    const bool woken = co_await asking->changed.wait_until(deadline);
+    if (!woken) break;
+  }
+  Survey survey = asking->survey;
+  survey.quorum_reached = reached();
+  if (survey.quorum_reached && home.rolled_back(*survey.newest))
+    co_return fail(
+        ErrorKind::corrupt,
+        "the miners show a state older than this machine has seen: they were rolled back, or restored "
+        "from an old copy. Nothing was changed; restore the miners, or recover from another quorum");
+  co_return survey;
+}
+
+}  // namespace cumulus

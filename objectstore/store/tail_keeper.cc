@@ -1,0 +1,475 @@
+#include "objectstore/store/tail_keeper.h"
+
+#include <algorithm>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+#include "objectstore/crypto/key_tree.h"
+#include "objectstore/crypto/sign.h"
+#include "objectstore/store/holder_survey.h"
+#include "objectstore/store/sealed_label.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::uint64_t kVersionsReserved = 1000;
+// The newest accepted record is written to the home file at least this often while it changes; a lost second
+// means only that a rollback of the miners within it would go unnoticed by this machine.
+constexpr Duration kRememberInterval = std::chrono::seconds(1);
+
+bool same_set(std::vector<MinerId> a, std::vector<MinerId> b) {
+  std::ranges::sort(a);
+  std::ranges::sort(b);
+  return a == b;
+}
+
+bool contains(const std::vector<MinerId>& ids, const MinerId& id) {
+  return std::ranges::find(ids, id) != ids.end();
+}
+
+}  // namespace
+
+TailKeeper::TailKeeper(Runtime& runtime, SliceTransport& transport, const KeyTree& keys, HomeFile& home,
+                       Superblock known, std::vector<MinerEntry> miners, std::string writer, Options options,
+                       Metrics& metrics, std::function<void(Error)> on_fenced)
+    : runtime_(runtime),
+      transport_(transport),
+      keys_(keys),
+      home_(home),
+      options_(options),
+      writer_(std::move(writer)),
+      on_fenced_(std::move(on_fenced)),
+      proposals_(metrics.counter("cumulus_superblock_proposals_total")),
+      base_(known),
+      known_(known),
+      accepted_(std::move(known)),
+      miners_(std::move(miners)),
+      wake_(runtime),
+      changed_(runtime),
+      tasks_(runtime) {
+  intent_.tail = base_.tail;
+  intent_.checkpoints = base_.checkpoints;
+}
+
+TailKeeper::~TailKeeper() = default;
+
+Task<void> TailKeeper::close() {
+  closing_ = true;
+  wake_.notify_all();
+  changed_.notify_all();
+  co_await tasks_.join();
+  if (accepted_.version != 0 && accepted_.ballot == ballot_ && home_.record().seen != accepted_) co_await remember();
+}
+
+void TailKeeper::begin(Ballot ballot, Adopt adopt) {
+  CHECK(state_ == State::idle);
+  state_ = State::promising;
+  ballot_ = ballot;
+  adopt_ = adopt;
+  const WriterLabel label{writer_, runtime_.wall_now()};
+  sealed_writer_ = seal_writer(keys_, runtime_.random(), label);
+  tasks_.spawn(run());
+}
+
+void TailKeeper::start(Ballot ballot, Adopt adopt) { begin(ballot, adopt); }
+
+Task<Status> TailKeeper::claim(Ballot ballot, Adopt adopt, Duration patience) {
+  begin(ballot, adopt);
+  const TimePoint deadline = runtime_.now() + patience;
+  while (state_ != State::claimed && !fenced_ && !closing_) {
+    const bool woken = co_await changed_.wait_until(deadline);
+    if (!woken) break;
+  }
+  if (fenced_) co_return fail(*fenced_);
+  if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+  if (state_ != State::claimed)
+    co_return fail(ErrorKind::unavailable,
+                   "too few miners that keep the superblock answered: " + silent_holders());
+  co_return Status();
+}
+
+Task<Status> TailKeeper::wait_claimed() {
+  while (state_ != State::claimed && !fenced_ && !closing_) co_await changed_.wait();
+  if (fenced_) co_return fail(*fenced_);
+  if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+  co_return Status();
+}
+
+void TailKeeper::update(const std::function<void(Intent&)>& change) {
+  const Intent before = intent_;
+  change(intent_);
+  if (intent_ == before) return;
+  ++wanted_revision_;
+  wake_.notify_all();
+}
+
+Status TailKeeper::set_miners(std::vector<MinerEntry> miners) {
+  if (miners.empty()) return fail(ErrorKind::invalid, "a volume needs at least one miner");
+  Bytes sealed = seal_miners(keys_, runtime_.random(), miners);
+  if (sealed.size() > kSealedMinersMax)
+    return fail(ErrorKind::invalid, format("a list of {} miners does not fit in the superblock", miners.size()));
+  miners_ = std::move(miners);
+  miners_changed_ = true;
+  sealed_miners_ = std::move(sealed);
+  wanted_holders_ = choose_holders(miners_, base_.m, holders_record().holders);
+  ++wanted_revision_;
+  wake_.notify_all();
+  return {};
+}
+
+Task<Status> TailKeeper::settled(Duration patience) {
+  const std::uint64_t revision = wanted_revision_;
+  const TimePoint deadline = runtime_.now() + patience;
+  while (!fenced_ && !closing_ &&
+         (state_ != State::claimed || accepted_revision_ < revision || !holders_settled())) {
+    const bool woken = co_await changed_.wait_until(deadline);
+    if (!woken)
+      co_return fail(ErrorKind::unavailable,
+                     "too few miners that keep the superblock answered: " + silent_holders());
+  }
+  if (fenced_) co_return fail(*fenced_);
+  if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+  co_return Status();
+}
+
+std::string TailKeeper::silent_holders() const {
+  std::string text;
+  for (const auto& [id, link] : links_) {
+    if (link.error.empty() || !is_holder(id)) continue;
+    if (!text.empty()) text += "; ";
+    text += id.brief() + ": " + link.error;
+  }
+  return text.empty() ? "no answer in time" : text;
+}
+
+// --- one task for each holder: it promises first, then accepts whatever is current ---
+
+bool TailKeeper::is_holder(const MinerId& miner) const {
+  const Superblock& record = holders_record();
+  return contains(record.holders, miner) || contains(record.next_holders, miner);
+}
+
+bool TailKeeper::has_work(const MinerId& holder) const {
+  const Link& link = links_.at(holder);
+  if (state_ == State::promising) return claim_ && !link.promised;
+  return current_ && link.acked < current_->version;
+}
+
+void TailKeeper::ensure_links() {
+  const Superblock& record = holders_record();
+  for (const auto* set : {&record.holders, &record.next_holders}) {
+    for (const MinerId& holder : *set) {
+      Link& link = links_[holder];
+      if (std::exchange(link.running, true)) continue;
+      tasks_.spawn(serve_holder(holder));
+    }
+  }
+}
+
+Task<void> TailKeeper::serve_holder(MinerId holder) {
+  Duration pause = options_.retry_min;
+  while (!closing_ && !fenced_ && is_holder(holder)) {
+    if (!has_work(holder)) {
+      co_await wake_.wait();
+      continue;
+    }
+    bool done = false;
+    if (state_ == State::promising)
+      done = co_await ask_promise(holder);
+    else
+      done = co_await ask_accept(holder);
+    if (done) {
+      pause = options_.retry_min;
+      continue;
+    }
+    // Half of the pause is drawn, so that holders that failed together are not asked together again.
+    const auto half = static_cast<std::uint64_t>(pause.count() / 2);
+    const TimePoint until = runtime_.now() + Duration(half + runtime_.random().below(half + 1));
+    while (!closing_ && !fenced_ && runtime_.now() < until) co_await wake_.wait_until(until);
+    pause = std::min(pause * 2, options_.retry_max);
+  }
+  links_[holder].running = false;
+}
+
+Task<bool> TailKeeper::ask_promise(MinerId holder) {
+  const TimePoint deadline = runtime_.now() + options_.request_deadline;
+  auto answer = co_await transport_.promise(holder, *claim_, deadline);
+  if (state_ != State::promising) co_return true;
+  Link& link = links_[holder];
+  if (!answer) {
+    link.error = answer.error().message();
+    co_return false;
+  }
+  link.error.clear();
+  const HolderState& state = answer->state;
+  if (!answer->accepted) {
+    note_refusal(holder, state, nullptr);
+    co_return false;
+  }
+  if (!state.promised || state.promised->ballot != ballot_ || state.promised->volume != base_.volume) {
+    link.error = "its answer contradicts itself";
+    co_return false;
+  }
+  link.promised = true;
+  if (state.accepted && state.accepted->volume == base_.volume && state.accepted->newer_than(known_)) {
+    known_ = *state.accepted;
+    ensure_links();
+  }
+  wake_.notify_all();
+  co_return true;
+}
+
+Task<bool> TailKeeper::ask_accept(MinerId holder) {
+  const Superblock record = *current_;
+  const TimePoint deadline = runtime_.now() + options_.request_deadline;
+  auto answer = co_await transport_.accept(holder, record, deadline);
+  Link& link = links_[holder];
+  if (!answer) {
+    link.error = answer.error().message();
+    co_return false;
+  }
+  link.error.clear();
+  if (answer->accepted) {
+    note_acked(holder, record.version);
+    co_return true;
+  }
+  note_refusal(holder, answer->state, &record);
+  co_return link.acked >= record.version;
+}
+
+void TailKeeper::note_acked(const MinerId& holder, std::uint64_t version) {
+  Link& link = links_[holder];
+  link.acked = std::max(link.acked, version);
+  if (fenced_ || accepted_ == *current_) return;
+  if (!quorum_of(*current_, [&](const MinerId& id) {
+        const auto found = links_.find(id);
+        return found != links_.end() && found->second.acked >= current_->version;
+      }))
+    return;
+  accepted_ = *current_;
+  accepted_revision_ = proposed_revision_;
+  if (state_ == State::adopting) {
+    state_ = State::claimed;
+    log_info("volume {}: this home is the writer, epoch {}, opening {}", base_.volume.brief(), ballot_.epoch,
+             ballot_.open_number);
+  }
+  changed_.notify_all();
+  wake_.notify_all();
+}
+
+void TailKeeper::note_refusal(const MinerId& holder, const HolderState& state, const Superblock* proposed) {
+  const bool ours = state.accepted && state.accepted->volume == base_.volume;
+  if ((state.promised && state.promised->volume != base_.volume) || (state.accepted && !ours)) {
+    links_[holder].error = "it shows another volume's state";
+    return;
+  }
+  if (ours && state.accepted->destroyed) {
+    // Our own mark, under an earlier version: a destroyed volume takes nothing more, and needs nothing more.
+    if (proposed != nullptr && proposed->destroyed && state.accepted->ballot == ballot_)
+      note_acked(holder, proposed->version);
+    else
+      fence(Error(ErrorKind::fenced, "the volume was destroyed"));
+    return;
+  }
+  if (state.highest_ballot() > ballot_) {
+    fence(reason_of(state));
+    return;
+  }
+  if (proposed == nullptr || !ours || state.accepted->version < proposed->version) {
+    links_[holder].error = "it refuses without a reason";
+    return;
+  }
+  if (state.accepted->ballot == ballot_) {
+    fence(Error(ErrorKind::fenced,
+                "another copy of this very machine writes the volume (a cloned or resumed virtual machine?); "
+                "this home "
+                "is read-only now and keeps its log for export"));
+    return;
+  }
+  // A record of an earlier opening that reached no quorum: ours must have a higher version.
+  version_floor_ = std::max(version_floor_, state.accepted->version);
+  wake_.notify_all();
+}
+
+// --- the proposer ---
+
+Task<void> TailKeeper::run() {
+  HomeRecord next = home_.record();
+  next.ballot = std::max(next.ballot, ballot_);
+  for (const HomeRecord::Authored& mine : next.authored)
+    version_floor_ = std::max(version_floor_, mine.ceiling);
+  co_await save_home(std::move(next));
+  BallotClaim claim;
+  claim.volume = base_.volume;
+  claim.ballot = ballot_;
+  sign_claim(claim, keys_.signing_key());
+  claim_ = claim;
+  ensure_links();
+  while (!closing_ && !fenced_) {
+    if (state_ == State::promising && promised_by_quorum()) adopt_known();
+    if (fenced_) break;
+    if (proposal_due()) {
+      co_await propose();
+      continue;
+    }
+    if (remember_due()) {
+      co_await remember();
+      continue;
+    }
+    const bool unsaved = state_ == State::claimed && home_.record().seen != accepted_;
+    co_await wake_.wait_until(unsaved ? remembered_at_ + kRememberInterval : TimePoint::max());
+  }
+}
+
+// A full or failing disk is waited for: nothing may be proposed that the home file does not know.
+Task<void> TailKeeper::save_home(HomeRecord next) {
+  Duration pause = options_.retry_min;
+  while (!closing_ && !fenced_) {
+    const Status saved = co_await home_.save(next);
+    if (saved) co_return;
+    log_error("volume {}: {}; the superblock cannot be renewed until it can be written", base_.volume.brief(),
+              saved.error().message());
+    const TimePoint until = runtime_.now() + pause;
+    while (!closing_ && !fenced_ && runtime_.now() < until) co_await wake_.wait_until(until);
+    pause = std::min(pause * 2, options_.retry_max);
+  }
+}
+
+bool TailKeeper::remember_due() const {
+  if (state_ != State::claimed) return false;
+  const auto& seen = home_.record().seen;
+  if (seen == accepted_) return false;
+  const bool changes_hands = !seen || seen->ballot != accepted_.ballot || accepted_.closed_cleanly ||
+                             accepted_.destroyed || seen->holders != accepted_.holders;
+  return (changes_hands && !remember_failed_) || runtime_.now() >= remembered_at_ + kRememberInterval;
+}
+
+Task<void> TailKeeper::remember() {
+  HomeRecord next = home_.record();
+  next.note_accepted(accepted_);
+  remembered_at_ = runtime_.now();
+  const Status saved = co_await home_.save(std::move(next));
+  remember_failed_ = !saved;
+  if (!saved) log_warn("volume {}: {}", base_.volume.brief(), saved.error().message());
+}
+
+bool TailKeeper::promised_by_quorum() const {
+  return claim_ && quorum_of(known_, [&](const MinerId& id) {
+           const auto found = links_.find(id);
+           return found != links_.end() && found->second.promised;
+         });
+}
+
+Status TailKeeper::may_adopt(const Superblock& newest) const {
+  if (newest.destroyed) return fail(ErrorKind::fenced, "the volume was destroyed");
+  if (base_.version == 0 && newest.version != 0)
+    return fail(ErrorKind::exists, "the volume exists already on these miners");
+  if (newest.version == 0 || adopt_ == Adopt::any || home_.record().wrote(newest)) return {};
+  if (adopt_ == Adopt::own_or_closed && newest.closed_cleanly) return {};
+  return fail(ErrorKind::fenced, "the volume is in use by " + describe_writer(keys_, newest) +
+                                     "; close it there, or take it over with --steal");
+}
+
+void TailKeeper::adopt_known() {
+  if (const Status allowed = may_adopt(known_); !allowed) return fence(allowed.error());
+  if (home_.record().rolled_back(known_))
+    return fence(Error(ErrorKind::corrupt,
+                       "the miners show a state older than this machine has seen: they were rolled "
+                       "back, or restored from an old copy"));
+  if (known_.tail.position > intent_.tail.position) intent_.tail = known_.tail;
+  if (known_.checkpoints[0].position > intent_.checkpoints[0].position)
+    intent_.checkpoints = known_.checkpoints;
+  if (!miners_changed_ && known_.version != 0) {
+    if (auto listed = open_miners(keys_, known_.sealed_miners)) miners_ = *std::move(listed);
+  }
+  wanted_holders_ = choose_holders(miners_, known_.m, known_.holders);
+  version_floor_ = std::max(version_floor_, known_.version);
+  state_ = State::adopting;
+  wake_.notify_all();
+}
+
+bool TailKeeper::holders_settled() const {
+  if (!current_ || !current_->next_holders.empty()) return false;
+  return wanted_holders_.empty() || same_set(current_->holders, wanted_holders_);
+}
+
+bool TailKeeper::proposal_due() const {
+  if (state_ != State::adopting && state_ != State::claimed) return false;
+  if (!current_ || version_floor_ > current_->version) return true;
+  if (accepted_ != *current_) return false;  // one record in flight
+  return proposed_revision_ < wanted_revision_ || !holders_settled();
+}
+
+Task<void> TailKeeper::propose() {
+  const auto reserved = [&] {
+    const auto& authored = home_.record().authored;
+    return !authored.empty() && authored.back().ballot == ballot_ ? authored.back().ceiling : 0;
+  };
+  while (version_floor_ + 1 > reserved()) {
+    HomeRecord next = home_.record();
+    next.reserve(ballot_, version_floor_ + kVersionsReserved);
+    co_await save_home(std::move(next));
+    if (closing_ || fenced_) co_return;
+  }
+  current_ = compose();
+  ++version_floor_;
+  proposed_revision_ = wanted_revision_;
+  proposals_.add();
+  ensure_links();
+  wake_.notify_all();
+}
+
+Superblock TailKeeper::compose() {
+  const Superblock& last = holders_record();
+  Superblock next = last;
+  next.ballot = ballot_;
+  next.version = version_floor_ + 1;
+  next.previous = last.version == 0 ? Digest{} : last.digest();
+  if (state_ == State::claimed && accepted_ == last) {
+    // A joint record that both quorums accepted is followed by the new set alone; a change begins with a
+    // joint one.
+    if (!last.next_holders.empty()) {
+      next.holders = last.next_holders;
+      next.next_holders.clear();
+      ++next.holder_generation;
+    } else if (!wanted_holders_.empty() && !same_set(last.holders, wanted_holders_)) {
+      next.next_holders = wanted_holders_;
+    }
+  }
+  next.tail = intent_.tail;
+  next.checkpoints = intent_.checkpoints;
+  next.closed_cleanly = intent_.closed_cleanly;
+  next.destroyed = intent_.destroyed;
+  next.written_at = runtime_.wall_now();
+  if (sealed_miners_.empty()) sealed_miners_ = seal_miners(keys_, runtime_.random(), miners_);
+  next.sealed_miners = sealed_miners_;
+  next.sealed_writer = sealed_writer_;
+  sign_superblock(next, keys_.signing_key());
+  return next;
+}
+
+// --- the end ---
+
+Error TailKeeper::reason_of(const HolderState& state) const {
+  const std::string tail = "; this home is read-only now and keeps its log for export";
+  if (state.accepted && state.accepted->ballot > ballot_)
+    return {ErrorKind::fenced,
+            "the volume was opened for writing by " + describe_writer(keys_, *state.accepted) + tail};
+  const Ballot higher = state.highest_ballot();
+  return {ErrorKind::fenced,
+          format("another home claims the volume (epoch {}, opening {})", higher.epoch, higher.open_number) +
+              tail};
+}
+
+void TailKeeper::fence(Error reason) {
+  if (fenced_) return;
+  log_warn("volume {}: {}", base_.volume.brief(), reason.message());
+  state_ = State::fenced;
+  fenced_ = reason;
+  wake_.notify_all();
+  changed_.notify_all();
+  if (on_fenced_) on_fenced_(std::move(reason));
+}
+
+}  // namespace cumulus
