@@ -1,11 +1,6 @@
 #include "objectstore/store/eligible_miners.h"
 
 #include <algorithm>
-#include <cmath>
-#include <set>
-
-#include "objectstore/base/codec.h"
-#include "objectstore/crypto/digest.h"
 
 namespace cumulus {
 namespace {
@@ -13,13 +8,64 @@ namespace {
 constexpr Duration kPauseMin = std::chrono::seconds(1);
 constexpr Duration kPauseMax = std::chrono::seconds(30);
 constexpr Duration kPauseFull = std::chrono::seconds(60);
-constexpr std::uint64_t kRoomMin = 128ull << 20;  // a miner with less takes no new slices: its owner needs some
+constexpr std::uint64_t kRoomMin = 128ull
+                                   << 20;  // a miner with less takes no new slices: its owner needs some
 
 Duration pause_after(ErrorKind kind, std::uint32_t failures) {
   if (kind == ErrorKind::no_space || kind == ErrorKind::denied || kind == ErrorKind::io) return kPauseFull;
   return std::min(kPauseMin * (1u << std::min(failures, 5u)), kPauseMax);
 }
 
+bool is_full(const MinerStatus& status) {
+  const bool disk_full = status.capacity != 0 && status.used + kRoomMin > status.capacity;
+  const bool quota_full = status.volume_quota != 0 && status.volume_used >= status.volume_quota;
+  return disk_full || quota_full || status.draining || status.read_only;
+}
+
 }  // namespace
+
+bool EligibleMiners::eligible(const MinerId& miner) const {
+  if (std::ranges::find(transport_.miners(), miner, &MinerEntry::id) == transport_.miners().end())
+    return false;
+  const auto found = standing_.find(miner);
+  return found == standing_.end() || (!found->second.full && found->second.excluded_until <= runtime_.now());
+}
+
+std::vector<Candidate> EligibleMiners::candidates(const std::vector<MinerId>& refused) const {
+  std::vector<Candidate> able;
+  for (const MinerEntry& entry : transport_.miners())
+    if (entry.weight > 0 && eligible(entry.id) && std::ranges::find(refused, entry.id) == refused.end())
+      able.push_back({entry.id, entry.domain, entry.weight});
+  return able;
+}
+
+void EligibleMiners::note_failure(const MinerId& miner, ErrorKind kind) {
+  Standing& standing = standing_[miner];
+  standing.excluded_until = runtime_.now() + pause_after(kind, standing.failures);
+  ++standing.failures;
+}
+
+void EligibleMiners::note_success(const MinerId& miner) {
+  if (const auto found = standing_.find(miner); found != standing_.end()) {
+    found->second.failures = 0;
+    found->second.excluded_until = {};
+  }
+}
+
+Task<void> EligibleMiners::refresh(TimePoint deadline) {
+  const std::vector<MinerEntry> miners = transport_.miners();
+  std::erase_if(standing_, [&](const auto& entry) {
+    return std::ranges::find(miners, entry.first, &MinerEntry::id) == miners.end();
+  });
+  TaskGroup asks(runtime_);
+  for (const MinerEntry& entry : miners) {
+    asks.spawn([this, id = entry.id, deadline]() -> Task<void> {
+      const auto status = co_await transport_.status(id, deadline);
+      // A miner that does not answer here fails its next PUT as well: that excludes it.
+      if (status) standing_[id].full = is_full(*status);
+    });
+  }
+  co_await asks.join();
+}
 
 }  // namespace cumulus

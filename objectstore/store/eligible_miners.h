@@ -1,15 +1,15 @@
-// EligibleMiners: which miners may take a new slice now, and which one should. Learns from statuses and from
+// EligibleMiners: which miners may take a new slice now. Learns from statuses and from
 // failed requests: a miner that said no_space, denied or failed is left out for a while, then gets another
 // chance. It never asks a miner twice for the same slice; that is its caller's loop. Reactor thread.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <vector>
 
 #include "objectstore/base/ids.h"
 #include "objectstore/io/sync.h"
+#include "objectstore/placement/placement.h"
 #include "objectstore/slice_transport.h"
 
 namespace cumulus {
@@ -18,16 +18,9 @@ class EligibleMiners {
  public:
   EligibleMiners(Runtime& runtime, SliceTransport& transport) : runtime_(runtime), transport_(transport) {}
 
-  // The miner for one more slice of `segment`. `holding` lists the miners of its other slices (one entry a
-  // slice), `refused` those that failed for this slice. At most `per_miner_max` slices on one; a fresh
-  // failure domain first, then a fresh miner, then doubled up, each by weighted rendezvous. nullopt: nobody
-  // may take it now.
-  std::optional<MinerId> choose(const SegmentId& segment, const std::vector<MinerId>& holding,
-                                const std::vector<MinerId>& refused, std::uint32_t per_miner_max) const;
-  std::size_t count() const;
+  // Those that may take a slice now, without `refused`: what placement chooses from.
+  std::vector<Candidate> candidates(const std::vector<MinerId>& refused = {}) const;
   bool eligible(const MinerId& miner) const;
-  // When the next excluded miner gets another chance; TimePoint::max(): none is excluded.
-  TimePoint next_chance() const;
 
   void note_failure(const MinerId& miner, ErrorKind kind);
   void note_success(const MinerId& miner);
@@ -40,7 +33,6 @@ class EligibleMiners {
     TimePoint excluded_until{};
     std::uint32_t failures = 0;  // in a row
     bool full = false;           // by its status: full, draining or read-only
-    std::uint64_t free = 0;      // by its status; 0: unknown
   };
 
   Runtime& runtime_;

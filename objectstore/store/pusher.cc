@@ -182,7 +182,8 @@ Task<Status> Pusher::store(Item& item) {
   plan.segment = segment.header.id;
   plan.manifest = prepared->encoded;
   plan.request_deadline = options_.request_deadline;
-  plan.per_miner_max = std::max<std::uint32_t>(1, options_.shape.m);
+  plan.volume = keys_.volume_id();
+  plan.m = options_.shape.m;
   plan.miners.resize(prepared->slices.size());
   if (item.again) plan.miners = co_await find_held(segment.header.id, *prepared);
   std::uint64_t sent = 0;
@@ -226,10 +227,11 @@ Task<Status> Pusher::load_bytes(SealedSegment& segment) {
                                                        segment.last_group, true, std::move(visit)));
   if (scan.header != segment.header || scan.good_length != segment.length ||
       scan.last_group_tag != segment.last_group_tag)
-    co_return fail(ErrorKind::corrupt,
-                   format("its local copy has rotted at byte {} and it is not stored on the miners yet: the disk "
-                          "of the cache is failing",
-                          scan.bad_at));
+    co_return fail(
+        ErrorKind::corrupt,
+        format("its local copy has rotted at byte {} and it is not stored on the miners yet: the disk "
+               "of the cache is failing",
+               scan.bad_at));
   segment.memory = std::move(bytes);
   co_return Status();
 }
@@ -244,8 +246,8 @@ Task<Result<std::shared_ptr<Pusher::Prepared>>> Pusher::prepare(const SealedSegm
   const ByteView bytes = segment.memory->view(0, segment.length);
   std::vector<MutableByteView> parity;
   for (std::uint16_t i = 0; i < shape.k; ++i)
-    prepared->slices.push_back(
-        bytes.subspan(std::min<std::uint64_t>(geometry.slice_length * i, bytes.size()), geometry.stored_length(i)));
+    prepared->slices.push_back(bytes.subspan(std::min<std::uint64_t>(geometry.slice_length * i, bytes.size()),
+                                             geometry.stored_length(i)));
   for (std::uint16_t i = 0; i < shape.m; ++i) {
     parity.push_back(prepared->parity->view(geometry.slice_length * i, geometry.slice_length));
     prepared->slices.push_back(parity.back());
@@ -261,15 +263,16 @@ Task<Result<std::shared_ptr<Pusher::Prepared>>> Pusher::prepare(const SealedSegm
   manifest.last_group = segment.last_group;
   manifest.last_group_tag = segment.last_group_tag;
   co_await runtime_.offload([&] {
-    ErasureCode::of(shape.k, shape.m).encode(bytes, geometry, parity);
-    manifest.roots = merkle_roots(prepared->slices);
+    ErasureCode::of(shape.k, shape.m).encode(std::span(prepared->slices).first(shape.k), parity);
+    for (const ByteView slice : prepared->slices) manifest.roots.push_back(merkle_root(slice));
     sign_manifest(manifest, keys_.signing_key());
   });
   prepared->encoded = std::make_shared<const Bytes>(manifest.encode());
   co_return prepared;
 }
 
-// Which miners hold which slices of it already, by their word: a PUT of the rest completes it, and rot is the audit's.
+// Which miners hold which slices of it already, by their word: a PUT of the rest completes it, and rot is the
+// audit's.
 Task<std::vector<MinerId>> Pusher::find_held(const SegmentId& segment, const Prepared& prepared) {
   std::vector<MinerId> held(prepared.slices.size());
   std::vector<SliceId> wanted;

@@ -1,38 +1,42 @@
 #include "objectstore/store/sealed_label.h"
 
+#include <algorithm>
 #include <bit>
 #include <ctime>
 
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
+#include "objectstore/crypto/aead.h"
 #include "objectstore/crypto/key_tree.h"
 
 namespace cumulus {
 namespace {
 
 constexpr std::uint16_t kVersion = 1;
-constexpr std::size_t kNonceSize = 12;
-constexpr std::size_t kTagSizeBytes = 16;
+constexpr std::size_t kNonceSize = std::tuple_size_v<Nonce>;
 constexpr std::size_t kTextMax = 255;
 constexpr std::size_t kMinersMax = 1024;
 constexpr std::string_view kMinersLabel = "cumulus miners v1";
 constexpr std::string_view kWriterLabel = "cumulus writer v1";
 
 Bytes seal(const KeyTree& keys, Random& random, std::string_view label, ByteView plain) {
-  Bytes sealed(kNonceSize + plain.size() + kTagSizeBytes);
-  std::array<std::uint8_t, kNonceSize> nonce{};
+  Bytes sealed(kNonceSize + plain.size() + kAeadTagSize);
+  Nonce nonce{};
   random.fill(nonce);
   std::ranges::copy(nonce, sealed.begin());
-  (void)keys;
-  (void)label;
+  AeadKey(keys.label_key()).seal(nonce, view_of(label), plain, MutableByteView(sealed).subspan(kNonceSize));
   return sealed;
 }
 
 Result<Bytes> open(const KeyTree& keys, std::string_view label, ByteView sealed) {
-  (void)keys;
-  (void)label;
-  (void)sealed;
-  return Bytes();
+  const auto refused = fail(ErrorKind::corrupt, format("'{}' in the superblock does not open", label));
+  if (sealed.size() < kNonceSize + kAeadTagSize) return refused;
+  Nonce nonce{};
+  std::ranges::copy(sealed.first(kNonceSize), nonce.begin());
+  Bytes plain(sealed.size() - kNonceSize - kAeadTagSize);
+  if (!AeadKey(keys.label_key()).open(nonce, view_of(label), sealed.subspan(kNonceSize), plain))
+    return refused;
+  return plain;
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Sealed labels: the two parts of a superblock that a miner must not read, the miner list and the writer's
-// name. AES-256-GCM under the volume's read key, a random 96-bit nonce in front, each with its own associated
-// label. FORMAT.md has the layout. Pure but for the randomness handed in; any thread.
+// name. AES-256-GCM under the volume's label key, a random 96-bit nonce in front, each with its own
+// associated label. FORMAT.md has the layout. Pure but for the randomness handed in; any thread.
 #pragma once
 
 #include <string>

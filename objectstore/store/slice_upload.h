@@ -18,16 +18,16 @@ struct SliceSource {
   std::uint16_t index = 0;
   ByteView data;
   std::shared_ptr<const void> owner;
-  // Where to put it first; an all-zero id: wherever is best.
-  MinerId preferred;
+  MinerId preferred;  // tried first; all-zero: wherever placement says
 };
 
 struct UploadPlan {
+  VolumeId volume;
   SegmentId segment;
+  std::uint8_t m = 0;
   std::shared_ptr<const Bytes> manifest;  // encoded
   std::vector<SliceSource> slices;        // to be put
   std::vector<MinerId> miners;            // k + m: where the others are already; all-zero: nowhere
-  std::uint32_t per_miner_max = 1;
   Duration request_deadline = std::chrono::seconds(30);
   // When set: give up (unavailable) rather than wait for miners to come back.
   bool once = false;

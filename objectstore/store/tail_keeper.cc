@@ -59,7 +59,8 @@ Task<void> TailKeeper::close() {
   wake_.notify_all();
   changed_.notify_all();
   co_await tasks_.join();
-  if (accepted_.version != 0 && accepted_.ballot == ballot_ && home_.record().seen != accepted_) co_await remember();
+  if (accepted_.version != 0 && accepted_.ballot == ballot_ && home_.record().seen != accepted_)
+    co_await remember();
 }
 
 void TailKeeper::begin(Ballot ballot, Adopt adopt) {
@@ -108,7 +109,8 @@ Status TailKeeper::set_miners(std::vector<MinerEntry> miners) {
   if (miners.empty()) return fail(ErrorKind::invalid, "a volume needs at least one miner");
   Bytes sealed = seal_miners(keys_, runtime_.random(), miners);
   if (sealed.size() > kSealedMinersMax)
-    return fail(ErrorKind::invalid, format("a list of {} miners does not fit in the superblock", miners.size()));
+    return fail(ErrorKind::invalid,
+                format("a list of {} miners does not fit in the superblock", miners.size()));
   miners_ = std::move(miners);
   miners_changed_ = true;
   sealed_miners_ = std::move(sealed);

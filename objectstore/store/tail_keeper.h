@@ -87,8 +87,8 @@ class TailKeeper {
   void update(const std::function<void(Intent&)>& change);
   // Returns when all that was wanted at the call is accepted. unavailable after `patience`; fenced; closed.
   Task<Status> settled(Duration patience);
-  // A new miner list; the holder set follows by a joint change. Wait for it with settled(); the transport must
-  // know the old holders and the new ones until then. invalid: empty, or too long for the superblock.
+  // A new miner list; the holder set follows by a joint change. Wait for it with settled(); the transport
+  // must know the old holders and the new ones until then. invalid: empty, or too long for the superblock.
   Status set_miners(std::vector<MinerEntry> miners);
   // Notified after every change of accepted(), claimed() and fenced(), and on close().
   Signal& changed() { return changed_; }
