@@ -13,24 +13,28 @@ class Checker {
  public:
   static constexpr std::size_t kProblemsMax = 100;
 
-  Checker(Runtime& runtime, SliceTransport& transport, Index& index, VolumeId volume,
-          std::uint32_t segment_size, Duration request_deadline);
+  Checker(Runtime& runtime, Index& index, SliceTransport& transport, VolumeId volume,
+          Duration request_deadline);
 
-  // Progress in rows, then (with data) in segments. closed: interrupted. What is wrong is in the report, not
-  // an error.
-  Task<Result<CheckReport>> run(bool with_data, Progress progress);
-  void stop() { stopping_ = true; }
+  // Progress in rows (total 0), then (with data) in segments. closed: interrupted. What is wrong is in the
+  // report, not an error.
+  Task<Result<CheckReport>> check(bool with_data, Progress progress);
 
  private:
-  Task<void> work(std::vector<change::Placed>& segments, std::size_t& next, CheckReport& report,
-                  const Progress& progress);
-  void note_segment(const change::Placed& placed, const AuditedSegment& audited, CheckReport& report);
+  Task<void> work(const Progress& progress);
+  void note_segment(const change::Placed& placed, const AuditedSegment& audited);
+  void note_problem(std::string problem);
 
-  Runtime& runtime_;
   Index& index_;
+  Runtime& runtime_;
   SegmentAudit audit_;
-  bool stopping_ = false;
+
+  // Of the run that is under way.
+  std::vector<change::Placed> segments_;
+  std::size_t next_ = 0;
   std::size_t done_ = 0;
+  bool interrupted_ = false;
+  CheckReport report_;
 };
 
 }  // namespace cumulus

@@ -18,7 +18,8 @@ class Destroyer {
   // Progress in slices deleted (total unknown: 0). Returns the miners that did not answer, or not to the end,
   // each with the reason: what they hold is ciphertext without an owner. unavailable, fenced: the mark was
   // not accepted and nothing was deleted. closed: interrupted after the mark; call again to go on.
-  Task<Result<std::vector<std::string>>> run(Duration patience, Progress progress);
+  Task<Result<std::vector<std::string>>> destroy(Progress progress,
+                                                 Duration patience = std::chrono::seconds(30));
 
  private:
   Task<void> empty_miner(MinerEntry miner, std::vector<std::string>& left, const Progress& progress);

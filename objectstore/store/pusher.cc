@@ -125,7 +125,7 @@ Task<void> Pusher::follow_tail() {
   }
 }
 
-Task<Status> Pusher::remote(LogPosition position, Progress progress) {
+Task<Status> Pusher::wait_remote(LogPosition position, Progress progress) {
   const std::uint64_t total = dirty_bytes();
   while (tail_.accepted().tail.position < position) {
     if (tail_.fenced()) co_return fail(*tail_.fenced());

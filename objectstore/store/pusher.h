@@ -57,6 +57,8 @@ class Pusher {
 
   // Every log segment up to it is on the miners, whole. accepted() of the tail keeper follows a moment later.
   const Tail& stored() const { return stored_; }
+  // Remote: what the accepted tail covers.
+  LogPosition remote() const { return tail_.accepted().tail.position; }
   std::uint64_t dirty_bytes() const;  // pushed and not yet Remote
   std::size_t waiting() const { return queue_.size(); }
   std::size_t in_flight() const { return in_flight_; }
@@ -65,10 +67,8 @@ class Pusher {
   const std::string& obstacle() const { return obstacle_; }
   // Returns when the accepted tail covers `position` (its segment must have been sealed, or be about to).
   // `progress` gets dirty bytes, about five times a second; false interrupts (closed). fenced: it never will.
-  Task<Status> remote(LogPosition position, Progress progress = {});
+  Task<Status> wait_remote(LogPosition position, Progress progress = {});
 
-  // Whose word about room and failures the repairer shares.
-  EligibleMiners& eligible() { return eligible_; }
   // Stops sending; what was not stored stays in its local slot for push_again() of the next opening.
   Task<void> close();
 
@@ -112,7 +112,7 @@ class Pusher {
   bool stopping_ = false;
 
   Signal wake_;      // workers, and uploads that wait for miners
-  Signal progress_;  // remote()
+  Signal progress_;  // wait_remote()
   TaskGroup tasks_;
 };
 

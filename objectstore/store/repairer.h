@@ -1,20 +1,16 @@
 // Repairer: brings every stored segment back to k + m verified slices on distinct miners (`volume repair`).
 // Missing and wrong slices are rebuilt from any k good ones; crowded segments are spread when there are
-// miners enough. Most endangered segments first. It needs no read key. It deletes nothing, and reports what
-// it cannot mend.
+// miners enough. The most endangered segments come first. It needs no read key, deletes nothing, and reports
+// what it cannot mend.
 //
-// Interrupted, it goes on where it stopped: DIR/repair.position names the segments verified in this run.
-// Reactor thread; erasure code and hashing run on workers; two segments at a time.
+// It keeps no position: a run is idempotent, and one that was interrupted begins again with what is most in
+// danger. Reactor thread; erasure code and hashing run on workers; two segments at a time.
 #pragma once
 
 #include <functional>
-#include <map>
-#include <set>
-#include <string>
 #include <vector>
 
 #include "objectstore/index/index.h"
-#include "objectstore/io/file.h"
 #include "objectstore/object_store.h"
 #include "objectstore/store/eligible_miners.h"
 #include "objectstore/store/segment_audit.h"
@@ -23,54 +19,41 @@ namespace cumulus {
 
 class Repairer {
  public:
-  // Stages the segment's new Placed change in the log.
-  using OnMoved = std::function<Task<Status>(change::Placed placed)>;
-  struct Options {
-    std::string position_path;  // DIR/repair.position
-    std::uint32_t segment_size = 8u << 20;
-    std::uint32_t parallel = 2;
-    Duration request_deadline = std::chrono::seconds(30);
-  };
+  // Writes a segment's new whereabouts into the log.
+  using Note = std::function<Task<Status>(change::Placed placed)>;
 
-  Repairer(Runtime& runtime, SliceTransport& transport, Index& index, FileSystem& disk,
-           EligibleMiners& eligible, VolumeId volume, Options options, OnMoved on_moved);
-  ~Repairer();
+  Repairer(Runtime& runtime, Index& index, SliceTransport& transport, VolumeId volume,
+           Duration request_deadline, Note note);
 
-  // Progress in segments. closed: interrupted; call again to go on. One run at a time.
-  Task<Result<RepairReport>> run(Progress progress);
-  void stop();  // run() ends soon with `closed`
+  // Progress in segments; false interrupts (closed). io and fenced: what `note` said.
+  Task<Result<RepairReport>> repair(Progress progress);
 
  private:
-  struct Job {
-    change::Placed placed;
-    std::uint32_t missing = 0;
-  };
-
-  Task<Result<std::vector<Job>>> order_by_danger();
-  Task<void> work(std::vector<Job>& jobs, std::size_t& next, RepairReport& report, const Progress& progress);
-  Task<void> repair_segment(change::Placed placed, RepairReport& report);
-  Task<Status> rebuild(change::Placed& placed, AuditedSegment& audited, RepairReport& report);
-  Task<void> spread(change::Placed& placed, const AuditedSegment& audited, RepairReport& report);
-  Task<void> load_position();
-  Task<void> save_position(bool at_once);
-  void note_problem(RepairReport& report, std::string problem);
+  Task<Result<std::vector<change::Placed>>> order_by_danger(const Progress& progress);
+  Task<void> work(const Progress& progress);
+  Task<void> repair_segment(change::Placed placed);
+  Task<bool> rebuild(const change::Placed& placed, AuditedSegment& audited);
+  Task<std::vector<MinerId>> put_missing(const change::Placed& placed, const AuditedSegment& audited);
+  Task<void> spread(change::Placed& placed, const AuditedSegment& audited);
+  void note_problem(const change::Placed& placed, std::string_view problem);
 
   Runtime& runtime_;
-  SliceTransport& transport_;
   Index& index_;
-  FileSystem& disk_;
-  EligibleMiners& eligible_;
-  Options options_;
-  OnMoved on_moved_;
+  SliceTransport& transport_;
+  VolumeId volume_;
+  Duration request_deadline_;
+  Note note_;
+  EligibleMiners eligible_;
   SegmentAudit audit_;
-  BufferPool rebuilt_;
 
-  std::set<SegmentId> verified_;  // in this run, also before it was interrupted
-  TimePoint saved_at_{};
+  // Of the run that is under way.
+  std::vector<change::Placed> segments_;
+  std::size_t next_ = 0;
   std::size_t done_ = 0;
+  RepairReport report_;
   std::optional<Error> failure_;
   bool stopping_ = false;
-  Signal wake_;
+  Signal never_;
 };
 
 }  // namespace cumulus

@@ -25,7 +25,8 @@ std::string_view to_string(SliceState state);
 
 struct AuditedSlice {
   SliceState state = SliceState::unreached;
-  std::shared_ptr<Buffer> bytes;  // good ones, of stored_length(index)
+  std::shared_ptr<Buffer> owner;  // good ones
+  ByteView bytes;                 // stored_length(index) of them
   std::string detail;             // why it is not good
 };
 
@@ -38,8 +39,10 @@ struct AuditedSegment {
 
 class SegmentAudit {
  public:
-  SegmentAudit(Runtime& runtime, SliceTransport& transport, VolumeId volume, std::uint64_t slice_size_max,
-               Duration request_deadline);
+  SegmentAudit(Runtime& runtime, SliceTransport& transport, VolumeId volume, Duration request_deadline);
+
+  // Memory for one slice of up to `length` bytes, pooled by the largest asked for so far.
+  std::shared_ptr<Buffer> slice_buffer(std::size_t length);
 
   // Reads and verifies every slice, all miners at once. Memory: (k + m) slices, pooled.
   Task<AuditedSegment> examine(change::Placed placed);
@@ -48,14 +51,14 @@ class SegmentAudit {
   Task<std::vector<std::uint32_t>> count_missing(std::vector<change::Placed> segments);
 
  private:
-  Task<void> read_slice(change::Placed placed, std::uint16_t index, Bytes* manifest, AuditedSlice* into);
-  bool fits(const Manifest& manifest, const change::Placed& placed) const;
+  Task<void> read_slice(change::Placed placed, std::uint16_t index, AuditedSegment& into);
+  Result<Manifest> fitting(ByteView encoded, const change::Placed& placed) const;
 
   Runtime& runtime_;
   SliceTransport& transport_;
   VolumeId volume_;
   Duration request_deadline_;
-  std::shared_ptr<BufferPool> slices_;
+  std::optional<BufferPool> slices_;
 };
 
 }  // namespace cumulus

@@ -105,19 +105,24 @@ void TailKeeper::update(const std::function<void(Intent&)>& change) {
   wake_.notify_all();
 }
 
-Status TailKeeper::set_miners(std::vector<MinerEntry> miners) {
-  if (miners.empty()) return fail(ErrorKind::invalid, "a volume needs at least one miner");
+Task<Status> TailKeeper::set_miners(std::vector<MinerEntry> miners, Duration patience) {
+  if (miners.empty()) co_return fail(ErrorKind::invalid, "a volume needs at least one miner");
   Bytes sealed = seal_miners(keys_, runtime_.random(), miners);
   if (sealed.size() > kSealedMinersMax)
-    return fail(ErrorKind::invalid,
-                format("a list of {} miners does not fit in the superblock", miners.size()));
+    co_return fail(ErrorKind::invalid,
+                   format("a list of {} miners does not fit in the superblock", miners.size()));
   miners_ = std::move(miners);
   miners_changed_ = true;
   sealed_miners_ = std::move(sealed);
   wanted_holders_ = choose_holders(miners_, base_.m, holders_record().holders);
   ++wanted_revision_;
   wake_.notify_all();
-  return {};
+  co_return co_await settled(patience);
+}
+
+Task<Status> TailKeeper::close_cleanly(Duration patience) {
+  update([](Intent& intent) { intent.closed_cleanly = true; });
+  co_return co_await settled(patience);
 }
 
 Task<Status> TailKeeper::settled(Duration patience) {
@@ -266,6 +271,8 @@ void TailKeeper::note_refusal(const MinerId& holder, const HolderState& state, c
     links_[holder].error = "it shows another volume's state";
     return;
   }
+  if (base_.version == 0 && state_ == State::promising && ours)
+    return fence(Error(ErrorKind::exists, "the volume exists already on these miners"));
   if (ours && state.accepted->destroyed) {
     // Our own mark, under an earlier version: a destroyed volume takes nothing more, and needs nothing more.
     if (proposed != nullptr && proposed->destroyed && state.accepted->ballot == ballot_)

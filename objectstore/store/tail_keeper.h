@@ -87,9 +87,13 @@ class TailKeeper {
   void update(const std::function<void(Intent&)>& change);
   // Returns when all that was wanted at the call is accepted. unavailable after `patience`; fenced; closed.
   Task<Status> settled(Duration patience);
-  // A new miner list; the holder set follows by a joint change. Wait for it with settled(); the transport
-  // must know the old holders and the new ones until then. invalid: empty, or too long for the superblock.
-  Status set_miners(std::vector<MinerEntry> miners);
+  // A new miner list; the holder set follows by a joint change. Returns when it is accepted; unavailable
+  // after `patience` (it goes on being proposed). The transport must know the old holders and the new ones
+  // until then. invalid: empty, or too long for the superblock.
+  Task<Status> set_miners(std::vector<MinerEntry> miners, Duration patience = std::chrono::seconds(30));
+  // Marks the record closed cleanly, so that another home may open the volume without stealing it. For the
+  // end.
+  Task<Status> close_cleanly(Duration patience);
   // Notified after every change of accepted(), claimed() and fenced(), and on close().
   Signal& changed() { return changed_; }
 
