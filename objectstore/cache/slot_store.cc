@@ -1,0 +1,339 @@
+#include "objectstore/cache/slot_store.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::size_t kHeadersInFlight = 16;
+constexpr Duration kRetryInterval = std::chrono::seconds(1);
+constexpr std::string_view kPrefix = "slot-";
+
+std::optional<std::uint32_t> number_of(const std::string& name) {
+  if (!name.starts_with(kPrefix) || name.size() < kPrefix.size() + 6 || name.size() > kPrefix.size() + 9)
+    return std::nullopt;
+  std::uint32_t number = 0;
+  for (const char c : std::string_view(name).substr(kPrefix.size())) {
+    if (c < '0' || c > '9') return std::nullopt;
+    number = number * 10 + static_cast<std::uint32_t>(c - '0');
+  }
+  return number;
+}
+
+}  // namespace
+
+// A slot on loan. Released unassigned, it is free again.
+class SlotStore::Taken final : public SegmentSlot {
+ public:
+  Taken(std::weak_ptr<SlotStore*> store, SlotPtr slot) : store_(std::move(store)), slot_(std::move(slot)) {}
+  ~Taken() override {
+    const auto store = store_.lock();
+    if (store && slot_->state == State::taken) (*store)->set_free(slot_);
+  }
+  File& file() override { return *slot_->file; }
+  std::uint32_t number() const override { return slot_->number; }
+  const SlotPtr& slot() const { return slot_; }
+
+ private:
+  const std::weak_ptr<SlotStore*> store_;
+  const SlotPtr slot_;
+};
+
+SlotStore::SlotStore(Runtime& runtime, FileSystem& files, std::string directory, VolumeId volume,
+                     SlotStoreOptions options, Metrics& metrics)
+    : runtime_(runtime),
+      files_(files),
+      directory_(std::move(directory)),
+      volume_(volume),
+      options_(options),
+      align_log2_(9),
+      hits_total_(metrics.counter("cumulus_cache_hits_total")),
+      misses_total_(metrics.counter("cumulus_cache_misses_total")),
+      evictions_total_(metrics.counter("cumulus_cache_evictions_total")),
+      freed_(runtime),
+      maintenance_(runtime),
+      tasks_(runtime),
+      self_(std::make_shared<SlotStore*>(this)) {
+  for (std::uint64_t size = 4096; size < options_.segment_size; size *= 2) pools_.emplace_back(size, 4);
+  pools_.emplace_back(options_.segment_size, 2);
+}
+
+SlotStore::~SlotStore() = default;
+
+Task<Result<std::unique_ptr<SlotStore>>> SlotStore::open(Runtime& runtime, FileSystem& files,
+                                                         std::string directory, VolumeId volume,
+                                                         SlotStoreOptions options, Metrics& metrics) {
+  std::unique_ptr<SlotStore> store(
+      new SlotStore(runtime, files, std::move(directory), volume, options, metrics));
+  CO_TRY_OK(co_await store->find_slots());
+  store->tasks_.spawn(store->keep_free_ahead());
+  co_return store;
+}
+
+Task<Status> SlotStore::find_slots() {
+  CO_TRY_OK(files_.create_directories(directory_));
+  align_log2_ = static_cast<std::uint8_t>(std::max(9, std::countr_zero(files_.direct_alignment(directory_))));
+  CO_TRY(const auto names, files_.list(directory_));
+  auto todo = std::make_shared<std::deque<SlotPtr>>();
+  for (const std::string& name : names) {
+    const auto number = number_of(name);
+    if (!number) continue;
+    auto slot = std::make_shared<Slot>();
+    slot->number = *number;
+    slot->path = directory_ + "/" + name;
+    next_number_ = std::max(next_number_, *number + 1);
+    todo->push_back(slot);
+  }
+  TaskGroup readers(runtime_);
+  for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(todo));
+  co_await readers.join();
+  co_return Status();
+}
+
+Task<void> SlotStore::read_headers(std::shared_ptr<std::deque<SlotPtr>> todo) {
+  while (!todo->empty()) {
+    const SlotPtr slot = todo->front();
+    todo->pop_front();
+    const Status examined = co_await examine(slot);
+    if (!examined) log_warn("{}: {}; the slot is left alone", slot->path, examined.error().message());
+  }
+}
+
+Task<Status> SlotStore::examine(SlotPtr slot) {
+  OpenOptions how;
+  how.write = true;
+  how.direct = true;
+  CO_TRY(slot->file, files_.open(slot->path, how));
+  CO_TRY(const std::uint64_t size, slot->file->size());
+  if (size != options_.segment_size) {
+    // Never made to the end: its directory entry counts for nothing yet.
+    slot->file.reset();
+    co_return files_.remove(slot->path);
+  }
+  Buffer block(std::size_t{1} << align_log2_);
+  CO_TRY(const std::size_t got, co_await slot->file->read_at(0, block.view()));
+  slots_[slot->number] = slot;
+  if (got == block.size()) {
+    const auto header = SegmentHeader::decode(block.view(0, SegmentHeader::kEncodedSize));
+    if (header && header->volume == volume_) slot->found = *header;
+  }
+  if (!slot->found) {
+    set_free(slot);
+  } else {
+    const bool log = slot->found->id.kind == SegmentKind::log;
+    bind(slot, slot->found->id, log ? State::dirty : State::fetched);
+  }
+  co_return Status();
+}
+
+Task<void> SlotStore::close() {
+  closing_ = true;
+  freed_.notify_all();
+  maintenance_.notify_all();
+  co_await tasks_.join();
+}
+
+void SlotStore::classify(const std::function<SlotUse(const SegmentHeader&)>& use_of) {
+  for (const auto& [number, slot] : slots_) {
+    if (slot->state != State::dirty || !slot->found) continue;
+    const SlotUse use = use_of(*slot->found);
+    if (use == SlotUse::stored) bind(slot, slot->segment, State::stored);
+    if (use == SlotUse::unknown) {
+      unbind(slot);
+      set_free(slot);
+    }
+  }
+  maintenance_.notify_all();
+}
+
+void SlotStore::mark_stored(const SegmentId& segment) {
+  const SlotPtr slot = slot_of(segment);
+  if (!slot || slot->state != State::dirty) return;
+  bind(slot, segment, State::stored);
+  maintenance_.notify_all();
+}
+
+void SlotStore::set_replay_floor(Sequence floor) {
+  replay_floor_ = floor;
+  maintenance_.notify_all();
+}
+
+void SlotStore::set_budget(std::uint64_t bytes) {
+  options_.budget_bytes = bytes;
+  maintenance_.notify_all();
+}
+
+std::uint32_t SlotStore::budget_slots() const {
+  return static_cast<std::uint32_t>(
+      std::max<std::uint64_t>(options_.budget_bytes / options_.segment_size, options_.free_ahead + 2));
+}
+
+bool SlotStore::clean(const Slot& slot) const {
+  return slot.state == State::stored || slot.state == State::fetched || slot.state == State::partial;
+}
+
+bool SlotStore::evictable(const Slot& slot) const {
+  if (!clean(slot) || slot.pins != 0) return false;
+  return slot.state != State::stored || slot.segment.sequence < replay_floor_;
+}
+
+SlotStore::SlotPtr SlotStore::slot_of(const SegmentId& segment) const {
+  const auto found = by_segment_.find(segment);
+  return found == by_segment_.end() ? nullptr : found->second;
+}
+
+void SlotStore::bind(const SlotPtr& slot, const SegmentId& segment, State state) {
+  slot->segment = segment;
+  slot->state = state;
+  by_segment_[segment] = slot;
+  if (clean(*slot)) policy_.insert(segment);
+}
+
+// The slot's segment is not here any more, unless another slot has it too (a rescue's two copies).
+void SlotStore::unbind(const SlotPtr& slot) {
+  slot->found.reset();
+  const auto bound = by_segment_.find(slot->segment);
+  if (bound == by_segment_.end() || bound->second != slot) return;
+  by_segment_.erase(bound);
+  policy_.erase(slot->segment);
+  for (const auto& [number, other] : slots_)
+    if (other != slot && other->segment == slot->segment && other->state != State::free &&
+        other->state != State::taken)
+      return bind(other, other->segment, other->state);
+}
+
+void SlotStore::set_free(const SlotPtr& slot) {
+  slot->state = State::free;
+  slot->segment = {};
+  slot->present.clear();
+  free_.push_back(slot);
+  freed_.notify_all();
+}
+
+void SlotStore::remove_file(const SlotPtr& slot) {
+  slots_.erase(slot->number);
+  if (const Status removed = files_.remove(slot->path); !removed)
+    log_warn("{}: {}", slot->path, removed.error().message());
+}
+
+void SlotStore::unpin(const SlotPtr& slot) {
+  if (--slot->pins == 0) maintenance_.notify_all();
+}
+
+// Takes a clean segment's slot away from it.
+SlotStore::SlotPtr SlotStore::evict() {
+  const auto victim = policy_.evict([this](const SegmentId& segment) {
+    const SlotPtr slot = slot_of(segment);
+    return slot && evictable(*slot);
+  });
+  if (!victim) return nullptr;
+  const SlotPtr slot = slot_of(*victim);
+  evictions_total_.add();
+  unbind(slot);
+  slot->state = State::taken;
+  slot->present.clear();
+  return slot;
+}
+
+Task<void> SlotStore::keep_free_ahead() {
+  while (!closing_) {
+    bool starving = false;
+    if (slots_.size() > budget_slots() && free_.size() > options_.free_ahead) {
+      const SlotPtr slot = free_.back();
+      free_.pop_back();
+      remove_file(slot);
+      continue;
+    }
+    if (free_.size() < options_.free_ahead || slots_.size() > budget_slots()) {
+      if (slots_.size() < budget_slots()) {
+        const auto made = co_await make_slot();
+        if (made) {
+          set_free(*made);
+          continue;
+        }
+        starving = true;
+      }
+      if (const SlotPtr slot = evict()) {
+        set_free(slot);
+        continue;
+      }
+    }
+    if (starving)
+      co_await maintenance_.wait_until(runtime_.now() + kRetryInterval);
+    else if (!closing_)
+      co_await maintenance_.wait();
+  }
+}
+
+// A new file, all of it allocated, its name durable.
+Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot() {
+  auto slot = std::make_shared<Slot>();
+  slot->number = next_number_++;
+  slot->path = format("{}/{}{:06}", directory_, kPrefix, slot->number);
+  slots_[slot->number] = slot;  // counts against the budget from now on
+  OpenOptions how;
+  how.write = true;
+  how.create = true;
+  how.exclusive = true;
+  how.direct = true;
+  Status status;
+  auto file = files_.open(slot->path, how);
+  if (file) {
+    slot->file = *std::move(file);
+    status = co_await slot->file->allocate(options_.segment_size);
+    if (status) status = co_await slot->file->datasync();
+    if (status) status = co_await files_.sync_directory(directory_);
+  } else {
+    status = fail(file.error());
+  }
+  if (!status) {
+    if (!make_error_) log_warn("a new local segment file: {}", status.error().message());
+    make_error_ = status.error();
+    remove_file(slot);
+    co_return fail(status.error());
+  }
+  make_error_.reset();
+  co_return slot;
+}
+
+Task<Result<std::shared_ptr<SegmentSlot>>> SlotStore::take(bool urgent) {
+  for (;;) {
+    if (closing_) co_return fail(ErrorKind::closed, "the local segment files are closed");
+    SlotPtr slot;
+    if (!free_.empty()) {
+      slot = free_.front();
+      free_.pop_front();
+    } else if (urgent && slots_.size() < budget_slots() + options_.reserve) {
+      auto made = co_await make_slot();
+      if (made) slot = *made;
+    }
+    if (slot) {
+      slot->state = State::taken;
+      maintenance_.notify_all();
+      co_return std::make_shared<Taken>(self_, slot);
+    }
+    maintenance_.notify_all();
+    co_await freed_.wait_until(runtime_.now() + kRetryInterval);
+  }
+}
+
+void SlotStore::assign(const SegmentSlot& slot, const SegmentId& segment) {
+  const SlotPtr taken = slots_.at(slot.number());
+  CHECK(taken->state == State::taken);
+  bind(taken, segment, State::dirty);
+}
+
+void SlotStore::abandon(std::shared_ptr<SegmentSlot> slot) {
+  const SlotPtr broken = slots_.at(slot->number());
+  unbind(broken);
+  broken->state = State::free;  // not listed: nobody gets it, and its release does nothing
+  remove_file(broken);
+  maintenance_.notify_all();
+}
+
+}  // namespace cumulus
