@@ -43,6 +43,7 @@ struct Wire {
   int fd = -1;
   int error = 0;  // errno of the failure that broke the connection
   bool ended = false;
+  std::uint64_t received = 0;
   Bytes gathered;
   std::size_t begin = 0;
   std::size_t end = 0;
@@ -74,6 +75,7 @@ int bio_read(BIO* bio, char* into, std::size_t length, std::size_t* got) {
   while (received < 0 && errno == EINTR);
   if (received > 0) {
     *got = static_cast<std::size_t>(received);
+    wire.received += *got;
     return 1;
   }
   if (received == 0)
@@ -257,6 +259,7 @@ TlsStream::~TlsStream() {
 }
 
 const PublicKey& TlsStream::peer() const { return native_->peer; }
+std::uint64_t TlsStream::received() const { return native_->wire.received; }
 bool TlsStream::is_shut() const { return native_->shut; }
 
 Error TlsStream::Native::broken(std::string_view why) const {

@@ -78,6 +78,9 @@ class TlsStream {
   // All of `head`, then all of `payload`, handed to the socket when it returns. Views stay until then.
   Task<Status> write_all(ByteView head, ByteView payload = {});
 
+  // Bytes that came from the socket so far: whether the peer is alive while a long message arrives.
+  std::uint64_t received() const;
+
   // Ends the connection at once: what waits inside returns closed. May be called at any time, more than once.
   void shut();
   bool is_shut() const;

@@ -113,6 +113,7 @@ SSL_CTX* bare_context(const SSL_METHOD* method, const TlsIdentity& id) {
   SSL_CTX_use_PrivateKey(context,
                          d2i_AutoPrivateKey(nullptr, &at, static_cast<long>(id.private_key_der().size())));
   SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256");
+  SSL_CTX_set_num_tickets(context, 0);  // unread ones would turn the sender's close into a reset
   return context;
 }
 

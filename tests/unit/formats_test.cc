@@ -438,9 +438,9 @@ bool agreement_holds(std::uint64_t seed, std::uint32_t extra_liars, bool broken_
 
 TEST(Agreement, CommittedRecordsLieOnOneChain) {
   std::size_t committed = 0;
-  for (std::uint64_t seed = 1; seed <= 1500; ++seed)
+  for (std::uint64_t seed = 1; seed <= 400; ++seed)
     ASSERT_TRUE(agreement_holds(seed, 0, false, &committed)) << "seed " << seed;
-  EXPECT_GT(committed, 10'000u);
+  EXPECT_GT(committed, 2'000u);
 }
 
 // The check above can fail: one liar more than the arithmetic allows, or a holder that forgets its promises.
@@ -448,7 +448,7 @@ TEST(Agreement, CanariesAreCaught) {
   std::size_t committed = 0;
   int liars_caught = 0;
   int rule_caught = 0;
-  for (std::uint64_t seed = 1; seed <= 1500; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 400; ++seed) {
     liars_caught += agreement_holds(seed, 1, false, &committed) ? 0 : 1;
     rule_caught += agreement_holds(seed, 0, true, &committed) ? 0 : 1;
   }

@@ -1,0 +1,27 @@
+// "host:port" and "[v6]:port": splitting, and names to addresses. Pure but for resolve(), which blocks: call
+// it through Runtime::offload.
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "objectstore/base/result.h"
+#include "objectstore/io/task.h"
+
+namespace cumulus {
+
+struct HostPort {
+  std::string host;
+  std::uint16_t port = 0;
+};
+// invalid when there is no host or no port of 1..65535.
+Result<HostPort> parse_host_port(std::string_view text);
+
+// The endpoint when the host is a numeric address; not_found otherwise.
+Result<asio::ip::tcp::endpoint> numeric_endpoint(const HostPort& address);
+// Asks the system's resolver. unavailable when the name has no address now.
+Result<std::vector<asio::ip::tcp::endpoint>> resolve(const HostPort& address);
+
+}  // namespace cumulus

@@ -1,0 +1,68 @@
+// MinerLink: everything about reaching one miner: its two connections (bulk and prompt), the windows before
+// them, backoff between attempts, the one retry, and how long it usually takes to answer. Reactor thread;
+// held by shared_ptr, because calls outlive a change of the miner list.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "netclient/connection.h"
+#include "netclient/window.h"
+
+namespace cumulus {
+
+// What all links of one transport share.
+struct LinkShared {
+  Runtime& runtime;
+  TaskGroup& tasks;
+  std::shared_ptr<wire::TlsContext> tls;
+  std::shared_ptr<Opening> opening;
+  wire::HelloRequest hello;
+  TransportOptions options;
+};
+
+class MinerLink : public std::enable_shared_from_this<MinerLink> {
+ public:
+  MinerLink(std::shared_ptr<const LinkShared> shared, MinerEntry entry);
+
+  // Sends and waits for the answer, within the window, until `deadline`. `bytes` is the payload either way.
+  // After success the exchange holds the answer; an error answer is returned as that error.
+  Task<Status> call(std::shared_ptr<Exchange> exchange, std::size_t bytes, TimePoint deadline);
+
+  const MinerEntry& entry() const { return entry_; }
+  void set_entry(MinerEntry entry);
+  Duration expected_latency() const { return latency_; }
+  // Ends connections and everything that waits; calls after it fail with closed.
+  void shut();
+
+ private:
+  struct Lane {
+    Lane(Runtime& runtime, const TransportOptions& options)
+        : window(runtime, options.requests_in_flight_max, options.bytes_in_flight_max), changed(runtime) {}
+    Window window;
+    std::shared_ptr<Connection> connection;
+    bool connecting = false;
+    unsigned failures = 0;  // in a row
+    TimePoint not_before{};
+    Error last_failure{ErrorKind::unavailable, "not connected yet"};
+    Signal changed;
+  };
+
+  Task<Status> call_once(Lane& lane, std::shared_ptr<Exchange> exchange, TimePoint deadline, bool& broken);
+  Task<Result<std::shared_ptr<Connection>>> connected(Lane& lane, TimePoint deadline);
+  Task<void> connect(Lane& lane);
+  Task<Result<std::shared_ptr<Connection>>> open(std::string address, TimePoint deadline);
+  Task<Result<wire::TcpSocket>> dial(std::string address, TimePoint deadline);
+  void note_failure(Lane& lane, Error why);
+  void note_latency(Duration took, bool good);
+  std::string name() const;
+
+  std::shared_ptr<const LinkShared> shared_;
+  MinerEntry entry_;
+  Lane prompt_;
+  Lane bulk_;
+  Duration latency_;
+  bool shut_ = false;
+};
+
+}  // namespace cumulus
