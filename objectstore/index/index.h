@@ -72,6 +72,7 @@ class Index {
   virtual Task<Result<std::vector<Extent>>> extents(View view, ObjectId object, std::uint64_t offset,
                                                     std::uint64_t length) = 0;
   // The non-blocking form for hot paths: false when a row must come from the disk.
+  virtual bool try_size(const View& view, ObjectId object, std::uint64_t& size) = 0;
   virtual bool try_extents(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length,
                            std::vector<Extent>& into) = 0;
   virtual Task<Result<std::optional<Bytes>>> xattr(View view, ObjectId object, Bytes name) = 0;
@@ -108,7 +109,8 @@ class Index {
   // The open group was closed: staged changes from now on belong to the next one. `runs` lists its staged
   // runs that were kept.
   virtual void close_group(LogPosition number) = 0;
-  // The group was written; staged run s now lies at `resolve(s)`. In order of number.
+  // The group was written; staged run s of it now lies at `resolve(s)`, which gives other groups' runs back
+  // as they are. In order of number.
   using ResolveRun = std::function<Run(const Run& staged)>;
   virtual void group_written(LogPosition number, std::uint64_t log_bytes, ResolveRun resolve) = 0;
   // Waits until fewer than unapplied_groups_max written groups wait to be applied. Error: the engine failed.

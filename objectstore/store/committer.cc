@@ -375,9 +375,11 @@ Task<void> Committer::write_group(OpenGroup group) {
   }
   CHECK(written->number == number);
   const auto resolve = [&](const Run& staged) {
+    const auto offset = offsets.find(staged.segment.sequence);
+    if (offset == offsets.end()) return staged;  // another group's
     Run run = staged;
     run.segment = written->segment;
-    run.base = written->cells_base + offsets.at(staged.segment.sequence);
+    run.base = written->cells_base + offset->second;
     run.nonce = written->nonce;
     return run;
   };

@@ -1,0 +1,150 @@
+#include "objectstore/index/rocksdb_files.h"
+
+#include <rocksdb/env_encryption.h>
+
+#include "objectstore/base/random.h"
+#include "objectstore/crypto/aes_ctr.h"
+
+namespace cumulus {
+namespace {
+
+bool is_manifest(const std::string& path) {
+  const auto slash = path.find_last_of('/');
+  return path.compare(slash == std::string::npos ? 0 : slash + 1, 8, "MANIFEST") == 0;
+}
+
+class BarrierFile final : public rocksdb::FSWritableFileOwnerWrapper {
+ public:
+  BarrierFile(std::unique_ptr<rocksdb::FSWritableFile> file, const std::function<Status()>& barrier)
+      : FSWritableFileOwnerWrapper(std::move(file)), barrier_(barrier) {}
+
+  rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                           rocksdb::IODebugContext* debug) override {
+    return guarded([&] { return FSWritableFileOwnerWrapper::Append(data, options, debug); });
+  }
+  rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                           const rocksdb::DataVerificationInfo& info,
+                           rocksdb::IODebugContext* debug) override {
+    return guarded([&] { return FSWritableFileOwnerWrapper::Append(data, options, info, debug); });
+  }
+  rocksdb::IOStatus Sync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
+    return guarded([&] { return FSWritableFileOwnerWrapper::Sync(options, debug); });
+  }
+  rocksdb::IOStatus Fsync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
+    return guarded([&] { return FSWritableFileOwnerWrapper::Fsync(options, debug); });
+  }
+
+ private:
+  template <class Write>
+  rocksdb::IOStatus guarded(Write write) {
+    if (const Status durable = barrier_(); !durable)
+      return rocksdb::IOStatus::IOError(durable.error().message());
+    return write();
+  }
+  const std::function<Status()>& barrier_;
+};
+
+class BarrierFileSystem final : public rocksdb::FileSystemWrapper {
+ public:
+  BarrierFileSystem(std::shared_ptr<rocksdb::FileSystem> base, std::function<Status()> barrier)
+      : FileSystemWrapper(std::move(base)), barrier_(std::move(barrier)) {}
+
+  const char* Name() const override { return "cumulus.BarrierFileSystem"; }
+
+  rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                    rocksdb::IODebugContext* debug) override {
+    rocksdb::IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, debug);
+    if (status.ok() && is_manifest(path)) *file = std::make_unique<BarrierFile>(std::move(*file), barrier_);
+    return status;
+  }
+  rocksdb::IOStatus ReopenWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                                       std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                       rocksdb::IODebugContext* debug) override {
+    rocksdb::IOStatus status = FileSystemWrapper::ReopenWritableFile(path, options, file, debug);
+    if (status.ok() && is_manifest(path)) *file = std::make_unique<BarrierFile>(std::move(*file), barrier_);
+    return status;
+  }
+  rocksdb::IOStatus RenameFile(const std::string& from, const std::string& to,
+                               const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
+    if (to.ends_with("/CURRENT")) {
+      if (const Status durable = barrier_(); !durable)
+        return rocksdb::IOStatus::IOError(durable.error().message());
+    }
+    return FileSystemWrapper::RenameFile(from, to, options, debug);
+  }
+
+ private:
+  std::function<Status()> barrier_;
+};
+
+using Counter16 = std::array<std::uint8_t, 16>;
+
+// RocksDB asks for whole ranges; they are ciphered in one call, not block by block.
+class CtrStream final : public rocksdb::BlockAccessCipherStream {
+ public:
+  CtrStream(const SecretKey& key, const Counter16& start) : key_(key), start_(start) {}
+  size_t BlockSize() override { return 16; }
+  rocksdb::Status Encrypt(uint64_t offset, char* data, size_t size) override {
+    aes_ctr(key_, start_, offset, {reinterpret_cast<std::uint8_t*>(data), size});
+    return rocksdb::Status::OK();
+  }
+  rocksdb::Status Decrypt(uint64_t offset, char* data, size_t size) override {
+    return Encrypt(offset, data, size);
+  }
+
+ protected:
+  void AllocateScratch(std::string&) override {}
+  rocksdb::Status EncryptBlock(uint64_t block, char* data, char*) override {
+    return Encrypt(block * 16, data, 16);
+  }
+  rocksdb::Status DecryptBlock(uint64_t block, char* data, char*) override {
+    return Encrypt(block * 16, data, 16);
+  }
+
+ private:
+  const SecretKey& key_;
+  Counter16 start_;
+};
+
+class CtrProvider final : public rocksdb::EncryptionProvider {
+ public:
+  explicit CtrProvider(SecretKey key) : key_(std::move(key)) {}
+  const char* Name() const override { return "cumulus.CtrProvider"; }
+  size_t GetPrefixLength() const override { return 4096; }
+  rocksdb::Status CreateNewPrefix(const std::string&, char* prefix, size_t size) const override {
+    std::fill_n(prefix, size, '\0');
+    SystemRandom random;
+    random.fill({reinterpret_cast<std::uint8_t*>(prefix), sizeof(Counter16)});
+    return rocksdb::Status::OK();
+  }
+  rocksdb::Status AddCipher(const std::string&, const char*, size_t, bool) override {
+    return rocksdb::Status::NotSupported("the key is given once");
+  }
+  rocksdb::Status CreateCipherStream(const std::string&, const rocksdb::EnvOptions&, rocksdb::Slice& prefix,
+                                     std::unique_ptr<rocksdb::BlockAccessCipherStream>* stream) override {
+    if (prefix.size() < sizeof(Counter16))
+      return rocksdb::Status::Corruption("an index file has no encryption prefix");
+    Counter16 start;
+    std::copy_n(prefix.data(), start.size(), start.begin());
+    *stream = std::make_unique<CtrStream>(key_, start);
+    return rocksdb::Status::OK();
+  }
+
+ private:
+  SecretKey key_;
+};
+
+}  // namespace
+
+std::shared_ptr<rocksdb::FileSystem> make_barrier_file_system(std::shared_ptr<rocksdb::FileSystem> base,
+                                                              std::function<Status()> barrier) {
+  return std::make_shared<BarrierFileSystem>(std::move(base), std::move(barrier));
+}
+
+std::shared_ptr<rocksdb::FileSystem> make_encrypted_file_system(std::shared_ptr<rocksdb::FileSystem> base,
+                                                                SecretKey key) {
+  return rocksdb::NewEncryptedFS(base, std::make_shared<CtrProvider>(std::move(key)));
+}
+
+}  // namespace cumulus
