@@ -10,6 +10,7 @@
 #include "objectstore/crypto/sign.h"
 #include "objectstore/erasure/codec.h"
 #include "objectstore/log/replay.h"
+#include "objectstore/store/segment_name.h"
 #include "objectstore/store/slice_upload.h"
 
 namespace cumulus {
@@ -19,8 +20,6 @@ constexpr Duration kStatusInterval = std::chrono::seconds(30);
 constexpr Duration kProgressInterval = std::chrono::milliseconds(200);
 constexpr Duration kRetryMin = std::chrono::milliseconds(500);
 constexpr Duration kRetryMax = std::chrono::seconds(15);
-
-std::string describe(const SegmentId& id) { return format("segment {}/{}", id.epoch, id.sequence); }
 
 std::size_t parity_size(const VolumeShape& shape) {
   const auto geometry = SliceGeometry::of(std::uint64_t{1} << shape.segment_log2, shape.k, shape.m);
@@ -164,7 +163,7 @@ Task<void> Pusher::work() {
       if (stored) break;
       if (stored.error().kind() == ErrorKind::fenced) break;
       obstacle_ = stored.error().message();
-      log_warn("{}: {}", describe(item.segment.header.id), obstacle_);
+      log_warn("{}: {}", name_of(item.segment.header.id), obstacle_);
       const TimePoint until = runtime_.now() + pause;
       while (!stopping_ && runtime_.now() < until) co_await wake_.wait_until(until);
       pause = std::min(pause * 2, kRetryMax);
@@ -209,7 +208,7 @@ Task<Status> Pusher::store(Item& item) {
   placed.miners = std::move(miners);
   if (is_crowded(placed.miners)) ++crowded_;
   const Status staged = co_await on_stored_(std::move(placed), prepared->manifest);
-  if (!staged) log_warn("{}: noting its miners: {}", describe(segment.header.id), staged.error().message());
+  if (!staged) log_warn("{}: noting its miners: {}", name_of(segment.header.id), staged.error().message());
   obstacle_.clear();
   segments_stored_.add();
   bytes_sent_.add(sent);

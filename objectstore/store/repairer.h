@@ -29,12 +29,15 @@ class Repairer {
   Task<Result<RepairReport>> repair(Progress progress);
 
  private:
-  Task<Result<std::vector<change::Placed>>> order_by_danger(const Progress& progress);
+  Task<Result<std::vector<change::Placed>>> order_by_danger();
   Task<void> work(const Progress& progress);
   Task<void> repair_segment(change::Placed placed);
   Task<bool> rebuild(const change::Placed& placed, AuditedSegment& audited);
-  Task<std::vector<MinerId>> put_missing(const change::Placed& placed, const AuditedSegment& audited);
-  Task<void> spread(change::Placed& placed, const AuditedSegment& audited);
+  Task<std::vector<MinerId>> put_slices(const change::Placed& placed, const AuditedSegment& audited,
+                                        std::vector<std::uint16_t> which, bool same_miner_first);
+  std::vector<std::uint16_t> missing_of(const change::Placed& placed, const AuditedSegment& audited) const;
+  Task<void> spread(const change::Placed& placed, const AuditedSegment& audited,
+                    std::vector<MinerId>& miners);
   void note_problem(const change::Placed& placed, std::string_view problem);
 
   Runtime& runtime_;

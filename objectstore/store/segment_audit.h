@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "objectstore/index/index.h"
 #include "objectstore/io/sync.h"
 #include "objectstore/log/change.h"
 #include "objectstore/manifest.h"
@@ -22,6 +23,9 @@ enum class SliceState : std::uint8_t {
   unreached  // the miner does not answer, or is not in the list any more
 };
 std::string_view to_string(SliceState state);
+
+// All segments of every kind that the index knows to be placed.
+Task<Result<std::vector<change::Placed>>> placed_segments(Index& index);
 
 struct AuditedSlice {
   SliceState state = SliceState::unreached;

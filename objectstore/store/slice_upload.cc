@@ -6,6 +6,7 @@
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "objectstore/store/segment_name.h"
 
 namespace cumulus {
 namespace {
@@ -57,8 +58,8 @@ Task<void> put_slice(Runtime& runtime, SliceTransport& transport, EligibleMiners
     slot.state = SlotState::done;
   } else {
     const Error& error = put.error();
-    log_info("slice {}/{}.{} on miner {}: {}", upload.plan.segment.epoch, upload.plan.segment.sequence,
-             slot.source.index, miner.brief(), error.message());
+    log_info("{}: slice {} on miner {}: {}", name_of(upload.plan.segment), slot.source.index, miner.brief(),
+             error.message());
     // `exists` is about this segment only: the miner is well.
     if (error.kind() != ErrorKind::exists) eligible.note_failure(miner, error.kind());
     upload.destroyed = upload.destroyed || error.kind() == ErrorKind::fenced;
