@@ -1,0 +1,378 @@
+// The network floor against miners that hang, hang up, lie about lengths, say GOAWAY or are somebody else; its
+// windows; and the miner list.
+#include <gtest/gtest.h>
+
+#include "netclient/address.h"
+#include "netclient/miner_list.h"
+#include "netclient/tcp_transport.h"
+#include "netclient/window.h"
+#include "objectstore/base/format.h"
+#include "objectstore/crypto/tls_identity.h"
+#include "objectstore/io/reactor.h"
+#include "tests/fakes/sample_formats.h"
+#include "tests/fakes/wire_miner.h"
+
+namespace cumulus {
+namespace {
+
+using namespace std::chrono_literals;
+using wire::MessageType;
+
+class NetclientTest : public ::testing::Test {
+ protected:
+  NetclientTest() { server_.start(); }
+
+  void run(std::function<Task<void>()> body) {
+    const auto whole = [](NetclientTest& test, std::function<Task<void>()> inside) -> Task<void> {
+      co_await inside();
+      if (test.transport_) co_await test.transport_->close();
+      co_await test.server_.stop();
+    };
+    reactor_.run(whole(*this, std::move(body)));
+  }
+  TcpTransport& transport() {
+    if (transport_) return *transport_;
+    TransportIdentity identity;
+    identity.tls_seed = WireMiner::seed_of(100);
+    identity.grant.volume = sample_volume();
+    identity.grant.tls_public_key = TlsIdentity::from_seed(identity.tls_seed).public_key();
+    wire::sign_grant(identity.grant, sample_key());
+    identity.epoch = 4;
+    transport_ = std::move(*make_tcp_transport(reactor_, identity, {entry_}, options_));
+    return *transport_;
+  }
+  MinerId id() const { return entry_.id; }
+  TimePoint in(Duration time) { return reactor_.now() + time; }
+  // The first `times` requests of this kind meet the trick.
+  void trick(WireTrick what, MessageType type, int times = 1) {
+    server_.trick = [=, left = times](const wire::Prelude& request) mutable {
+      return request.type == type && left-- > 0 ? what : WireTrick::none;
+    };
+  }
+  SlicePut put_of(const SampleSegment& segment, std::uint16_t index = 0) {
+    SlicePut put;
+    put.slice = {segment.manifest.id(), index};
+    put.manifest = segment.encoded;
+    put.data = *segment.slices[index];
+    put.owner = segment.slices[index];
+    return put;
+  }
+  SliceRead read_of(const SampleSegment& segment, std::uint64_t offset, std::uint64_t length) {
+    SliceRead read;
+    read.slice = {segment.manifest.id(), 0};
+    read.offset = offset;
+    read.length = length;
+    const auto into = std::make_shared<Bytes>(length, 0xCC);
+    read.into = *into;
+    read.owner = into;
+    return read;
+  }
+
+  Reactor reactor_{1};
+  SimFaultCounts faults_{};
+  SimMiner miner_{WireMiner::identity_of(1), 1 << 30, reactor_.random(), faults_};
+  WireMiner server_{reactor_, 1, miner_};
+  TransportOptions options_;
+  MinerEntry entry_{miner_.id(), "", "d", 0, 1.0};
+  std::unique_ptr<TcpTransport> transport_;
+  void SetUp() override { entry_.address = server_.address(); }
+};
+
+const SampleSegment& large_segment() {
+  static const SampleSegment segment = sample_segment({SegmentKind::log, 1, 1}, 1, 1, 512 * 1024);
+  return segment;
+}
+
+TEST_F(NetclientTest, RequestsCarryTheOpening) {
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    EXPECT_EQ(server_.last_request.epoch, 4u);
+    EXPECT_GT(server_.last_request.timeout_ms, 0u);
+    InstanceId instance;
+    instance.bytes.fill(3);
+    transport().set_opening(9, instance);
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    EXPECT_EQ(server_.last_request.epoch, 9u);
+    EXPECT_EQ(server_.last_request.instance, instance);
+    EXPECT_EQ(server_.connections, 1u);
+  });
+}
+
+TEST_F(NetclientTest, ABrokenConnectionIsRetriedOnce) {
+  run([this]() -> Task<void> {
+    trick(WireTrick::drop, MessageType::status);
+    const auto once = co_await transport().status(id(), in(5s));
+    EXPECT_TRUE(once) << once.error().message();
+    EXPECT_EQ(server_.requests, 2u);
+    EXPECT_EQ(server_.connections, 2u);
+    trick(WireTrick::drop, MessageType::status, 2);
+    const auto twice = co_await transport().status(id(), in(5s));
+    EXPECT_FALSE(twice);
+    if (!twice) {
+      EXPECT_EQ(twice.error().kind(), ErrorKind::unavailable);
+    }
+    EXPECT_EQ(server_.requests, 4u);  // not a third time
+  });
+}
+
+TEST_F(NetclientTest, AHalfAnswerIsReadAgainWhole) {
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().put(id(), put_of(large_segment()), in(5s)));
+    trick(WireTrick::drop_halfway, MessageType::read);
+    const SliceRead read = read_of(large_segment(), 0, large_segment().slices[0]->size());
+    const auto answer = co_await transport().read(id(), read, in(5s));
+    EXPECT_TRUE(answer) << answer.error().message();
+    EXPECT_TRUE(equal(read.into, *large_segment().slices[0]));
+  });
+}
+
+TEST_F(NetclientTest, WrongAnswersAreCorrupt) {
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().put(id(), put_of(large_segment()), in(5s)));
+    for (const WireTrick what : {WireTrick::wrong_length, WireTrick::garbage, WireTrick::wrong_type}) {
+      trick(what, MessageType::read, 2);
+      const SliceRead read = read_of(large_segment(), 0, 1000);
+      const auto answer = co_await transport().read(id(), read, in(5s));
+      EXPECT_FALSE(answer);
+      if (!answer) {
+        EXPECT_EQ(answer.error().kind(), ErrorKind::corrupt) << answer.error().message();
+      }
+    }
+    const SliceRead read = read_of(large_segment(), 0, 1000);
+    EXPECT_TRUE(co_await transport().read(id(), read, in(5s)));
+  });
+}
+
+TEST_F(NetclientTest, ALateAnswerNeverTouchesTheCallersMemory) {
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().put(id(), put_of(large_segment()), in(5s)));
+    trick(WireTrick::trickle, MessageType::read);
+    const SliceRead read = read_of(large_segment(), 0, 60'000);
+    const auto answer = co_await transport().read(id(), read, in(100ms));
+    EXPECT_FALSE(answer);
+    if (!answer) {
+      EXPECT_EQ(answer.error().kind(), ErrorKind::unavailable);
+    }
+    std::ranges::fill(read.into, std::uint8_t{0xEE});  // ours again
+    co_await reactor_.sleep_for(500ms);                // the rest arrives meanwhile
+    EXPECT_EQ(std::ranges::count(read.into, std::uint8_t{0xEE}), 60'000);
+    // The connection is still in step.
+    const SliceRead again = read_of(large_segment(), 100, 60'000);
+    EXPECT_TRUE(co_await transport().read(id(), again, in(5s)));
+    EXPECT_TRUE(equal(again.into, ByteView(*large_segment().slices[0]).subspan(100, 60'000)));
+    EXPECT_EQ(server_.connections, 2u);  // prompt and bulk
+  });
+}
+
+TEST_F(NetclientTest, AHangingRequestEndsByItsDeadlineAndOthersGoOn) {
+  run([this]() -> Task<void> {
+    trick(WireTrick::hang, MessageType::superblock);
+    TaskGroup group(reactor_);
+    group.spawn([this]() -> Task<void> {
+      const TimePoint begin = reactor_.now();
+      const auto hung = co_await transport().superblock(id(), in(200ms));
+      EXPECT_FALSE(hung);
+      EXPECT_LT(reactor_.now() - begin, 2s);
+    });
+    for (int i = 0; i < 20; ++i) EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    co_await group.join();
+    EXPECT_TRUE(co_await transport().superblock(id(), in(5s)));
+    EXPECT_EQ(server_.connections, 1u);
+  });
+}
+
+TEST_F(NetclientTest, ASilentConnectionIsPingedAndGivenUp) {
+  options_.ping_after = 50ms;
+  options_.ping_timeout = 50ms;
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    co_await reactor_.sleep_for(300ms);
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    EXPECT_EQ(server_.connections, 1u);  // pings were answered
+    server_.answers_pings = false;
+    trick(WireTrick::hang, MessageType::status);
+    const TimePoint begin = reactor_.now();
+    // Re-sent on a fresh connection as soon as the silent one is given up, long before the deadline.
+    EXPECT_TRUE(co_await transport().status(id(), in(20s)));
+    EXPECT_LT(reactor_.now() - begin, 5s);
+    EXPECT_GE(server_.connections, 2u);
+  });
+}
+
+TEST_F(NetclientTest, GoawayMovesNewRequestsElsewhere) {
+  run([this]() -> Task<void> {
+    trick(WireTrick::goaway_then_answer, MessageType::status);
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));  // still answered
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    EXPECT_EQ(server_.connections, 2u);
+    EXPECT_EQ(server_.requests, 2u);
+  });
+}
+
+TEST_F(NetclientTest, AnotherIdentityIsDeniedAndBothAreNamed) {
+  entry_.id = WireMiner::identity_of(2);
+  run([this]() -> Task<void> {
+    const auto answer = co_await transport().status(id(), in(5s));
+    EXPECT_FALSE(answer);
+    if (!answer) {
+      EXPECT_EQ(answer.error().kind(), ErrorKind::denied);
+      EXPECT_NE(answer.error().message().find(WireMiner::identity_of(1).hex()), std::string::npos);
+      EXPECT_NE(answer.error().message().find(WireMiner::identity_of(2).hex()), std::string::npos);
+    }
+    EXPECT_EQ(server_.requests, 0u);
+  });
+}
+
+TEST_F(NetclientTest, AGrantForSomebodyElseIsDenied) {
+  run([this]() -> Task<void> {
+    TransportIdentity identity;
+    identity.tls_seed = WireMiner::seed_of(101);
+    identity.grant.volume = sample_volume();
+    identity.grant.tls_public_key.fill(1);  // not the key of tls_seed
+    wire::sign_grant(identity.grant, sample_key());
+    transport_ = std::move(*make_tcp_transport(reactor_, identity, {entry_}, options_));
+    const auto answer = co_await transport().status(id(), in(5s));
+    EXPECT_FALSE(answer);
+    if (!answer) {
+      EXPECT_EQ(answer.error().kind(), ErrorKind::denied) << answer.error().message();
+    }
+  });
+}
+
+TEST_F(NetclientTest, SmallRequestsPassLargeOnes) {
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().put(id(), put_of(large_segment()), in(5s)));
+    trick(WireTrick::trickle, MessageType::read);
+    TaskGroup group(reactor_);
+    bool large_done = false;
+    group.spawn([this, &large_done]() -> Task<void> {
+      const SliceRead read = read_of(large_segment(), 0, 100'000);  // 100 pieces, 5 ms apart
+      EXPECT_TRUE(co_await transport().read(id(), read, in(20s)));
+      large_done = true;
+    });
+    co_await reactor_.sleep_for(50ms);
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    EXPECT_FALSE(large_done);
+    co_await group.join();
+  });
+}
+
+TEST_F(NetclientTest, TheWindowBoundsWhatIsInFlight) {
+  options_.requests_in_flight_max = 4;
+  run([this]() -> Task<void> {
+    trick(WireTrick::hang, MessageType::status, 1000);
+    TaskGroup group(reactor_);
+    int unavailable = 0;
+    for (int i = 0; i < 50; ++i) {
+      group.spawn([this, &unavailable]() -> Task<void> {
+        const auto answer = co_await transport().status(id(), in(200ms));
+        if (!answer && answer.error().kind() == ErrorKind::unavailable) ++unavailable;
+      });
+    }
+    co_await reactor_.sleep_for(150ms);
+    EXPECT_EQ(server_.requests, 4u);
+    co_await group.join();
+    EXPECT_EQ(unavailable, 50);
+  });
+}
+
+TEST_F(NetclientTest, AMinerThatLeftTheListIsLetGo) {
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    trick(WireTrick::hang, MessageType::status);
+    TaskGroup group(reactor_);
+    group.spawn([this]() -> Task<void> {
+      const auto ended = co_await transport().status(id(), in(20s));
+      EXPECT_FALSE(ended);
+    });
+    co_await reactor_.sleep_for(50ms);
+    transport().set_miners({});
+    co_await group.join();
+    EXPECT_FALSE(co_await transport().status(id(), in(5s)));
+    transport().set_miners({entry_});
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+  });
+}
+
+TEST(WindowTest, IsFairAndBounded) {
+  Reactor reactor(0);
+  Window window(reactor, 2, 100);
+  const auto body = [](Reactor& at, Window& gate) -> Task<void> {
+    Window::Hold first = co_await gate.enter(80, at.now() + 1s);
+    EXPECT_TRUE(static_cast<bool>(first));
+    const TimePoint begin = at.now();
+    const Window::Hold refused = co_await gate.enter(50, begin + 20ms);
+    EXPECT_FALSE(static_cast<bool>(refused));
+    std::vector<int> order;
+    TaskGroup group(at);
+    group.spawn([&]() -> Task<void> {
+      const Window::Hold hold = co_await gate.enter(500, at.now() + 5s);  // passes alone
+      EXPECT_EQ(gate.requests(), 1u);
+      order.push_back(1);
+    });
+    group.spawn([&]() -> Task<void> {
+      const Window::Hold hold = co_await gate.enter(1, at.now() + 5s);  // fits, but waits its turn
+      order.push_back(2);
+    });
+    co_await at.sleep_for(10ms);
+    EXPECT_TRUE(order.empty());
+    first.release();
+    co_await group.join();
+    EXPECT_EQ(order, (std::vector<int>{1, 2}));
+    EXPECT_EQ(gate.requests(), 0u);
+  };
+  reactor.run(body(reactor, window));
+}
+
+// --- the miner list --------------------------------------------------------------------------------------------
+
+const std::string kIdentity(64, 'a');
+
+TEST(MinerList, ParsesAndPrints) {
+  const std::string text = "[[miner]]\naddress = \"example.org:7300\"\nidentity = \"" + kIdentity +
+                           "\"\ncapacity = \"100G\"\nweight = 2\n\n[[miner]]\naddress = \"[::1]:7301\"\nidentity = \"" +
+                           std::string(64, 'b') + "\"\ndomain = \"rack \\\"1\\\"\"\ncapacity = 5000\n";
+  const auto miners = parse_miner_list(text, "miners.toml");
+  ASSERT_TRUE(miners) << miners.error().message();
+  ASSERT_EQ(miners->size(), 2u);
+  EXPECT_EQ((*miners)[0].domain, "example.org");
+  EXPECT_EQ((*miners)[0].capacity, 100ull << 30);
+  EXPECT_EQ((*miners)[0].weight, 2.0);
+  EXPECT_EQ((*miners)[1].address, "[::1]:7301");
+  EXPECT_EQ((*miners)[1].domain, "rack \"1\"");
+  const auto again = parse_miner_list(print_miner_list(*miners), "printed");
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_EQ(*again, *miners);
+}
+
+TEST(MinerList, ErrorsNameTheLine) {
+  const std::string good = "[[miner]]\naddress = \"h:1\"\nidentity = \"" + kIdentity + "\"\n";
+  const auto expect = [](const std::string& text, std::string_view where, std::string_view what) {
+    const auto miners = parse_miner_list(text, "miners.toml");
+    ASSERT_FALSE(miners) << text;
+    EXPECT_EQ(miners.error().kind(), ErrorKind::invalid);
+    EXPECT_TRUE(miners.error().message().starts_with(where)) << miners.error().message();
+    EXPECT_NE(miners.error().message().find(what), std::string::npos) << miners.error().message();
+  };
+  expect("", "miners.toml", "no [[miner]]");
+  expect("[[miner]\n", "miners.toml:1:", "");
+  expect(good + "port = 3\n", "miners.toml:4:", "'port' is not known");
+  expect("miners = 3\n", "miners.toml:1:", "'miners' is not known");
+  expect("[[miner]]\naddress = \"h:1\"\n", "miners.toml:1:", "no 'identity'");
+  expect("[[miner]]\naddress = \"h\"\nidentity = \"" + kIdentity + "\"\n", "miners.toml:2:", "no port");
+  expect("[[miner]]\naddress = \"h:1\"\nidentity = \"abc\"\n", "miners.toml:3:", "64 hex digits");
+  expect(good + "weight = -1\n", "miners.toml:4:", "'weight'");
+  expect(good + "capacity = \"lots\"\n", "miners.toml:4:", "'capacity'");
+  expect(good + good, "miners.toml:4:", "listed twice");
+}
+
+TEST(Address, HostAndPort) {
+  EXPECT_EQ(parse_host_port("a.b:80")->host, "a.b");
+  EXPECT_EQ(parse_host_port("[::1]:80")->host, "::1");
+  EXPECT_EQ(parse_host_port("a:65535")->port, 65535);
+  for (const char* bad : {"", "a", ":1", "a:", "a:0", "a:65536", "a:1x", "::1:80", "[]:1"})
+    EXPECT_FALSE(parse_host_port(bad)) << bad;
+}
+
+}  // namespace
+}  // namespace cumulus
