@@ -1,5 +1,5 @@
-// The network floor against miners that hang, hang up, lie about lengths, say GOAWAY or are somebody else; its
-// windows; and the miner list.
+// The network floor against miners that hang, hang up, lie about lengths, say GOAWAY or are somebody else;
+// its windows; and the miner list.
 #include <gtest/gtest.h>
 
 #include "netclient/address.h"
@@ -324,14 +324,16 @@ TEST(WindowTest, IsFairAndBounded) {
   reactor.run(body(reactor, window));
 }
 
-// --- the miner list --------------------------------------------------------------------------------------------
+// --- the miner list
+// --------------------------------------------------------------------------------------------
 
 const std::string kIdentity(64, 'a');
 
 TEST(MinerList, ParsesAndPrints) {
-  const std::string text = "[[miner]]\naddress = \"example.org:7300\"\nidentity = \"" + kIdentity +
-                           "\"\ncapacity = \"100G\"\nweight = 2\n\n[[miner]]\naddress = \"[::1]:7301\"\nidentity = \"" +
-                           std::string(64, 'b') + "\"\ndomain = \"rack \\\"1\\\"\"\ncapacity = 5000\n";
+  const std::string text =
+      "[[miner]]\naddress = \"example.org:7300\"\nidentity = \"" + kIdentity +
+      "\"\ncapacity = \"100G\"\nweight = 2\n\n[[miner]]\naddress = \"[::1]:7301\"\nidentity = \"" +
+      std::string(64, 'b') + "\"\ndomain = \"rack \\\"1\\\"\"\ncapacity = 5000\n";
   const auto miners = parse_miner_list(text, "miners.toml");
   ASSERT_TRUE(miners) << miners.error().message();
   ASSERT_EQ(miners->size(), 2u);

@@ -1,5 +1,5 @@
-// The wire room: frames, messages and grants round-trip, strict parsers refuse everything else, limits hold, and
-// PROTOCOL.md's worked example is what the code sends.
+// The wire room: frames, messages and grants round-trip, strict parsers refuse everything else, limits hold,
+// and PROTOCOL.md's worked example is what the code sends.
 #include <gtest/gtest.h>
 
 #include "netclient/wire/messages.h"
@@ -210,7 +210,8 @@ TEST(Protocol, WorkedExample) {
   back.request_id = 5;
   const Bytes answer = frame(back, ReadAnswer{{{{4096, 300}, {}}}, {}}, 300);
   EXPECT_EQ(to_hex(answer),
-            "43554d3111010000050000000700000" "02c01000000000000"
+            "43554d3111010000050000000700000"
+            "02c01000000000000"
             "000000000000000000000000000000000000000000000000"
             "018020ac020000");
 }
