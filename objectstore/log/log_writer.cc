@@ -19,6 +19,8 @@ constexpr std::uint32_t kInlineSealMax = 32u << 10;
 // Segments whose bytes are not all durable yet; a writer that would start one more waits.
 constexpr std::size_t kUndurableSegmentsMax = 4;
 constexpr std::size_t kIdleBuffersMax = 3;
+// Small groups behind a write in flight wait for its end and go together.
+constexpr std::uint32_t kSmallWriteMax = 128u << 10;
 constexpr Duration kSyncInterval = std::chrono::seconds(1);
 
 // A segment until all of it is durable and it was handed on.
@@ -96,6 +98,7 @@ class LogWriterImpl final : public LogWriter {
   Task<Status> start_segment();
   void seal_open();
   OpenSegment::Place reserve(const GroupDraft& draft, std::uint32_t cells_length);
+  static std::uint32_t ready_end(const Segment& segment);
   bool can_issue(const Segment& segment) const;
   Task<void> issue(SegmentPtr segment);
   void settle_writes(Segment& segment);
@@ -142,6 +145,7 @@ class LogWriterImpl final : public LogWriter {
 
   Semaphore turn_;      // groups are numbered and placed one at a time, in order of the calls
   Signal progress_;     // written_, durable_, segments_, writes_in_flight_ or failure_ changed
+  Signal synced_;       // a sync ended, or may begin for those who wait in make_durable()
   Signal sync_needed_;  // the background sync has something to do
   TaskGroup tasks_;
   std::shared_ptr<LogWriterImpl*> self_;  // null when destroyed: posted wake-ups may come later
@@ -166,6 +170,7 @@ LogWriterImpl::LogWriterImpl(Runtime& runtime, SegmentFiles& files, const KeyTre
       durable_(start.next_group - 1),
       turn_(runtime, 1),
       progress_(runtime),
+      synced_(runtime),
       sync_needed_(runtime),
       tasks_(runtime),
       self_(std::make_shared<LogWriterImpl*>(this)),
@@ -285,20 +290,26 @@ OpenSegment::Place LogWriterImpl::reserve(const GroupDraft& draft, std::uint32_t
 
 bool LogWriterImpl::can_issue(const Segment& segment) const {
   if (segment.broken || failure_ || writes_in_flight_ >= options_.appends_in_flight_max) return false;
-  for (const Segment::Group& group : segment.groups)
-    if (group.end > segment.issued_end) return group.filled;
-  return false;
+  const std::uint32_t end = ready_end(segment);
+  if (end == segment.issued_end) return false;
+  return segment.writes_in_flight == 0 || end - segment.issued_end >= kSmallWriteMax;
+}
+
+// Up to where everything behind the last write is sealed.
+std::uint32_t LogWriterImpl::ready_end(const Segment& segment) {
+  std::uint32_t end = segment.issued_end;
+  for (const Segment::Group& group : segment.groups) {
+    if (group.end <= end) continue;
+    if (!group.filled) break;
+    end = group.end;
+  }
+  return end;
 }
 
 // Writes what stands ready behind the last write, as one write; whoever appends does it for the others too.
 Task<void> LogWriterImpl::issue(SegmentPtr segment) {
   const std::uint32_t begin = segment->issued_end;
-  std::uint32_t end = begin;
-  for (const Segment::Group& group : segment->groups) {
-    if (group.end <= begin) continue;
-    if (!group.filled) break;
-    end = group.end;
-  }
+  const std::uint32_t end = ready_end(*segment);
   segment->issued_end = end;
   segment->writes.push_back({end, false});
   ++segment->writes_in_flight;
@@ -354,6 +365,7 @@ void LogWriterImpl::advance() {
     if (!alarm_set_) sync_needed_.notify_all();
   }
   progress_.notify_all();
+  if (!syncing_ && synced_.has_waiters()) synced_.notify_all();
 }
 
 std::uint64_t LogWriterImpl::open_bytes() const {
@@ -384,7 +396,7 @@ Task<Status> LogWriterImpl::make_durable(LogPosition position) {
     if (!syncing_ && sync_wanted())
       co_await sync_step();
     else
-      co_await progress_.wait();
+      co_await synced_.wait();
   }
   co_return Status();
 }
@@ -424,6 +436,11 @@ Task<void> LogWriterImpl::sync_step() {
 
 Task<void> LogWriterImpl::sync_front(SegmentPtr segment) {
   if (segment->all_durable()) co_return;
+  // Small writes that are on their way ride along: their callers would otherwise wait for the next sync.
+  const std::uint32_t issued = segment->issued_end;
+  if (issued - segment->written_end <= kSmallWriteMax)
+    while (!failure_ && !segment->broken && segment->written_end < issued) co_await progress_.wait();
+  if (failure_ || segment->broken) co_return;
   const std::uint32_t upto = segment->written_end;
   const LogPosition last = segment->written_last;
   const Sequence sequence = segment->sequence();
@@ -522,6 +539,7 @@ void LogWriterImpl::fail_with(const Error& error) {
   barrier_.give_up(*failure_);
   log_error("{}", failure_->message());
   progress_.notify_all();
+  synced_.notify_all();
   sync_needed_.notify_all();
 }
 
