@@ -28,7 +28,8 @@ bool EligibleMiners::eligible(const MinerId& miner) const {
   if (std::ranges::find(transport_.miners(), miner, &MinerEntry::id) == transport_.miners().end())
     return false;
   const auto found = standing_.find(miner);
-  return found == standing_.end() || (!found->second.full && found->second.excluded_until <= runtime_.now());
+  if (found == standing_.end()) return true;
+  return !found->second.full && !found->second.silent && found->second.excluded_until <= runtime_.now();
 }
 
 std::vector<Candidate> EligibleMiners::candidates(const std::vector<MinerId>& refused) const {
@@ -52,6 +53,12 @@ void EligibleMiners::note_success(const MinerId& miner) {
   }
 }
 
+bool EligibleMiners::any_missing() const {
+  return std::ranges::any_of(standing_, [this](const auto& entry) {
+    return entry.second.silent || entry.second.full || entry.second.excluded_until > runtime_.now();
+  });
+}
+
 Task<void> EligibleMiners::refresh(TimePoint deadline) {
   const std::vector<MinerEntry> miners = transport_.miners();
   std::erase_if(standing_, [&](const auto& entry) {
@@ -61,8 +68,11 @@ Task<void> EligibleMiners::refresh(TimePoint deadline) {
   for (const MinerEntry& entry : miners) {
     asks.spawn([this, id = entry.id, deadline]() -> Task<void> {
       const auto status = co_await transport_.status(id, deadline);
-      // A miner that does not answer here fails its next PUT as well: that excludes it.
-      if (status) standing_[id].full = is_full(*status);
+      Standing& standing = standing_[id];
+      // Back from an outage: no need to sit out the rest of the pause.
+      if (status && standing.silent) standing = {};
+      standing.silent = !status;
+      if (status) standing.full = is_full(*status);
     });
   }
   co_await asks.join();

@@ -27,12 +27,15 @@ class EligibleMiners {
   // Asks every miner for its status and excludes the full, draining and read-only ones. Bounded by
   // `deadline`.
   Task<void> refresh(TimePoint deadline);
+  // Is any miner left out or silent, so that it is worth asking again soon?
+  bool any_missing() const;
 
  private:
   struct Standing {
     TimePoint excluded_until{};
     std::uint32_t failures = 0;  // in a row
     bool full = false;           // by its status: full, draining or read-only
+    bool silent = false;         // did not answer the last status
   };
 
   Runtime& runtime_;

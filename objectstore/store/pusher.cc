@@ -17,6 +17,7 @@ namespace cumulus {
 namespace {
 
 constexpr Duration kStatusInterval = std::chrono::seconds(30);
+constexpr Duration kStatusIntervalMissing = std::chrono::seconds(2);
 constexpr Duration kProgressInterval = std::chrono::milliseconds(200);
 constexpr Duration kRetryMin = std::chrono::milliseconds(500);
 constexpr Duration kRetryMax = std::chrono::seconds(15);
@@ -67,6 +68,7 @@ Task<void> Pusher::close() {
   stopping_ = true;
   wake_.notify_all();
   progress_.notify_all();
+  tail_.changed().notify_all();  // follow_tail() waits there
   co_await tasks_.join();
 }
 
@@ -119,8 +121,7 @@ Task<void> Pusher::follow_tail() {
     dirty_.erase(dirty_.begin(), dirty_.upper_bound(tail_.accepted().tail.through.sequence));
     progress_.notify_all();
     wake_.notify_all();
-    // changed() is the keeper's and is not notified by our close(): look again now and then.
-    co_await tail_.changed().wait_until(runtime_.now() + kProgressInterval * 5);
+    co_await tail_.changed().wait();
   }
 }
 
@@ -143,8 +144,9 @@ Task<void> Pusher::watch_miners() {
   while (!stopping_) {
     co_await eligible_.refresh(runtime_.now() + options_.request_deadline);
     wake_.notify_all();
-    const TimePoint until = runtime_.now() + kStatusInterval;
-    while (!stopping_ && runtime_.now() < until) co_await wake_.wait_until(until);
+    const TimePoint asked = runtime_.now();
+    const auto next = [&] { return asked + (eligible_.any_missing() ? kStatusIntervalMissing : kStatusInterval); };
+    while (!stopping_ && runtime_.now() < next()) co_await wake_.wait_until(next());
   }
 }
 

@@ -11,7 +11,7 @@
 namespace cumulus {
 namespace {
 
-constexpr Duration kPauseMax = std::chrono::seconds(5);
+constexpr Duration kPauseMax = std::chrono::seconds(1);
 
 // slot   | means
 // idle   | needs a miner

@@ -15,6 +15,19 @@
 #include "objectstore/store/tail_keeper.h"
 #include "tests/fakes/sim_network.h"
 
+// ASSERT_* return from their function, which a coroutine cannot.
+#define CO_ASSERT(condition)            \
+  do {                                  \
+    const bool holds = bool(condition); \
+    EXPECT_TRUE(holds) << #condition;   \
+    if (!holds) co_return;              \
+  } while (false)
+#define EXPECT_OK(status)                              \
+  do {                                                 \
+    const auto outcome = (status);                     \
+    EXPECT_TRUE(outcome) << outcome.error().message(); \
+  } while (false)
+
 namespace cumulus {
 
 using namespace std::chrono_literals;

@@ -6,19 +6,6 @@
 namespace cumulus {
 namespace {
 
-// ASSERT_* return from their function, which a coroutine cannot.
-#define CO_ASSERT(condition)            \
-  do {                                  \
-    const bool holds = bool(condition); \
-    EXPECT_TRUE(holds) << #condition;   \
-    if (!holds) co_return;              \
-  } while (false)
-#define EXPECT_OK(status)                              \
-  do {                                                 \
-    const auto outcome = (status);                     \
-    EXPECT_TRUE(outcome) << outcome.error().message(); \
-  } while (false)
-
 ErrorKind kind_of(const Status& status) { return status ? ErrorKind::invalid : status.error().kind(); }
 
 TEST(HomeRecord, RoundTripAndRefusals) {
