@@ -44,6 +44,7 @@ class PlacedIndex final : public Index {
   Task<Result<std::vector<Extent>>> extents(View, ObjectId, std::uint64_t, std::uint64_t) override {
     refuse();
   }
+  bool try_size(const View&, ObjectId, std::uint64_t&) override { refuse(); }
   bool try_extents(const View&, ObjectId, std::uint64_t, std::uint64_t, std::vector<Extent>&) override {
     refuse();
   }
