@@ -6,7 +6,7 @@
 
 #include "objectstore/crypto/sign.h"
 #include "objectstore/manifest.h"
-#include "tools/miner/store/slice_hash.h"
+#include "objectstore/crypto/merkle.h"
 
 namespace cumulus {
 
@@ -54,7 +54,7 @@ class SampleVolume {
     manifest.first_group = sequence;
     manifest.last_group = sequence;
     slice.data = sample_bytes(length, content + sequence * 1000 + index);
-    slice.root = slice_root(slice.data);
+    slice.root = merkle_root(slice.data);
     manifest.roots = {Digest{}, Digest{}};
     manifest.roots[index] = slice.root;
     sign_manifest(manifest, key_);

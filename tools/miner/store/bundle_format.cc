@@ -18,9 +18,10 @@ constexpr std::size_t kSummedFrom = 8 + kSumSize;  // magic and checksum come fi
 
 // SHA-256(secret, bytes), cut to 16 bytes: a checksum that only this store can make.
 std::array<std::uint8_t, kSumSize> keyed_sum(const StoreSecret& secret, ByteView bytes) {
-  Bytes keyed(secret.begin(), secret.end());
-  keyed.insert(keyed.end(), bytes.begin(), bytes.end());
-  const Digest digest = sha256(keyed);
+  Sha256 hash;
+  hash.update(secret);
+  hash.update(bytes);
+  const Digest digest = hash.finish();
   std::array<std::uint8_t, kSumSize> sum;
   std::memcpy(sum.data(), digest.data(), kSumSize);
   return sum;

@@ -5,7 +5,8 @@
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
-#include "tools/miner/store/slice_hash.h"
+#include "objectstore/crypto/merkle.h"
+#include "tools/miner/store/slice_check.h"
 #include "tools/miner/store/slice_store_parts.h"
 
 namespace cumulus {
@@ -202,8 +203,8 @@ Task<Result<ProvenRange>> SliceStore::prove(SliceKey key, std::uint64_t offset, 
   auto leaves = leaf_cache_.find(key, location.root);
   if (!leaves) {
     CO_TRY(const StoredRange whole, co_await read(key, 0, location.length));
-    auto digests = co_await runtime_.offload([&whole] { return slice_leaves(whole.bytes); });
-    if (root_of_leaves(digests, location.length) != location.root) {
+    auto digests = co_await runtime_.offload([&whole] { return merkle_leaves(whole.bytes); });
+    if (merkle_root(digests, location.length) != location.root) {
       co_await mark_rotten(key, location);
       co_return fail(ErrorKind::corrupt, key.describe() + " rotted on this miner's disk: put it again");
     }
@@ -211,12 +212,12 @@ Task<Result<ProvenRange>> SliceStore::prove(SliceKey key, std::uint64_t offset, 
     leaf_cache_.insert(key, location.root, leaves);
   }
   ProvenRange proven;
-  const std::uint64_t first = offset / kLeafSize;
-  const std::uint64_t last = (offset + length - 1) / kLeafSize;
-  proven.leaves_offset = first * kLeafSize;
-  const std::uint64_t end = std::min(location.length, (last + 1) * kLeafSize);
+  const std::uint64_t first = offset / kMerkleLeafSize;
+  const std::uint64_t last = (offset + length - 1) / kMerkleLeafSize;
+  proven.leaves_offset = first * kMerkleLeafSize;
+  const std::uint64_t end = std::min(location.length, (last + 1) * kMerkleLeafSize);
   CO_TRY(proven.leaves, co_await read(key, proven.leaves_offset, end - proven.leaves_offset));
-  proven.proof = slice_proof(*leaves, location.length, first, last);
+  proven.proof = merkle_proof(*leaves, first, last - first + 1);
   co_return proven;
 }
 
@@ -264,7 +265,7 @@ Task<Result<bool>> SliceStore::scrub(SliceKey key) {
   // A disk that cannot read the slice back has lost it just the same.
   bool good = false;
   if (whole) {
-    const Digest root = co_await runtime_.offload([&whole] { return slice_root(whole->bytes); });
+    const Digest root = co_await runtime_.offload([&whole] { return merkle_root(whole->bytes); });
     good = root == location->root;
   } else if (whole.error().kind() != ErrorKind::io && whole.error().kind() != ErrorKind::corrupt) {
     co_return fail(whole.error());

@@ -5,7 +5,7 @@
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
-#include "tools/miner/store/slice_hash.h"
+#include "objectstore/crypto/merkle.h"
 #include "tools/miner/store/slice_store_parts.h"
 
 namespace cumulus {
@@ -155,7 +155,7 @@ Task<Status> SliceStore::drop_torn(BundleScanner::Found& found) {
       location.length = record.data_length;
       const auto bytes = co_await read_at(location, 0, record.data_length);
       if (bytes) {
-        const Digest root = co_await runtime_.offload([&bytes] { return slice_root(bytes->bytes); });
+        const Digest root = co_await runtime_.offload([&bytes] { return merkle_root(bytes->bytes); });
         good = root == record.root;
       }
     }

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "objectstore/base/log.h"
-#include "tools/miner/store/slice_hash.h"
+#include "objectstore/crypto/merkle.h"
 #include "tools/miner/store/slice_store_parts.h"
 
 namespace cumulus {
@@ -113,7 +113,7 @@ Task<Status> BundleRewriter::move(const bundle::Record& record, BundlePosition a
   bool whole = false;
   if (!location->rotten) {
     CO_TRY(const StoredRange bytes, co_await store_.read_at(*location, 0, location->length));
-    const Digest root = co_await store_.runtime_.offload([&bytes] { return slice_root(bytes.bytes); });
+    const Digest root = co_await store_.runtime_.offload([&bytes] { return merkle_root(bytes.bytes); });
     whole = root == location->root;
     entry->data = bytes.owner;
     entry->offset = static_cast<std::size_t>(bytes.bytes.data() - bytes.owner->data());

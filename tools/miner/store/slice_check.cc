@@ -1,17 +1,10 @@
-#include "tools/miner/store/slice_hash.h"
+#include "tools/miner/store/slice_check.h"
 
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/merkle.h"
 #include "objectstore/manifest.h"
 
 namespace cumulus {
-
-Digest slice_root(ByteView data) { return root_of_leaves(slice_leaves(data), data.size()); }
-std::vector<Digest> slice_leaves(ByteView data) { return shim_leaves(data); }
-Digest root_of_leaves(const std::vector<Digest>& leaves, std::uint64_t length) {
-  return shim_root(leaves, length);
-}
-Bytes slice_proof(const std::vector<Digest>&, std::uint64_t, std::uint64_t, std::uint64_t) { return {}; }
 
 Result<Digest> verify_slice(const SliceKey& key, ByteView manifest, ByteView data) {
   TRY(const Manifest parsed, Manifest::decode(manifest));
@@ -24,7 +17,7 @@ Result<Digest> verify_slice(const SliceKey& key, ByteView manifest, ByteView dat
   if (data.size() != parsed.stored_length(key.slice.index))
     return refuse(cumulus::format("{} bytes came, the manifest says {}", data.size(),
                                   parsed.stored_length(key.slice.index)));
-  const Digest root = slice_root(data);
+  const Digest root = merkle_root(data);
   if (root != parsed.roots[key.slice.index]) return refuse("its bytes do not match the manifest's root");
   return root;
 }

@@ -2,22 +2,11 @@
 // proofs, over crypto/merkle.h. Pure; any thread.
 #pragma once
 
-#include <vector>
-
 #include "objectstore/base/bytes.h"
 #include "objectstore/base/result.h"
 #include "tools/miner/store/slice_key.h"
 
 namespace cumulus {
-
-inline constexpr std::uint64_t kLeafSize = 4096;
-
-Digest slice_root(ByteView data);
-std::vector<Digest> slice_leaves(ByteView data);
-Digest root_of_leaves(const std::vector<Digest>& leaves, std::uint64_t length);
-// Of the leaves first..last.
-Bytes slice_proof(const std::vector<Digest>& leaves, std::uint64_t length, std::uint64_t first,
-                  std::uint64_t last);
 
 // The manifest parses and is signed by the volume; it names this segment; the index, the length and the root
 // of `data` are what it says. The root, or corrupt / unsupported.
