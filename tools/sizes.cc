@@ -12,8 +12,8 @@ constexpr std::string_view kUnits = "KMGTPE";
 
 Result<std::uint64_t> parse_size(std::string_view text) {
   const auto bad = [&](std::string_view why) {
-    return fail(ErrorKind::invalid, "'" + std::string(text.substr(0, 40)) + "' is not a size (" + std::string(why) +
-                                        "); write 4K, 10M, 1G or 2T");
+    return fail(ErrorKind::invalid, "'" + std::string(text.substr(0, 40)) + "' is not a size (" +
+                                        std::string(why) + "); write 4K, 10M, 1G or 2T");
   };
   std::uint64_t whole = 0;
   const char* const end = text.data() + text.size();
@@ -26,7 +26,8 @@ Result<std::uint64_t> parse_size(std::string_view text) {
     for (++at; at != end && *at >= '0' && *at <= '9'; ++at, scale /= 10) fraction += scale * (*at - '0');
   }
   std::string unit(at, end);
-  for (char& letter : unit) letter = static_cast<char>(letter >= 'a' && letter <= 'z' ? letter - 'a' + 'A' : letter);
+  for (char& letter : unit)
+    letter = static_cast<char>(letter >= 'a' && letter <= 'z' ? letter - 'a' + 'A' : letter);
   if (unit.ends_with("IB")) {
     unit.resize(unit.size() - 2);
   } else if (unit.ends_with("B")) {

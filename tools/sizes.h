@@ -9,7 +9,8 @@
 
 namespace cumulus {
 
-// "100", "4K", "1.5G", "10MiB", "2TB" (upper or lower case; always powers of 1024). invalid otherwise, or beyond 2^63.
+// "100", "4K", "1.5G", "10MiB", "2TB" (upper or lower case; always powers of 1024). invalid otherwise, or
+// beyond 2^63.
 Result<std::uint64_t> parse_size(std::string_view text);
 // "100 B", "4.0 KiB", "1.5 GiB": for people.
 std::string format_size(std::uint64_t bytes);

@@ -1,10 +1,9 @@
 #include "tools/miner/commands.h"
 
-#include <unistd.h>
-
 #include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/tls_identity.h"
@@ -97,7 +96,8 @@ std::vector<std::uint64_t> numbers_in(std::string_view line) {
   return numbers;
 }
 
-Task<Result<int>> scrub_offline(Reactor& reactor, FileSystem& files, std::string path, ScrubPrinter& printer) {
+Task<Result<int>> scrub_offline(Reactor& reactor, FileSystem& files, std::string path,
+                                ScrubPrinter& printer) {
   MinerDirectory directory(files, path);
   CO_TRY_OK(co_await directory.config());
   CO_TRY(const auto lock, DirectoryLock::take(path));
@@ -118,7 +118,8 @@ Task<Result<int>> scrub_offline(Reactor& reactor, FileSystem& files, std::string
 
 Result<std::pair<std::string, std::uint16_t>> parse_endpoint(std::string_view text) {
   const auto bad = [&] {
-    return fail(ErrorKind::invalid, "'" + std::string(text) + "' is not ADDR:PORT; write 127.0.0.1:7000 or [::1]:7000");
+    return fail(ErrorKind::invalid,
+                "'" + std::string(text) + "' is not ADDR:PORT; write 127.0.0.1:7000 or [::1]:7000");
   };
   const std::size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return bad();
@@ -137,8 +138,9 @@ Result<std::pair<std::string, std::uint16_t>> parse_endpoint(std::string_view te
 
 std::string miner_block(std::string_view address, const std::string& identity, std::string_view domain,
                         std::uint64_t capacity) {
-  return cumulus::format("[[miner]]\naddress = {}\nidentity = \"{}\"\ndomain = {}\ncapacity = \"{}\"\nweight = 1.0\n",
-                         toml_text(address), identity, toml_text(domain), exact_size(capacity));
+  return cumulus::format(
+      "[[miner]]\naddress = {}\nidentity = \"{}\"\ndomain = {}\ncapacity = \"{}\"\nweight = 1.0\n",
+      toml_text(address), identity, toml_text(domain), exact_size(capacity));
 }
 
 Task<int> init(Reactor& reactor, FileSystem& files, Init arguments) {
@@ -163,14 +165,18 @@ Task<int> init(Reactor& reactor, FileSystem& files, Init arguments) {
   const std::string identity = to_hex(TlsIdentity::from_seed(seed).public_key());
   const std::string address = arguments.listen.empty() ? std::string(host) + ":7000" : arguments.listen;
   if (arguments.json) {
-    const nlohmann::json block{{"address", address}, {"identity", identity}, {"domain", config.domain},
-                               {"capacity", config.capacity}, {"weight", 1.0}};
+    const nlohmann::json block{{"address", address},
+                               {"identity", identity},
+                               {"domain", config.domain},
+                               {"capacity", config.capacity},
+                               {"weight", 1.0}};
     print(block.dump() + "\n");
     co_return kExitDone;
   }
   if (arguments.listen.empty())
-    print(cumulus::format("# The address is where clients reach `cumulus-miner run {} --listen 0.0.0.0:7000`.\n",
-                          arguments.directory));
+    print(cumulus::format(
+        "# The address is where clients reach `cumulus-miner run {} --listen 0.0.0.0:7000`.\n",
+        arguments.directory));
   print(miner_block(address, identity, config.domain, config.capacity));
   co_return kExitDone;
 }
@@ -203,7 +209,8 @@ Task<int> allow(Reactor& reactor, FileSystem& files, Allow arguments) {
   Bytes content(view.begin(), view.end());
   const cumulus::Status kept = co_await files.replace_file(directory.allow_path(), std::move(content));
   if (!kept) co_return print_error(kProgram, kept.error());
-  const cumulus::Status told = co_await ask_daemon(reactor, arguments.directory, "reload", [](std::string_view) {});
+  const cumulus::Status told =
+      co_await ask_daemon(reactor, arguments.directory, "reload", [](std::string_view) {});
   if (!told && told.error().kind() != ErrorKind::not_found) co_return print_error(kProgram, told.error());
   print(arguments.revoke ? cumulus::format("volume {} may store no more here\n", volume->brief())
                          : cumulus::format("volume {} may store {} here\n", volume->brief(),
@@ -220,7 +227,8 @@ Task<int> status(Reactor& reactor, FileSystem& files, Status arguments) {
   }
   const auto number = [&](const char* key) { return state->value(key, std::uint64_t{0}); };
   const bool running = state->value("running", false);
-  print(cumulus::format("{}{}{}\n", running ? "running on " + state->value("listen", std::string()) : "not running",
+  print(cumulus::format("{}{}{}\n",
+                        running ? "running on " + state->value("listen", std::string()) : "not running",
                         state->value("draining", false) ? ", draining" : "",
                         state->value("read_only", false) ? ", READ-ONLY: its disk refuses writes" : ""));
   print(cumulus::format("identity  {}\n", state->value("identity", std::string())));

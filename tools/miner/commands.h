@@ -1,4 +1,5 @@
-// The commands of cumulus-miner: each is a Task that prints its result and returns the exit code. Reactor thread.
+// The commands of cumulus-miner: each is a Task that prints its result and returns the exit code. Reactor
+// thread.
 #pragma once
 
 #include <cstdint>

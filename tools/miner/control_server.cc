@@ -4,7 +4,6 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
-
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -67,7 +66,8 @@ Status ControlServer::listen() {
 Task<void> ControlServer::accept_loop() {
   while (!closing_) {
     boost::system::error_code error;
-    Socket socket = co_await acceptor_.async_accept(runtime_.executor(), asio::redirect_error(Token(), error));
+    Socket socket =
+        co_await acceptor_.async_accept(runtime_.executor(), asio::redirect_error(Token(), error));
     if (closing_) break;
     if (error) {
       co_await runtime_.sleep_for(std::chrono::milliseconds(50));
@@ -94,22 +94,26 @@ Task<void> ControlServer::serve(Socket socket) {
 
 Task<void> ControlServer::answer(Socket& socket, std::string command) {
   if (command == "status") {
-    (void)co_await send_line(socket, "status " + miner_.status_json());
-    (void)co_await send_line(socket, "done");
+    std::string state = "status " + miner_.status_json() + "\ndone";
+    (void)co_await send_line(socket, std::move(state));
   } else if (command == "reload") {
     const Status reloaded = co_await miner_.reload();
-    (void)co_await send_line(socket, reloaded ? "done" : "error " + reloaded.error().message());
+    std::string line = "done";
+    if (!reloaded) line = "error " + reloaded.error().message();
+    (void)co_await send_line(socket, std::move(line));
   } else if (command == "scrub") {
     co_await scrub(socket);
   } else {
-    (void)co_await send_line(socket, "error unknown command");
+    std::string line = "error unknown command";
+    (void)co_await send_line(socket, std::move(line));
   }
 }
 
 Task<void> ControlServer::scrub(Socket& socket) {
   const auto tell = [&socket](ScrubReport report) -> Task<void> {
-    (void)co_await send_line(socket, cumulus::format("progress {} {} {} {}", report.slices, report.total_slices,
-                                                     report.bytes, report.bad));
+    std::string line =
+        cumulus::format("progress {} {} {} {}", report.slices, report.total_slices, report.bytes, report.bad);
+    (void)co_await send_line(socket, std::move(line));
   };
   const auto report = co_await miner_.scrubber().run(0, tell);
   std::string line;
@@ -141,8 +145,8 @@ Task<Status> ask_daemon(Runtime& runtime, std::string directory, std::string com
   if (!sent) co_return fail(ErrorKind::unavailable, directory + ": the daemon does not answer");
   std::string buffered;
   for (;;) {
-    const std::size_t length = co_await asio::async_read_until(socket, asio::dynamic_buffer(buffered, 1 << 20), '\n',
-                                                               asio::redirect_error(Token(), error));
+    const std::size_t length = co_await asio::async_read_until(
+        socket, asio::dynamic_buffer(buffered, 1 << 20), '\n', asio::redirect_error(Token(), error));
     if (error) co_return fail(ErrorKind::unavailable, directory + ": the daemon ended the conversation");
     const std::string line = buffered.substr(0, length - 1);
     buffered.erase(0, length);

@@ -1,6 +1,6 @@
-// ControlServer: DIR/control.sock, through which commands reach the running daemon. One line in ("status", "reload",
-// "scrub"), lines out, the last one "done ..." or "error ...". DIR is 0700: who may open it is the operator. Reactor
-// thread.
+// ControlServer: DIR/control.sock, through which commands reach the running daemon. One line in ("status",
+// "reload", "scrub"), lines out, the last one "done ..." or "error ...". DIR is 0700: who may open it is the
+// operator. Reactor thread.
 #pragma once
 
 #include <boost/asio/local/stream_protocol.hpp>
@@ -20,7 +20,10 @@ class ControlServer {
   static constexpr std::size_t kConnectionsMax = 16;
 
   ControlServer(Runtime& runtime, Miner& miner, std::string directory)
-      : runtime_(runtime), miner_(miner), directory_(std::move(directory)), acceptor_(runtime.executor()),
+      : runtime_(runtime),
+        miner_(miner),
+        directory_(std::move(directory)),
+        acceptor_(runtime.executor()),
         tasks_(runtime) {}
 
   // Replaces a socket that a killed daemon left: DIR's lock says that it is nobody's.
@@ -44,7 +47,8 @@ class ControlServer {
   TaskGroup tasks_;
 };
 
-// Sends one command to the daemon of DIR; `each` gets every line as it comes. not_found: no daemon runs there.
+// Sends one command to the daemon of DIR; `each` gets every line as it comes. not_found: no daemon runs
+// there.
 Task<Status> ask_daemon(Runtime& runtime, std::string directory, std::string command,
                         std::function<void(std::string_view)> each);
 

@@ -1,6 +1,5 @@
 // cumulus-miner: one storage node. Parses the command line and runs one command on a reactor.
 #include <CLI/CLI.hpp>
-
 #include <csignal>
 #include <functional>
 
@@ -15,7 +14,8 @@ using namespace cumulus;
 namespace commands = cumulus::miner_commands;
 using Command = std::function<Task<int>(Reactor&, FileSystem&)>;
 
-CLI::Option* add_size(CLI::App* command, const std::string& name, std::uint64_t& into, const std::string& help) {
+CLI::Option* add_size(CLI::App* command, const std::string& name, std::uint64_t& into,
+                      const std::string& help) {
   return command
       ->add_option_function<std::string>(
           name,
@@ -46,8 +46,10 @@ void describe(CLI::App& app, Arguments& to, Command& chosen) {
   auto* init = app.add_subcommand("init", "make a miner in DIR and print its block for miners.toml");
   directory(init, to.init.directory);
   add_size(init, "--capacity", to.init.capacity, "disk space that slices may take")->required();
-  init->add_option("--domain", to.init.domain, "failure domain to print; the volume's list decides")->type_name("NAME");
-  init->add_option("--listen", to.init.listen, "address to print, as clients reach it")->type_name("ADDR:PORT");
+  init->add_option("--domain", to.init.domain, "failure domain to print; the volume's list decides")
+      ->type_name("NAME");
+  init->add_option("--listen", to.init.listen, "address to print, as clients reach it")
+      ->type_name("ADDR:PORT");
   init->add_flag("--json", to.init.json, "print the block as JSON");
   example(init, "cumulus-miner init /srv/cumulus --capacity 100G --domain rack1 --listen 192.0.2.7:7000");
   init->callback([&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::init(r, f, to.init); }; });
@@ -57,7 +59,8 @@ void describe(CLI::App& app, Arguments& to, Command& chosen) {
   run->add_option("--listen", to.run.listen, "port 0 picks a free one")->required()->type_name("ADDR:PORT");
   run->add_option("--metrics", to.run.metrics, "Prometheus metrics over HTTP")->type_name("ADDR:PORT");
   auto* open = run->add_flag("--open", to.run.open, "admit every volume");
-  auto* quota = add_size(run, "--quota-per-volume", to.run.quota_per_volume, "with --open: each volume's quota");
+  auto* quota =
+      add_size(run, "--quota-per-volume", to.run.quota_per_volume, "with --open: each volume's quota");
   open->needs(quota);
   quota->needs(open);
   example(run, "cumulus-miner run /srv/cumulus --listen 0.0.0.0:7000 --metrics 127.0.0.1:7001");
@@ -69,7 +72,8 @@ void describe(CLI::App& app, Arguments& to, Command& chosen) {
       ->required()
       ->type_name("");
   auto* allowed = add_size(allow, "--quota", to.allow.quota, "bytes that it may store");
-  auto* revoke = allow->add_flag("--revoke", to.allow.revoke, "take the volume off the list; its slices stay");
+  auto* revoke =
+      allow->add_flag("--revoke", to.allow.revoke, "take the volume off the list; its slices stay");
   allowed->excludes(revoke);
   example(allow, "cumulus-miner allow /srv/cumulus 3f1c...9a --quota 50G");
   allow->callback([&, allowed] {
@@ -81,19 +85,23 @@ void describe(CLI::App& app, Arguments& to, Command& chosen) {
   directory(status, to.status.directory);
   status->add_flag("--json", to.status.json, "one JSON document");
   example(status, "cumulus-miner status /srv/cumulus --json");
-  status->callback([&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::status(r, f, to.status); }; });
+  status->callback(
+      [&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::status(r, f, to.status); }; });
 
-  auto* scrub = app.add_subcommand("scrub", "re-read every slice and compare it with its root; 1 when some are bad");
+  auto* scrub =
+      app.add_subcommand("scrub", "re-read every slice and compare it with its root; 1 when some are bad");
   directory(scrub, to.directory);
   example(scrub, "cumulus-miner scrub /srv/cumulus");
-  scrub->callback([&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::scrub(r, f, to.directory); }; });
+  scrub->callback(
+      [&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::scrub(r, f, to.directory); }; });
 
   auto* drain = app.add_subcommand("drain", "take no new slices; says what remains");
   directory(drain, to.directory);
   drain->add_flag("--undo", to.undo, "take new slices again");
   example(drain, "cumulus-miner drain /srv/cumulus");
-  drain->callback(
-      [&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::drain(r, f, to.directory, to.undo); }; });
+  drain->callback([&] {
+    chosen = [&](Reactor& r, FileSystem& f) { return commands::drain(r, f, to.directory, to.undo); };
+  });
 }
 
 int run_command(const Command& command) {
@@ -109,13 +117,15 @@ int run_command(const Command& command) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
-  CLI::App app("cumulus-miner: a storage node of Cumulus. It keeps encrypted slices and can neither read nor alter "
-               "them unnoticed.",
-               "cumulus-miner");
+  CLI::App app(
+      "cumulus-miner: a storage node of Cumulus. It keeps encrypted slices and can neither read nor alter "
+      "them unnoticed.",
+      "cumulus-miner");
   app.set_version_flag("--version", "cumulus-miner 0.1.0");
-  app.footer("Example:\n  cumulus-miner init /srv/cumulus --capacity 100G\n"
-             "  cumulus-miner run /srv/cumulus --listen 0.0.0.0:7000\n"
-             "Sizes take 4K, 10M, 1G, 2T. Exit codes: 0 done, 1 failed, 2 usage.");
+  app.footer(
+      "Example:\n  cumulus-miner init /srv/cumulus --capacity 100G\n"
+      "  cumulus-miner run /srv/cumulus --listen 0.0.0.0:7000\n"
+      "Sizes take 4K, 10M, 1G, 2T. Exit codes: 0 done, 1 failed, 2 usage.");
   app.require_subcommand(1);
   Arguments arguments;
   Command chosen;
@@ -124,8 +134,8 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    cumulus::print_error(commands::kProgram, Error(ErrorKind::invalid, std::string(error.what()) +
-                                                                           "; see cumulus-miner --help"));
+    cumulus::print_error(commands::kProgram,
+                         Error(ErrorKind::invalid, std::string(error.what()) + "; see cumulus-miner --help"));
     return kExitUsage;
   }
   return run_command(chosen);

@@ -31,7 +31,8 @@ Status MetricsServer::listen(const std::string& address, std::uint16_t port) {
   if (error) {
     const std::string why = error.message();
     acceptor_.close(error);
-    return fail(ErrorKind::io, cumulus::format("metrics on {}:{}: {}; choose another port", address, port, why));
+    return fail(ErrorKind::io,
+                cumulus::format("metrics on {}:{}: {}; choose another port", address, port, why));
   }
   port_ = acceptor_.local_endpoint().port();
   tasks_.spawn(accept_loop());
@@ -41,7 +42,8 @@ Status MetricsServer::listen(const std::string& address, std::uint16_t port) {
 Task<void> MetricsServer::accept_loop() {
   while (!closing_) {
     boost::system::error_code error;
-    Socket socket = co_await acceptor_.async_accept(runtime_.executor(), asio::redirect_error(Token(), error));
+    Socket socket =
+        co_await acceptor_.async_accept(runtime_.executor(), asio::redirect_error(Token(), error));
     if (closing_) break;
     if (error) {
       co_await runtime_.sleep_for(std::chrono::milliseconds(50));

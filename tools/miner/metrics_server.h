@@ -1,5 +1,5 @@
-// MetricsServer: GET /metrics over plain HTTP, in Prometheus' text format. One request a connection; at most 16
-// connections, each for 5 seconds. Numbers only: nothing here can change anything. Reactor thread.
+// MetricsServer: GET /metrics over plain HTTP, in Prometheus' text format. One request a connection; at most
+// 16 connections, each for 5 seconds. Numbers only: nothing here can change anything. Reactor thread.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>

@@ -1,5 +1,5 @@
-// Miner: one storage node, put together: directory, store, holders, allow list, server, scrub, metrics, control
-// socket. What `cumulus-miner run` runs, and what tests start on a loopback port. Reactor thread.
+// Miner: one storage node, put together: directory, store, holders, allow list, server, scrub, metrics,
+// control socket. What `cumulus-miner run` runs, and what tests start on a loopback port. Reactor thread.
 #pragma once
 
 #include <memory>
@@ -19,16 +19,16 @@ namespace cumulus {
 
 struct MinerOptions {
   MinerServerOptions server;
-  std::optional<std::uint64_t> open_quota;            // admit every volume, each with this quota
+  std::optional<std::uint64_t> open_quota;                       // admit every volume, each with this quota
   std::optional<std::pair<std::string, std::uint16_t>> metrics;  // address and port
-  bool control = true;                                // DIR/control.sock
+  bool control = true;                                           // DIR/control.sock
 };
 
 class Miner {
  public:
   // Takes DIR's lock, replays, listens. The runtime and the file system must outlive it.
-  static Task<Result<std::unique_ptr<Miner>>> start(Runtime& runtime, FileSystem& files, std::string directory,
-                                                    MinerOptions options);
+  static Task<Result<std::unique_ptr<Miner>>> start(Runtime& runtime, FileSystem& files,
+                                                    std::string directory, MinerOptions options);
   // Stops serving: what was received is answered. Call once, before destruction.
   Task<void> close();
 

@@ -1,12 +1,11 @@
 #include "tools/miner/miner_directory.h"
 
+#include <cerrno>
+#include <charconv>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <charconv>
 
 #include "objectstore/base/format.h"
 
@@ -17,7 +16,8 @@ constexpr std::string_view kIdentityLabel = "cumulus-miner identity v1";
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r')) text.remove_suffix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r'))
+    text.remove_suffix(1);
   return text;
 }
 
@@ -57,8 +57,9 @@ Status set_value(MinerConfig& config, int& format, std::string_view key, std::st
 Status write_private_file(const std::string& path, std::string_view content) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0) return fail(from_errno(errno, "create " + path));
-  const bool written = ::write(file, content.data(), content.size()) == static_cast<ssize_t>(content.size()) &&
-                       ::fsync(file) == 0;
+  const bool written =
+      ::write(file, content.data(), content.size()) == static_cast<ssize_t>(content.size()) &&
+      ::fsync(file) == 0;
   const int why = errno;
   ::close(file);
   if (!written) return fail(from_errno(why, "write " + path));
@@ -69,7 +70,8 @@ Status write_private_file(const std::string& path, std::string_view content) {
 
 std::string MinerConfig::print() const {
   return cumulus::format(
-      "# Configuration of a Cumulus miner (FORMAT.md). `secret` keys the checksums of the bundles: do not change it.\n"
+      "# Configuration of a Cumulus miner (FORMAT.md). `secret` keys the checksums of the bundles: do not "
+      "change it.\n"
       "format = {}\ncapacity = {}\ndomain = {}\nscrub_rate = {}\ndraining = {}\nsecret = {}\n",
       kFormat, capacity, domain, scrub_rate, draining ? 1 : 0, to_hex(secret));
 }
@@ -92,8 +94,8 @@ Result<MinerConfig> MinerConfig::parse(std::string_view text) {
     if (!set) return fail(set.error().within(cumulus::format("line {}", number)));
   }
   if (format != kFormat)
-    return fail(ErrorKind::unsupported, cumulus::format("format {} is not known; this program knows {}", format,
-                                                        kFormat));
+    return fail(ErrorKind::unsupported,
+                cumulus::format("format {} is not known; this program knows {}", format, kFormat));
   if (!secret || config.capacity == 0) return fail(ErrorKind::invalid, "secret or capacity is missing");
   return config;
 }

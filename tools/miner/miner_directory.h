@@ -1,5 +1,6 @@
 // MinerDirectory: DIR of a miner: its configuration, its identity, and the lock that keeps two daemons apart.
-// FORMAT.md lists the files. Reactor thread; these calls block for a moment and are made at start and by commands.
+// FORMAT.md lists the files. Reactor thread; these calls block for a moment and are made at start and by
+// commands.
 #pragma once
 
 #include <array>
@@ -17,8 +18,8 @@ namespace cumulus {
 struct MinerConfig {
   static constexpr int kFormat = 1;
   std::uint64_t capacity = 0;
-  std::string domain;                          // what init printed; the volume's own list decides
-  std::uint64_t scrub_rate = 8ULL << 20;       // bytes a second, in the background; 0: no background scrub
+  std::string domain;                     // what init printed; the volume's own list decides
+  std::uint64_t scrub_rate = 8ULL << 20;  // bytes a second, in the background; 0: no background scrub
   bool draining = false;
   bundle::StoreSecret secret{};
 

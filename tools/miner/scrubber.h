@@ -1,5 +1,6 @@
-// Scrubber: re-reads every slice and compares it with its root, at a bounded rate; what rotted is marked and counted
-// by the store. One round at a time: a round that somebody asks for while another runs waits for it. Reactor thread.
+// Scrubber: re-reads every slice and compares it with its root, at a bounded rate; what rotted is marked and
+// counted by the store. One round at a time: a round that somebody asks for while another runs waits for it.
+// Reactor thread.
 #pragma once
 
 #include <functional>

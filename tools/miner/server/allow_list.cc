@@ -13,7 +13,8 @@ Result<std::map<VolumeId, std::uint64_t>> AllowList::parse(std::string_view text
     std::string_view line = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
     line = line.substr(0, line.find('#'));
-    while (!line.empty() && (line.back() == ' ' || line.back() == '\t' || line.back() == '\r')) line.remove_suffix(1);
+    while (!line.empty() && (line.back() == ' ' || line.back() == '\t' || line.back() == '\r'))
+      line.remove_suffix(1);
     if (line.empty()) continue;
     const auto bad = [&](std::string_view why) {
       return fail(ErrorKind::invalid, cumulus::format("line {}: {}; expected VOLUME-ID BYTES", number, why));
@@ -25,7 +26,8 @@ Result<std::map<VolumeId, std::uint64_t>> AllowList::parse(std::string_view text
     const std::string_view digits = line.substr(gap + 1);
     std::uint64_t quota = 0;
     const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), quota);
-    if (error != std::errc() || stop != digits.data() + digits.size()) return bad("the quota is not a number");
+    if (error != std::errc() || stop != digits.data() + digits.size())
+      return bad("the quota is not a number");
     quotas[*volume] = quota;
   }
   return quotas;

@@ -1,5 +1,5 @@
-// AllowList: which volumes may store how much here: DIR/allow, one line a volume, written by `cumulus-miner allow`;
-// or everybody with one quota (`run --open`). Re-read when asked. Reactor thread.
+// AllowList: which volumes may store how much here: DIR/allow, one line a volume, written by `cumulus-miner
+// allow`; or everybody with one quota (`run --open`). Re-read when asked. Reactor thread.
 #pragma once
 
 #include <map>

@@ -46,8 +46,9 @@ Result<HolderState> HolderBook::decode_file(ByteView bytes) {
   const std::uint16_t version = from.u16();
   const std::uint64_t features = from.u64();
   if (from.ok() && (version != kVersion || features != 0))
-    return fail(ErrorKind::unsupported, cumulus::format("holder file: version {} with features {:#x} is not known",
-                                                        version, features));
+    return fail(
+        ErrorKind::unsupported,
+        cumulus::format("holder file: version {} with features {:#x} is not known", version, features));
   const Digest sum = from.array<32>();
   const ByteView body = from.bytes(from.remaining());
   if (!from.done() || sha256(body) != sum)
@@ -128,7 +129,7 @@ Task<Result<HolderState>> HolderBook::state(VolumeId volume) {
 
 Task<Result<bool>> HolderBook::destroyed(VolumeId volume) {
   CO_TRY(const HolderState now, co_await state(volume));
-  co_return now.accepted && now.accepted->destroyed;
+  co_return now.accepted&& now.accepted->destroyed;
 }
 
 }  // namespace cumulus

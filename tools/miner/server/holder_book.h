@@ -1,6 +1,7 @@
-// HolderBook: what this miner promised and accepted as a holder of volumes' superblocks. Durable before it answers;
-// the rule itself is objectstore/superblock.h's. One file a volume (FORMAT.md). A file that does not verify is never
-// taken for an empty state: that would forget a promise. Reactor thread; requests for one volume run one at a time.
+// HolderBook: what this miner promised and accepted as a holder of volumes' superblocks. Durable before it
+// answers; the rule itself is objectstore/superblock.h's. One file a volume (FORMAT.md). A file that does not
+// verify is never taken for an empty state: that would forget a promise. Reactor thread; requests for one
+// volume run one at a time.
 #pragma once
 
 #include <list>

@@ -43,7 +43,8 @@ Duration MinerConnection::transfer_time(std::uint64_t bytes) const {
 }
 
 Task<void> MinerConnection::run() {
-  Status outcome = co_await stream_.handshake(runtime_.now() + server_.options_.handshake_timeout, std::nullopt);
+  Status outcome =
+      co_await stream_.handshake(runtime_.now() + server_.options_.handshake_timeout, std::nullopt);
   if (outcome) outcome = co_await hello();
   if (outcome) outcome = co_await read_requests();
   if (!outcome && outcome.error().kind() == ErrorKind::corrupt)
@@ -66,7 +67,8 @@ Task<Status> MinerConnection::hello() {
   const auto admitted = co_await admit(*message);
   if (!admitted) {
     server_.errors_.add();
-    co_await send(RequestHandler::error_answer(prelude, admitted.error()));
+    MinerAnswer refusal = RequestHandler::error_answer(prelude, admitted.error());
+    co_await send(std::move(refusal));
     co_return fail(admitted.error());
   }
   Prelude answer;
@@ -109,10 +111,11 @@ Task<Status> MinerConnection::check_grant(const wire::Grant& grant) {
     if (!read) log_warn("{}; the allow list stays as it was", read.error().message());
   }
   if (server_.allowed_.quota(grant.volume)) co_return Status();
-  co_return fail(ErrorKind::denied,
-                 cumulus::format("volume {} is not on this miner's allow list; its operator runs: cumulus-miner "
-                                 "allow DIR {} --quota SIZE",
-                                 grant.volume.brief(), grant.volume.hex()));
+  co_return fail(
+      ErrorKind::denied,
+      cumulus::format("volume {} is not on this miner's allow list; its operator runs: cumulus-miner "
+                      "allow DIR {} --quota SIZE",
+                      grant.volume.brief(), grant.volume.hex()));
 }
 
 Task<Status> MinerConnection::read_requests() {
@@ -211,7 +214,8 @@ void MinerConnection::say_goodbye() {
     framed.frame = wire::frame(prelude, message);
     co_await send(std::move(framed));
     // What came in by now is answered; then reading ends.
-    while (tasks_.running() > 1 && !stream_.is_shut()) co_await runtime_.sleep_for(std::chrono::milliseconds(5));
+    while (tasks_.running() > 1 && !stream_.is_shut())
+      co_await runtime_.sleep_for(std::chrono::milliseconds(5));
     stream_.shut();
   });
 }

@@ -1,5 +1,6 @@
-// MinerConnection: one client's TLS stream: its handshake and HELLO, the loop that reads requests, and the answers
-// that leave as they get ready, in any order. Acts for at most one volume: the one its grant names. Reactor thread.
+// MinerConnection: one client's TLS stream: its handshake and HELLO, the loop that reads requests, and the
+// answers that leave as they get ready, in any order. Acts for at most one volume: the one its grant names.
+// Reactor thread.
 #pragma once
 
 #include "tools/miner/server/miner_server.h"

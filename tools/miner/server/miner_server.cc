@@ -14,7 +14,8 @@ namespace cumulus {
 using asio::ip::tcp;
 
 MinerServer::MinerServer(Runtime& runtime, RequestHandler& handler, AllowList& allowed,
-                         std::shared_ptr<wire::TlsContext> identity, Metrics& metrics, MinerServerOptions options)
+                         std::shared_ptr<wire::TlsContext> identity, Metrics& metrics,
+                         MinerServerOptions options)
     : runtime_(runtime),
       handler_(handler),
       allowed_(allowed),
@@ -37,15 +38,17 @@ Status MinerServer::listen() {
   boost::system::error_code error;
   const auto address = asio::ip::make_address(options_.address, error);
   if (error)
-    return fail(ErrorKind::invalid, "listen on '" + options_.address + "': not a numeric address; try 0.0.0.0");
+    return fail(ErrorKind::invalid,
+                "listen on '" + options_.address + "': not a numeric address; try 0.0.0.0");
   const tcp::endpoint endpoint(address, options_.port);
   acceptor_.open(endpoint.protocol(), error);
   if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
   if (!error) acceptor_.bind(endpoint, error);
   if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
   if (error) {
-    const std::string why =
-        error == asio::error::address_in_use ? "another program listens there; choose another port" : error.message();
+    const std::string why = error == asio::error::address_in_use
+                                ? "another program listens there; choose another port"
+                                : error.message();
     acceptor_.close(error);
     return fail(ErrorKind::io, cumulus::format("listen on {}:{}: {}", options_.address, options_.port, why));
   }

@@ -1,10 +1,11 @@
-// MinerServer: the listening socket and its connections. Accepts up to a bound, does TLS and HELLO with each, reads
-// requests and has them answered side by side (PROTOCOL.md of netclient/wire). Payloads land straight in the aligned
-// buffers that the disk writes from.
+// MinerServer: the listening socket and its connections. Accepts up to a bound, does TLS and HELLO with each,
+// reads requests and has them answered side by side (PROTOCOL.md of netclient/wire). Payloads land straight
+// in the aligned buffers that the disk writes from.
 //
-// What is bounded, and what happens when it is full: connections (a further one is closed at once), requests and
-// payload bytes of a connection and of all (nothing more is read from it: TCP holds the client back), time for the
-// handshake, for a payload to arrive and for an answer to leave (the connection is cut). Reactor thread.
+// What is bounded, and what happens when it is full: connections (a further one is closed at once), requests
+// and payload bytes of a connection and of all (nothing more is read from it: TCP holds the client back),
+// time for the handshake, for a payload to arrive and for an answer to leave (the connection is cut). Reactor
+// thread.
 #pragma once
 
 #include <list>
@@ -31,9 +32,9 @@ struct MinerServerOptions {
   std::uint64_t answer_bytes_connection_max = 40ULL << 20;
   Duration handshake_timeout = std::chrono::seconds(10);
   Duration idle_timeout = std::chrono::seconds(90);
-  Duration stall_timeout = std::chrono::seconds(15);      // plus a second for every transfer_rate_min bytes
-  std::uint64_t transfer_rate_min = 128 << 10;            // bytes a second
-  Duration goodbye_timeout = std::chrono::seconds(10);    // for what was received, when closing
+  Duration stall_timeout = std::chrono::seconds(15);    // plus a second for every transfer_rate_min bytes
+  std::uint64_t transfer_rate_min = 128 << 10;          // bytes a second
+  Duration goodbye_timeout = std::chrono::seconds(10);  // for what was received, when closing
   std::string software = "cumulus-miner 0.1.0";
 };
 

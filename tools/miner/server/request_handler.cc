@@ -106,8 +106,8 @@ Task<Result<MinerAnswer>> RequestHandler::dispatch(const MinerRequest& request) 
   if (type == MessageType::ping) co_return answer_with(request.prelude, wire::Empty{});
   if (type == MessageType::status) co_return status(request);
   if (!wire::known(type) || type == MessageType::goaway || type == MessageType::hello)
-    co_return fail(ErrorKind::unsupported,
-                   cumulus::format("{} ({}) is not answered here", wire::to_string(type), static_cast<int>(type)));
+    co_return fail(ErrorKind::unsupported, cumulus::format("{} ({}) is not answered here",
+                                                           wire::to_string(type), static_cast<int>(type)));
   if (!request.volume) co_return fail(ErrorKind::denied, "this connection showed no grant of a volume");
   const std::uint32_t right = right_for(type);
   if ((request.rights & right) == 0)
@@ -140,7 +140,8 @@ Task<Result<MinerAnswer>> RequestHandler::put(const MinerRequest& request, Volum
   if (condition_.draining)
     co_return fail(ErrorKind::no_space, "this miner is being drained: it takes no new slices");
   const auto quota = allowed_.quota(volume);
-  if (!quota) co_return fail(ErrorKind::denied, "volume " + volume.brief() + " is not on this miner's allow list");
+  if (!quota)
+    co_return fail(ErrorKind::denied, "volume " + volume.brief() + " is not on this miner's allow list");
   CO_TRY(const bool destroyed, co_await holders_.destroyed(volume));
   if (destroyed) co_return fail(ErrorKind::fenced, "volume " + volume.brief() + " was destroyed");
   SliceStore::Put put;

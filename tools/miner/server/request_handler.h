@@ -1,5 +1,6 @@
-// RequestHandler: what a miner answers to each message of an admitted connection. It knows volumes, slices and
-// holders, nothing of sockets. Whatever is asked, only the connection's own volume is touched. Reactor thread.
+// RequestHandler: what a miner answers to each message of an admitted connection. It knows volumes, slices
+// and holders, nothing of sockets. Whatever is asked, only the connection's own volume is touched. Reactor
+// thread.
 #pragma once
 
 #include <memory>
@@ -36,9 +37,13 @@ struct MinerCondition {
 
 class RequestHandler {
  public:
-  RequestHandler(SliceStore& store, HolderBook& holders, const AllowList& allowed, const MinerCondition& condition,
-                 std::string version)
-      : store_(store), holders_(holders), allowed_(allowed), condition_(condition), version_(std::move(version)) {}
+  RequestHandler(SliceStore& store, HolderBook& holders, const AllowList& allowed,
+                 const MinerCondition& condition, std::string version)
+      : store_(store),
+        holders_(holders),
+        allowed_(allowed),
+        condition_(condition),
+        version_(std::move(version)) {}
 
   // Never fails: errors are answers.
   Task<MinerAnswer> handle(MinerRequest request);
