@@ -125,7 +125,7 @@ TEST_F(MinerStoreTest, PutIsImmutableIdempotentAndChecked) {
     EXPECT_EQ((co_await store.put(std::move(shorter))).error().kind(), ErrorKind::corrupt);
     // Another volume's manifest under this volume's name.
     EXPECT_EQ((co_await store.put(put_of(store, volume_.id(), other_.slice(4, 0, 1000)))).error().kind(),
-              ErrorKind::corrupt);
+              ErrorKind::invalid);
     auto forged = put_of(store, volume_.id(), volume_.slice(5, 0, 1000));
     Bytes bytes = *forged.manifest;
     bytes[bytes.size() - 1] ^= 1;

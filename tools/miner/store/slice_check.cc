@@ -8,17 +8,21 @@ namespace cumulus {
 
 Result<Digest> verify_slice(const SliceKey& key, ByteView manifest, ByteView data) {
   TRY(const Manifest parsed, Manifest::decode(manifest));
-  const auto refuse = [&](std::string_view why) {
-    return fail(ErrorKind::corrupt, cumulus::format("{}: {}", key.describe(), why));
+  const auto refuse = [&](ErrorKind kind, std::string_view why) {
+    return fail(kind, cumulus::format("{}: {}", key.describe(), why));
   };
-  if (parsed.header.volume != key.volume) return refuse("its manifest is another volume's");
-  if (parsed.id() != key.slice.segment) return refuse("its manifest is another segment's");
-  if (key.slice.index >= parsed.roots.size()) return refuse("its manifest has not that many slices");
+  if (parsed.header.volume != key.volume)
+    return refuse(ErrorKind::invalid, "its manifest is another volume's");
+  if (parsed.id() != key.slice.segment)
+    return refuse(ErrorKind::invalid, "its manifest is another segment's");
+  if (key.slice.index >= parsed.roots.size())
+    return refuse(ErrorKind::invalid, "its manifest has not that many slices");
   if (data.size() != parsed.stored_length(key.slice.index))
-    return refuse(cumulus::format("{} bytes came, the manifest says {}", data.size(),
-                                  parsed.stored_length(key.slice.index)));
+    return refuse(ErrorKind::corrupt, cumulus::format("{} bytes came, the manifest says {}", data.size(),
+                                                      parsed.stored_length(key.slice.index)));
   const Digest root = merkle_root(data);
-  if (root != parsed.roots[key.slice.index]) return refuse("its bytes do not match the manifest's root");
+  if (root != parsed.roots[key.slice.index])
+    return refuse(ErrorKind::corrupt, "its bytes do not match the manifest's root");
   return root;
 }
 

@@ -9,7 +9,8 @@
 namespace cumulus {
 
 // The manifest parses and is signed by the volume; it names this segment; the index, the length and the root
-// of `data` are what it says. The root, or corrupt / unsupported.
+// of `data` are what it says. The root; or invalid (another slice's manifest),
+// corrupt, unsupported.
 Result<Digest> verify_slice(const SliceKey& key, ByteView manifest, ByteView data);
 
 }  // namespace cumulus
