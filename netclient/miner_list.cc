@@ -1,6 +1,6 @@
 #include "netclient/miner_list.h"
 
-#define TOML_EXCEPTIONS 0
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -26,6 +26,10 @@ struct Origin {
     return {ErrorKind::invalid, format("{}:{}: {}", name, where.begin.line, what)};
   }
 };
+
+bool is_letter_or_digit(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
 
 Result<std::string> text_field(const toml::table& table, std::string_view key, const Origin& origin,
                                bool required) {
@@ -89,6 +93,40 @@ Result<MinerEntry> entry_of(const toml::table& table, const Origin& origin) {
   return entry;
 }
 
+// toml++ 3.3 aborts on a table header whose name begins with a character that no name has, instead of
+// reporting it: a typing error must not end the program, so such lines are found first.
+Status check_headers(std::string_view text, const Origin& origin) {
+  toml::source_region where;
+  for (where.begin.line = 1; !text.empty(); ++where.begin.line) {
+    const std::size_t end = std::min(text.find('\n'), text.size() - 1);
+    std::string_view line = text.substr(0, end + 1);
+    text.remove_prefix(line.size());
+    const auto skip = [&line](std::string_view what) {
+      line.remove_prefix(std::min(line.find_first_not_of(what), line.size()));
+    };
+    skip(" \t\r\n");
+    if (!line.empty() && (line.front() <= ' ' || line.front() > '~'))  // other blanks that toml++ skips
+      return fail(origin.at(where, "a line begins with a name, a table or a comment"));
+    if (!line.starts_with('[')) continue;
+    line.remove_prefix(line.starts_with("[[") ? 2 : 1);
+    skip(" \t");
+    const bool name = line.empty() || line.front() == ']' || line.front() == '"' || line.front() == '\'' ||
+                      line.front() == '_' || line.front() == '-' || is_letter_or_digit(line.front());
+    if (!name) return fail(origin.at(where, "a table's name is expected after '['"));
+  }
+  return {};
+}
+
+// toml++ reports by exception; it goes no further than this.
+Result<toml::table> parse_toml(std::string_view text, const Origin& origin) {
+  TRY_OK(check_headers(text, origin));
+  try {
+    return toml::parse(text, origin.name);
+  } catch (const toml::parse_error& error) {
+    return fail(origin.at(error.source(), error.description()));
+  }
+}
+
 std::string quoted(std::string_view text) {
   std::ostringstream out;
   out << toml::value<std::string>(std::string(text));
@@ -119,9 +157,7 @@ Result<std::vector<MinerEntry>> parse_miner_list(std::string_view text, std::str
   const Origin origin{origin_name};
   if (text.size() > kListBytesMax)
     return fail(ErrorKind::invalid, format("{}: too long for a miner list", origin_name));
-  const toml::parse_result parsed = toml::parse(text, origin_name);
-  if (!parsed) return fail(origin.at(parsed.error().source(), parsed.error().description()));
-  const toml::table& root = parsed.table();
+  TRY(const toml::table root, parse_toml(text, origin));
   for (const auto& [key, node] : root)
     if (key.str() != "miner")
       return fail(

@@ -1,0 +1,64 @@
+// Manifest, segment header, superblock, ballot, holder state: whatever bytes come, a parser refuses them or
+// returns what encodes to the same bytes. The first byte chooses the parser.
+#include <cstdlib>
+
+#include "objectstore/base/check.h"
+#include "tests/fakes/sample_formats.h"
+
+namespace cumulus {
+namespace {
+
+Bytes encoded(const SegmentHeader& header) {
+  Bytes bytes;
+  header.encode(bytes);
+  return bytes;
+}
+template <class T>
+Bytes encoded(const T& value) {
+  return value.encode();
+}
+
+template <class T>
+void try_parser(ByteView input) {
+  const auto decoded = T::decode(input);
+  if (decoded) CHECK(equal(encoded(*decoded), input));
+}
+
+void try_all(std::uint8_t which, ByteView input) {
+  switch (which % 5) {
+    case 0:
+      return try_parser<SegmentHeader>(input);
+    case 1:
+      return try_parser<Manifest>(input);
+    case 2:
+      return try_parser<Superblock>(input);
+    case 3:
+      return try_parser<BallotClaim>(input);
+    default:
+      return try_parser<HolderState>(input);
+  }
+}
+
+std::vector<std::uint8_t> seed(std::uint8_t which, const Bytes& bytes) {
+  std::vector<std::uint8_t> input{which};
+  input.insert(input.end(), bytes.begin(), bytes.end());
+  return input;
+}
+
+}  // namespace
+}  // namespace cumulus
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size > 0) cumulus::try_all(data[0], {data + 1, size - 1});
+  return 0;
+}
+
+std::vector<std::vector<std::uint8_t>> fuzz_seeds();
+std::vector<std::vector<std::uint8_t>> fuzz_seeds() {
+  using namespace cumulus;
+  HolderState state;
+  state.promised = sample_claim();
+  state.accepted = sample_superblock();
+  return {seed(0, encoded(sample_manifest().header)), seed(1, sample_manifest().encode()),
+          seed(2, sample_superblock().encode()), seed(3, sample_claim().encode()), seed(4, state.encode())};
+}
