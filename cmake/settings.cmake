@@ -23,6 +23,9 @@ else()
     -fcoroutines -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-array-bounds -Wno-restrict -Wno-dangling-pointer
     -Wno-mismatched-new-delete -Wno-stringop-overread -Wno-use-after-free)
 endif()
+if(CUMULUS_FUZZ)
+  target_compile_options(cumulus_settings INTERFACE -fsanitize=fuzzer-no-link)  # so that libFuzzer sees every room
+endif()
 if(CUMULUS_SANITIZE)
   target_compile_options(cumulus_settings INTERFACE -fsanitize=${CUMULUS_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)

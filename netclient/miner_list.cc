@@ -93,33 +93,39 @@ Result<MinerEntry> entry_of(const toml::table& table, const Origin& origin) {
   return entry;
 }
 
-// toml++ 3.3 aborts on a table header whose name begins with a character that no name has, instead of
-// reporting it: a typing error must not end the program, so such lines are found first.
-Status check_headers(std::string_view text, const Origin& origin) {
+// toml++ 3.3 runs into undefined behaviour, instead of reporting an error, on a table header whose name
+// begins with a character that no name has, and on letters beyond ASCII where a name may stand. A typing
+// error must not end the program, so both are found first.
+Status check_line(std::string_view line, const toml::source_region& where, const Origin& origin) {
+  const auto skip = [&line](std::string_view what) {
+    line.remove_prefix(std::min(line.find_first_not_of(what), line.size()));
+  };
+  skip(" \t\r\n");
+  if (line.starts_with('#')) return {};
+  const auto plain = [](char c) { return (c >= ' ' && c <= '~') || c == '\t' || c == '\r' || c == '\n'; };
+  if (!std::ranges::all_of(line, plain))
+    return fail(origin.at(where, "only plain ASCII is allowed here, except in lines that begin with '#'"));
+  if (!line.starts_with('[')) return {};
+  line.remove_prefix(line.starts_with("[[") ? 2 : 1);
+  skip(" \t");
+  const std::string_view first = line.substr(0, 1);
+  if (first.empty() || is_letter_or_digit(first[0]) || std::string_view("]\"'_-").contains(first)) return {};
+  return fail(origin.at(where, "a table's name is expected after '['"));
+}
+
+Status check_lines(std::string_view text, const Origin& origin) {
   toml::source_region where;
   for (where.begin.line = 1; !text.empty(); ++where.begin.line) {
-    const std::size_t end = std::min(text.find('\n'), text.size() - 1);
-    std::string_view line = text.substr(0, end + 1);
+    const std::string_view line = text.substr(0, std::min(text.find('\n'), text.size() - 1) + 1);
     text.remove_prefix(line.size());
-    const auto skip = [&line](std::string_view what) {
-      line.remove_prefix(std::min(line.find_first_not_of(what), line.size()));
-    };
-    skip(" \t\r\n");
-    if (!line.empty() && (line.front() <= ' ' || line.front() > '~'))  // other blanks that toml++ skips
-      return fail(origin.at(where, "a line begins with a name, a table or a comment"));
-    if (!line.starts_with('[')) continue;
-    line.remove_prefix(line.starts_with("[[") ? 2 : 1);
-    skip(" \t");
-    const bool name = line.empty() || line.front() == ']' || line.front() == '"' || line.front() == '\'' ||
-                      line.front() == '_' || line.front() == '-' || is_letter_or_digit(line.front());
-    if (!name) return fail(origin.at(where, "a table's name is expected after '['"));
+    TRY_OK(check_line(line, where, origin));
   }
   return {};
 }
 
 // toml++ reports by exception; it goes no further than this.
 Result<toml::table> parse_toml(std::string_view text, const Origin& origin) {
-  TRY_OK(check_headers(text, origin));
+  TRY_OK(check_lines(text, origin));
   try {
     return toml::parse(text, origin.name);
   } catch (const toml::parse_error& error) {

@@ -7,7 +7,8 @@
 //   capacity = "100G"                 optional; or a number of bytes
 //   weight   = 1.0                    optional
 //
-// Pure but for load_miner_list(), which blocks. The only toml++ include is in the .cc.
+// Plain ASCII, except in lines that begin with '#'. Pure but for load_miner_list(), which blocks. The only
+// toml++ include is in the .cc.
 #pragma once
 
 #include <string>
