@@ -221,14 +221,6 @@ Task<Result<std::shared_ptr<const Buffer>>> SlotStore::read_slot(std::uint32_t n
   co_return buffer;
 }
 
-Task<Status> SlotStore::sync_slot(std::uint32_t number) {
-  const auto found = slots_.find(number);
-  if (found == slots_.end()) co_return fail(ErrorKind::not_found, format("slot {} is gone", number));
-  const SlotPtr slot = found->second;
-  const Pinned pin(*this, slot);
-  co_return co_await slot->file->datasync();
-}
-
 Task<Result<std::uint32_t>> SlotStore::restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
                                                std::uint64_t length) {
   CO_TRY(const auto taken, co_await take(true));

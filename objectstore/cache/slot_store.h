@@ -106,7 +106,6 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   // LocalSegments
   std::vector<Found> log_segments() const override;
   Task<Result<std::shared_ptr<const Buffer>>> read_slot(std::uint32_t slot) override;
-  Task<Status> sync_slot(std::uint32_t slot) override;
   Task<Result<std::uint32_t>> restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
                                       std::uint64_t length) override;
   Task<Status> discard(std::uint32_t slot) override;

@@ -366,6 +366,8 @@ void LogWriterImpl::advance() {
   }
   progress_.notify_all();
   if (!syncing_ && synced_.has_waiters()) synced_.notify_all();
+  if (!syncing_ && !segments_.empty() && segments_.front()->sealed && segments_.front()->all_written())
+    sync_needed_.notify_all();
 }
 
 std::uint64_t LogWriterImpl::open_bytes() const {

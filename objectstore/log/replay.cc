@@ -79,6 +79,7 @@ class Recovery {
     std::uint32_t slot = 0;
     OpenedSegment opened;
     std::shared_ptr<const Buffer> bytes;
+    bool alone = true;  // no second copy: what was durable may have been so in the other one
     bool good() const { return opened.scan.last_group != 0; }
     Digest chain() const {
       return chain_value(opened.scan.header, opened.scan.last_group_tag, opened.scan.good_length);
@@ -106,8 +107,10 @@ class Recovery {
 
   Task<Result<Candidate>> best_local() {
     Candidate best;
+    std::size_t copies = 0;
     for (const LocalSegments::Found& found : by_sequence_[sequence_]) {
       if (found.header.previous_chain != chain_) continue;
+      ++copies;
       Candidate candidate;
       candidate.slot = found.slot;
       auto bytes = co_await local_.read_slot(found.slot);
@@ -125,6 +128,7 @@ class Recovery {
       candidate.opened = *std::move(opened);
       if (candidate.opened.scan.last_group > best.opened.scan.last_group) best = std::move(candidate);
     }
+    best.alone = copies < 2;
     co_return best;
   }
 
@@ -173,6 +177,7 @@ class Recovery {
     healed.bytes = fetched->bytes;
     const SegmentHeader header = healed.opened.scan.header;
     CO_TRY(healed.slot, co_await local_.restore(header, healed.bytes, healed.opened.scan.good_length));
+    healed.bytes.reset();  // durable in its slot
     result_.healed.push_back(sequence_);
     co_return healed;
   }
@@ -192,28 +197,28 @@ class Recovery {
                                 .bookkeeping_only = bookkeeping,
                                 .memory = nullptr});
     result_.cut_whole_groups = scan.whole_groups_after_bad;
-    accepted_.push_back({candidate.slot, candidate.bytes});
-    if (accepted_.size() > kHeldMax) accepted_[accepted_.size() - kHeldMax - 1].bytes.reset();
+    accepted_.push_back({candidate.slot, candidate.bytes, scan.last_group, candidate.alone});
+    // The writer's window bounds how many are held: it starts no segment while several are not durable.
+    for (Accepted& accepted : accepted_)
+      if (accepted.alone && accepted.last_group <= durable_upto_) accepted.bytes.reset();
     chain_ = candidate.chain();
     last_ = LastGroup{scan.last_group, scan.last_group_tag};
     ++sequence_;
     co_return Status();
   }
 
-  // Bytes that a killed process wrote may still be in the page cache only; nothing may be built on them
-  // before they are durable. A file that cannot be synced is given up for a new one.
+  // A file's bytes may be in the page cache only, and after a failed sync that the process before us saw they
+  // never reach the disk, whatever a sync says now. So what nothing proves to be durable is written again,
+  // the same bytes to another slot, before anything is built on it.
   Task<Status> make_durable() {
     for (std::size_t i = 0; i < accepted_.size(); ++i) {
+      Accepted& accepted = accepted_[i];
+      if (!accepted.bytes) continue;
       const SealedSegment& segment = result_.segments[i];
-      const Status synced = co_await local_.sync_slot(accepted_[i].slot);
-      if (synced) continue;
-      log_warn("log segment {}: {}; writing it again to another file", segment.header.id.sequence,
-               synced.error().message());
-      auto bytes = accepted_[i].bytes;
-      if (!bytes) {
-        CO_TRY(bytes, co_await local_.read_slot(accepted_[i].slot));
-      }
-      CO_TRY(accepted_[i].slot, co_await local_.restore(segment.header, bytes, segment.length));
+      const std::uint32_t old = accepted.slot;
+      CO_TRY(accepted.slot, co_await local_.restore(segment.header, accepted.bytes, segment.length));
+      accepted.bytes.reset();
+      CO_TRY_OK(co_await local_.discard(old));
     }
     co_return Status();
   }
@@ -232,9 +237,10 @@ class Recovery {
 
   struct Accepted {
     std::uint32_t slot = 0;
-    std::shared_ptr<const Buffer> bytes;
+    std::shared_ptr<const Buffer> bytes;  // until it is known to be durable
+    LogPosition last_group = 0;
+    bool alone = true;
   };
-  static constexpr std::size_t kHeldMax = 2;  // segments whose bytes stay in memory until they are durable
 
   Runtime& runtime_;
   const KeyTree& keys_;
