@@ -38,6 +38,7 @@ StoreVolume::StoreVolume(VolumeParts parts, VolumeOptions options)
     : parts_(std::move(parts)),
       options_(options),
       id_(parts_.keys.volume_id()),
+      home_(parts_.disk, parts_.directory),
       house_(parts_.runtime),
       tasks_(parts_.runtime) {}
 
@@ -266,32 +267,71 @@ Task<Status> StoreVolume::wait(Commit commit, Durability level) {
 
 // Remote: the accepted tail covers the position. What is still in the open segment is sealed early.
 Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress) {
-  if (pusher_->remote() < position) CO_TRY_OK(co_await log_->seal());
-  co_return co_await pusher_->wait_remote(position, progress);
+  if (tail_->accepted().tail.position >= position) co_return Status();
+  if (pusher_->stored().position < position) CO_TRY_OK(co_await log_->seal());
+  co_return co_await pusher_->remote(position, progress);
+}
+
+void StoreVolume::segment_sealed(SealedSegment segment) {
+  replay_marks_.push_back({segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
+  pusher_->push(std::move(segment));
 }
 
 // A segment is on k+m miners: write it down, and let it leave the disk once that is durable in the index.
-void StoreVolume::segment_stored(change::Placed placed) {
+Task<Status> StoreVolume::segment_stored(change::Placed placed) {
   ++stored_segments_;
   stored_bytes_ += placed.length;
-  tasks_.spawn(note_stored(std::move(placed)));
-}
-
-Task<void> StoreVolume::note_stored(change::Placed placed) {
+  const SegmentId segment = placed.segment;
   const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> { return std::vector<Change>{placed}; };
   const auto noted = co_await committer_->commit_changes(build, true);
-  // A volume that can no longer write keeps its segments; the next opening finds them on the miners.
-  if (noted) evictable_.push_back({placed.segment, noted->position});
+  if (!noted) co_return fail(noted.error());
+  evictable_.push_back({segment, noted->position});
+  co_return Status();
+}
+
+Task<Result<std::shared_ptr<const Buffer>>> StoreVolume::load_segment(SealedSegment segment) {
+  for (const LocalSegments::Found& found : slots_->log_segments())
+    if (found.header == segment.header) co_return co_await slots_->read_slot(found.slot);
+  co_return fail(ErrorKind::not_found, format("log segment {} is not on the local disk any more", segment.header.id.sequence));
+}
+
+Task<Result<bool>> StoreVolume::compare_bytes(const Transaction::Body::Compare& compare) {
+  const DatasetInfo* info = index_->dataset(compare.object.dataset);
+  if (info == nullptr) co_return fail(no_dataset(compare.object.dataset));
+  Bytes have(compare.expected.size());
+  CO_TRY(const std::size_t got, co_await reader_->read(info->head, compare.object.object, compare.offset, have));
+  have.resize(got);
+  co_return have == compare.expected;
+}
+
+// What the durable index has passed: stored segments may leave the disk, and replay begins later.
+void StoreVolume::release_stored() {
+  while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable()) {
+    slots_->mark_stored(evictable_.front().segment);
+    evictable_.pop_front();
+  }
 }
 
 Task<void> StoreVolume::keep_house() {
   while (!closing_) {
-    while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable()) {
-      slots_->mark_stored(evictable_.front().segment);
-      evictable_.pop_front();
+    release_stored();
+    // The mark is saved before the floor moves: what is evicted is never needed by a restart.
+    bool moved = false;
+    while (replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable()) {
+      replay_marks_.pop_front();
+      moved = true;
+    }
+    if (moved) {
+      if (Status saved = co_await save_replay_start(); saved) {
+        slots_->set_replay_floor(replay_marks_.front().sequence + 1);
+      } else {
+        log_warn("the replay mark cannot be saved: {}", saved.error().message());
+      }
     }
     // When the disk is short of room the index need not wait for its own pace.
-    if (!evictable_.empty() && slots_->wants_room()) {
+    const SlotStats slots = slots_->stats();
+    const bool tight = slots.dirty_bytes + (64u << 20) > slots.budget_bytes / 2;
+    if (tight && !evictable_.empty() && index_->durable() < log_->durable()) {
       if (Status flushed = co_await index_->flush(); !flushed) log_warn("the index cannot be flushed: {}", flushed.error().message());
     }
     if (const auto since = log_->waiting_since()) {
@@ -301,13 +341,13 @@ Task<void> StoreVolume::keep_house() {
         if (Status sealed = co_await log_->seal(); !sealed) log_warn("sealing failed: {}", sealed.error().message());
       }
     }
-    co_await house_.wait_until(parts_.runtime.now() + std::chrono::milliseconds(500));
+    if (!closing_) co_await house_.wait_until(parts_.runtime.now() + std::chrono::milliseconds(500));
   }
 }
 
 void StoreVolume::fenced(Error reason) {
   read_only_reason_ = reason.message();
-  committer_->refuse(std::move(reason));
+  if (committer_) committer_->refuse(std::move(reason));
 }
 
 // --- care ---
@@ -331,12 +371,13 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   status.accepted = committer_->accepted();
   status.written = log_->written();
   status.durable = log_->durable();
-  status.remote = pusher_->remote();
+  status.remote = tail_->accepted().tail.position;
   status.tail = tail_->accepted().tail;
   status.recovered = recovered_;
   const auto holders = static_cast<std::uint32_t>(tail_->accepted().holders.size());
   status.quorum = {holders, QuorumShape::quorum_of(holders, shape_.m)};
-  status.cache_bytes = slots_->bytes_in_use();
+  const SlotStats slots = slots_->stats();
+  status.cache_bytes = slots.dirty_bytes + slots.clean_bytes;
   if (!ask_miners) co_return status;
 
   TaskGroup asking(parts_.runtime);
@@ -365,39 +406,51 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
 }
 
 Task<Result<CheckReport>> StoreVolume::check(bool with_data, Progress progress) {
-  Checker checker(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline);
-  co_return co_await checker.check(with_data, std::move(progress));
+  Checker checker(parts_.runtime, parts_.transport, *index_, id_, 1u << shape_.segment_log2, options_.request_deadline);
+  co_return co_await checker.run(with_data, std::move(progress));
 }
 
 Task<Result<RepairReport>> StoreVolume::repair(Progress progress) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  const Repairer::Note note = [this](change::Placed placed) -> Task<Status> { return commit_one(std::move(placed)); };
-  Repairer repairer(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline, note);
-  co_return co_await repairer.repair(std::move(progress));
+  Repairer::Options options;
+  options.position_path = parts_.directory + "/repair.position";
+  options.segment_size = 1u << shape_.segment_log2;
+  options.request_deadline = options_.request_deadline;
+  const Repairer::OnMoved moved = [this](change::Placed placed) -> Task<Status> { return commit_one(std::move(placed)); };
+  Repairer repairer(parts_.runtime, parts_.transport, *index_, parts_.disk, pusher_->eligible(), id_, options, moved);
+  co_return co_await repairer.run(std::move(progress));
 }
 
 Task<Status> StoreVolume::drop_cache() {
   // Only what the durable index has passed may go: make it durable first, so that all that is stored goes.
   CO_TRY_OK(co_await committer_->durable(committer_->accepted()));
   CO_TRY_OK(co_await index_->flush());
-  while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable()) {
-    slots_->mark_stored(evictable_.front().segment);
-    evictable_.pop_front();
-  }
+  release_stored();
+  while (replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable()) replay_marks_.pop_front();
+  CO_TRY_OK(co_await save_replay_start());
+  slots_->set_replay_floor(replay_marks_.front().sequence + 1);
   cells_->forget_recent();
-  co_return co_await slots_->drop_clean();
+  slots_->drop_clean();
+  co_return Status();
 }
 
 Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  parts_.transport.set_miners(miners);
-  co_return co_await tail_->set_miners(std::move(miners));
+  // Old holders must be reachable until the joint change is accepted.
+  std::vector<MinerEntry> both = miners;
+  for (const MinerEntry& old : parts_.transport.miners())
+    if (std::ranges::none_of(both, [&](const MinerEntry& entry) { return entry.id == old.id; })) both.push_back(old);
+  parts_.transport.set_miners(std::move(both));
+  tail_->set_miners(miners);
+  CO_TRY_OK(co_await tail_->settled(std::chrono::seconds(30)));
+  parts_.transport.set_miners(std::move(miners));
+  co_return Status();
 }
 
 Task<Result<std::vector<std::string>>> StoreVolume::destroy(Progress progress) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
   Destroyer destroyer(parts_.runtime, parts_.transport, *tail_, options_.request_deadline);
-  auto done = co_await destroyer.destroy(std::move(progress));
+  auto done = co_await destroyer.run(std::chrono::seconds(30), std::move(progress));
   if (done) fenced({ErrorKind::fenced, "the volume was destroyed"});
   co_return done;
 }
@@ -411,28 +464,35 @@ void StoreVolume::set_options(const VolumeOptions& options) {
 
 Task<Status> StoreVolume::close() {
   Status status;
+  const auto keep_first = [&status](Status next) {
+    if (status && !next) status = std::move(next);
+  };
+  if (committer_ && !committer_->failure()) keep_first(co_await committer_->durable(committer_->accepted()));
+  if (pusher_ && status && read_only_reason_.empty()) co_await mark_closed();
+  closing_ = true;
+  house_.notify_all();
+  if (pusher_) co_await pusher_->close();
+  if (tail_) co_await tail_->close();
   if (committer_) {
-    if (!committer_->failure()) status = co_await committer_->durable(committer_->accepted());
-    const bool all_remote = pusher_->remote() >= committer_->accepted();
-    // Closed cleanly: another home may then open without stealing. Needs an answering quorum; never waited for long.
-    if (status && all_remote && read_only_reason_.empty()) co_await tail_->close_cleanly(std::chrono::seconds(5));
-    closing_ = true;
-    house_.notify_all();
-    co_await pusher_->close();
-    co_await tail_->close();
-    co_await tasks_.join();
     const Status committed = co_await committer_->close();
-    if (status) status = committed;
-    if (Status closed = co_await log_->close(); status && !closed) status = closed;
+    if (read_only_reason_.empty()) keep_first(committed);
   }
+  co_await tasks_.join();
   if (cells_) co_await cells_->close();
+  if (log_) keep_first(co_await log_->close());
   if (fetcher_) co_await fetcher_->close();
-  if (index_) {
-    if (Status closed = co_await index_->close(); status && !closed) status = closed;
-  }
+  if (index_) keep_first(co_await index_->close());
   barrier_.attach(nullptr);
   if (slots_) co_await slots_->close();
   co_return status;
+}
+
+// Closed cleanly: another home may then open without stealing. Only when everything is Remote, and never waited for long.
+Task<void> StoreVolume::mark_closed() {
+  if (tail_->accepted().tail.position < committer_->accepted() || !tail_->claimed()) co_return;
+  tail_->update([](TailKeeper::Intent& intent) { intent.closed_cleanly = true; });
+  const Status settled = co_await tail_->settled(std::chrono::seconds(5));
+  if (!settled) log_warn("the miners were not told that the volume is closed: {}", settled.error().message());
 }
 
 }  // namespace cumulus

@@ -3,14 +3,19 @@
 // says where it is; a fenced volume turns read-only and says so. Reactor thread. Opening is in opening.cc.
 #pragma once
 
+#include <atomic>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 
 #include "objectstore/cache/slot_store.h"
 #include "objectstore/crypto/key_tree.h"
 #include "objectstore/object_store.h"
+#include "objectstore/log/replay.h"
 #include "objectstore/store/committer.h"
+#include "objectstore/store/home_file.h"
+#include "objectstore/store/inventory.h"
 #include "objectstore/store/pusher.h"
 #include "objectstore/store/reader.h"
 #include "objectstore/store/tail_keeper.h"
@@ -40,6 +45,8 @@ class StoreVolume final : public Volume {
   Task<Status> create(VolumeShape shape);
   Task<Status> open(OpenMode mode);
   Task<Status> recover(OpenMode mode, bool accept_loss, Progress progress);
+  // Stops whatever an opening that failed had started.
+  Task<Status> abandon() { return close(); }
 
   // --- Volume ---
   std::vector<DatasetInfo> datasets() const override;
@@ -83,17 +90,37 @@ class StoreVolume final : public Volume {
 
  private:
   // --- opening.cc ---
+  // Where the local log begins to be needed: after segment `sequence`, whose last group was `last_group`.
+  struct ReplayMark {
+    Sequence sequence = 0;
+    Digest chain{};
+    LogPosition last_group = 0;
+    std::array<std::uint8_t, 16> tag{};
+  };
+  InstanceId new_instance() const;
   Task<Status> open_rooms(const Superblock& record, bool fresh_index);
-  Task<Status> start_writing(LogStart start, std::vector<SealedSegment> unstored, const Tail& tail);
-  Task<Status> rebuild_from_miners(const Tail& tail, bool accept_loss, Progress progress, Tail& reached);
+  Task<Status> open_index(bool fresh);
+  void make_tail_keeper(const Superblock& known);
+  Task<Status> replay_local(const Tail& tail, LogStart& next, std::vector<SealedSegment>& segments);
+  Task<Result<FetchedSegment>> fetch_by_sequence(Sequence sequence);
+  Task<Status> rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress, LogStart& next);
+  Task<Status> start_writing(LogStart start, std::vector<SealedSegment> segments, Tail tail);
+  Task<Status> count_stored();
   Task<Status> note_placements();
-  Task<Status> take_over(const Superblock& newest, bool accept_loss, Progress progress);
+  Task<Status> take_over(const Superblock& newest, Adopt adopt);
+  Task<Status> recover_from(const Superblock& newest, Adopt adopt, bool accept_loss, Progress progress);
   Error fenced_error(const Superblock& newest) const;
+  Task<Status> save_replay_start();
+  Task<ReplayStart> load_replay_start();
 
   Task<Status> commit_one(Change change);
   Task<Status> remote(LogPosition position, const Progress& progress);
-  void segment_stored(change::Placed placed);
-  Task<void> note_stored(change::Placed placed);
+  void segment_sealed(SealedSegment segment);
+  Task<Status> segment_stored(change::Placed placed);
+  Task<Result<std::shared_ptr<const Buffer>>> load_segment(SealedSegment segment);
+  Task<Result<bool>> compare_bytes(const Transaction::Body::Compare& compare);
+  void release_stored();
+  Task<void> mark_closed();
   Task<void> keep_house();
   void fenced(Error reason);
 
@@ -108,6 +135,7 @@ class StoreVolume final : public Volume {
   std::uint64_t stored_segments_ = 0;
   std::map<DatasetId, ObjectId> next_objects_;
 
+  HomeFile home_;
   LogBarrier barrier_;
   std::unique_ptr<SlotStore> slots_;
   std::unique_ptr<Index> index_;
@@ -125,6 +153,8 @@ class StoreVolume final : public Volume {
     LogPosition placed_at = 0;  // the group that says where it is
   };
   std::deque<Evictable> evictable_;
+  std::deque<ReplayMark> replay_marks_;     // the first is what DIR/replay says, or will
+  std::unique_ptr<Inventory> inventory_;    // between a rebuild and note_placements()
   bool closing_ = false;
   Signal house_;
   TaskGroup tasks_;

@@ -1,0 +1,441 @@
+// StoreVolume: making, opening and recovering a volume.
+//
+// Who may write is decided first, by the holders (TailKeeper); what is written so far comes from the local log when this
+// home wrote it, and from the miners otherwise. A home that works offline opens what it has, and learns later.
+#include <algorithm>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/codec.h"
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+#include "objectstore/crypto/digest.h"
+#include "objectstore/log/replay.h"
+#include "objectstore/store/holder_survey.h"
+#include "objectstore/store/inventory.h"
+#include "objectstore/store/log_replayer.h"
+#include "objectstore/store/sealed_label.h"
+#include "objectstore/store/store_volume.h"
+
+namespace cumulus {
+namespace {
+
+constexpr Duration kPatienceAtOpen = std::chrono::seconds(4);      // an unreachable network must not delay a restart
+constexpr Duration kPatienceToDecide = std::chrono::seconds(30);   // when nothing can be done without the holders
+constexpr std::size_t kSegmentKeysKept = 1024;
+
+template <class T>
+Task<Result<std::unique_ptr<Volume>>> finish(std::unique_ptr<StoreVolume> volume, T opened) {
+  const Status status = co_await std::move(opened);
+  if (status) co_return std::unique_ptr<Volume>(std::move(volume));
+  const Status closed = co_await volume->abandon();
+  static_cast<void>(closed);  // the first error is the one to tell
+  co_return fail(status.error());
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<Volume>>> Volume::create(VolumeParts parts, VolumeShape shape, VolumeOptions options) {
+  CO_TRY_OK(shape.validate());
+  CO_TRY_OK(options.validate());
+  auto volume = std::make_unique<StoreVolume>(std::move(parts), options);
+  StoreVolume& opening = *volume;
+  co_return co_await finish(std::move(volume), opening.create(shape));
+}
+
+Task<Result<std::unique_ptr<Volume>>> Volume::open(VolumeParts parts, VolumeOptions options, OpenMode mode) {
+  CO_TRY_OK(options.validate());
+  auto volume = std::make_unique<StoreVolume>(std::move(parts), options);
+  StoreVolume& opening = *volume;
+  co_return co_await finish(std::move(volume), opening.open(mode));
+}
+
+Task<Result<std::unique_ptr<Volume>>> Volume::recover(VolumeParts parts, VolumeOptions options, OpenMode mode,
+                                                      bool accept_loss, Progress progress) {
+  CO_TRY_OK(options.validate());
+  auto volume = std::make_unique<StoreVolume>(std::move(parts), options);
+  StoreVolume& opening = *volume;
+  co_return co_await finish(std::move(volume), opening.recover(mode, accept_loss, std::move(progress)));
+}
+
+// --- making ---
+
+Task<Status> StoreVolume::create(VolumeShape shape) {
+  CO_TRY_OK(co_await home_.load(id_));
+  Superblock first;
+  first.volume = id_;
+  first.sign_public_key = parts_.keys.signing_key().public_key();
+  first.k = shape.k;
+  first.m = shape.m;
+  first.segment_log2 = shape.segment_log2;
+  first.holders = choose_holders(parts_.transport.miners(), shape.m, {});
+  const Ballot ballot = home_.record().next_ballot({}, true, new_instance());
+  CO_TRY_OK(co_await open_rooms(first, true));
+  make_tail_keeper(first);
+  CO_TRY_OK(co_await tail_->claim(ballot, Adopt::own, kPatienceToDecide));
+  LogStart start;
+  start.epoch = ballot.epoch;
+  start.instance = ballot.instance;
+  co_return co_await start_writing(start, {}, Tail{});
+}
+
+// --- opening a home ---
+
+Task<Status> StoreVolume::open(OpenMode mode) {
+  CO_TRY_OK(co_await home_.load(id_));
+  if (!home_.record().seen)
+    co_return fail(ErrorKind::not_found, format("{} does not hold an opened volume: use 'cumulus volume recover'", parts_.directory));
+  Superblock known = *home_.record().seen;
+
+  CO_TRY(const Survey survey, co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(),
+                                                      mode == OpenMode::steal ? kPatienceToDecide : kPatienceAtOpen, tasks_));
+  if (survey.newest && survey.newest->destroyed) co_return fail(ErrorKind::fenced, "the volume was destroyed");
+  if (survey.newest && survey.newest->version >= known.version && !home_.record().wrote(*survey.newest)) {
+    if (!survey.newest->closed_cleanly && mode != OpenMode::steal) co_return fail(fenced_error(*survey.newest));
+    co_return co_await take_over(*survey.newest, mode == OpenMode::steal ? Adopt::any : Adopt::own_or_closed);
+  }
+  if (survey.newest && survey.newest->version > known.version) known = *survey.newest;
+
+  CO_TRY_OK(co_await open_rooms(known, false));
+  make_tail_keeper(known);
+  const Ballot ballot = home_.record().next_ballot(survey.highest, false, new_instance());
+  LogStart start;
+  std::vector<SealedSegment> segments;
+  CO_TRY_OK(co_await replay_local(known.tail, start, segments));
+  start.epoch = ballot.epoch;
+  start.instance = ballot.instance;
+  // Offline, the claim goes on in the background, and nothing is Remote before it is granted.
+  const Status claimed = co_await tail_->claim(ballot, Adopt::own, survey.quorum_reached ? kPatienceToDecide : Duration{});
+  if (!claimed && claimed.error().kind() != ErrorKind::unavailable) co_return fail(claimed.error());
+  co_return co_await start_writing(start, std::move(segments), known.tail);
+}
+
+// Another home wrote the newest record: what this home holds is of the past. It is set aside, not deleted.
+Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
+  const std::string aside = parts_.directory + format("/superseded-{}", parts_.runtime.wall_now() / 1'000'000'000);
+  for (const std::string name : {"segments", "index", "replay"}) {
+    const std::string from = parts_.directory + "/" + name;
+    CO_TRY(const bool there, parts_.disk.exists(from));
+    if (!there) continue;
+    CO_TRY_OK(parts_.disk.create_directories(aside));
+    CO_TRY_OK(parts_.disk.rename(from, aside + "/" + name));
+  }
+  CO_TRY_OK(co_await parts_.disk.sync_directory(parts_.directory));
+  log_warn("this home's copy of the volume is older than the miners': it was set aside in {}", aside);
+  co_return co_await recover_from(newest, adopt, false, {});
+}
+
+Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress progress) {
+  CO_TRY_OK(co_await home_.load(id_));
+  CO_TRY(const Survey survey,
+         co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(), kPatienceToDecide, tasks_));
+  if (!survey.newest) {
+    std::string why;
+    for (const auto& [miner, error] : survey.errors) why += format("; miner {}: {}", miner.brief(), error.message());
+    co_return fail(survey.errors.empty() ? ErrorKind::not_found : ErrorKind::unavailable,
+                   "no miner holds a volume of this recovery code: check the code and the miners file" + why);
+  }
+  if (survey.newest->destroyed) co_return fail(ErrorKind::fenced, "the volume was destroyed");
+  if (!survey.quorum_reached)
+    co_return fail(ErrorKind::unavailable,
+                   format("only {} miners answer; {} of the volume's {} holders must, to know the newest state",
+                          survey.answered, QuorumShape::quorum_of(static_cast<std::uint32_t>(survey.newest->holders.size()), survey.newest->m),
+                          survey.newest->holders.size()));
+  const bool own = home_.record().wrote(*survey.newest);
+  if (!own && !survey.newest->closed_cleanly && mode != OpenMode::steal) co_return fail(fenced_error(*survey.newest));
+  co_return co_await recover_from(*survey.newest, mode == OpenMode::steal || own ? Adopt::any : Adopt::own_or_closed,
+                                  accept_loss, std::move(progress));
+}
+
+Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bool accept_loss, Progress progress) {
+  CO_TRY_OK(co_await open_rooms(newest, true));
+  make_tail_keeper(newest);
+  // The ballot first: from here on nobody else can add to what is about to be read.
+  const Ballot ballot = home_.record().next_ballot(newest.ballot, true, new_instance());
+  CO_TRY_OK(co_await tail_->claim(ballot, adopt, kPatienceToDecide));
+  Tail reached = tail_->accepted().tail;
+  LogStart start;
+  CO_TRY_OK(co_await rebuild_from_miners(reached, accept_loss, progress, start));
+  start.epoch = ballot.epoch;
+  start.instance = ballot.instance;
+  co_return co_await start_writing(start, {}, reached);
+}
+
+Error StoreVolume::fenced_error(const Superblock& newest) const {
+  return {ErrorKind::fenced, format("the volume is in use by {}: close it there, or take it over with --steal",
+                                    describe_writer(parts_.keys, newest))};
+}
+
+// --- rooms ---
+
+InstanceId StoreVolume::new_instance() const {
+  InstanceId instance;
+  parts_.runtime.random().fill(instance.bytes);
+  return instance;
+}
+
+Task<Status> StoreVolume::open_rooms(const Superblock& record, bool fresh_index) {
+  shape_ = {record.k, record.m, record.segment_log2};
+  CO_TRY_OK(shape_.validate());
+  const std::uint32_t segment_size = 1u << shape_.segment_log2;
+  SlotStoreOptions slots;
+  slots.segment_size = segment_size;
+  slots.budget_bytes = options_.cache_bytes;
+  CO_TRY(slots_, co_await SlotStore::open(parts_.runtime, parts_.disk, parts_.directory + "/segments", id_, slots, parts_.metrics));
+  CO_TRY_OK(co_await open_index(fresh_index));
+  keys_ = std::make_unique<SegmentKeys>(parts_.keys, kSegmentKeysKept);
+  fetcher_ = std::make_unique<SliceFetcher>(parts_.runtime, parts_.transport, id_, segment_size, options_.request_deadline,
+                                            parts_.metrics);
+  co_return Status();
+}
+
+Task<Status> StoreVolume::open_index(bool fresh) {
+  const auto barrier = [this] { return barrier_(); };
+  const std::string directory = parts_.directory + "/index";
+  auto engine = co_await parts_.open_engine(directory, barrier, fresh);
+  if (!engine && engine.error().kind() == ErrorKind::corrupt && !fresh) {
+    log_warn("the local index is damaged and is rebuilt from the log: {}", engine.error().message());
+    engine = co_await parts_.open_engine(directory, barrier, true);
+  }
+  CO_TRY_OK(engine);
+  CO_TRY(index_, co_await Index::open(parts_.runtime, std::move(*engine), IndexOptions{}, parts_.metrics));
+  co_return Status();
+}
+
+void StoreVolume::make_tail_keeper(const Superblock& known) {
+  TailKeeper::Options options;
+  options.request_deadline = options_.request_deadline;
+  tail_ = std::make_unique<TailKeeper>(parts_.runtime, parts_.transport, parts_.keys, home_, known,
+                                       parts_.transport.miners(), parts_.writer_label, options, parts_.metrics,
+                                       [this](Error reason) { fenced(std::move(reason)); });
+}
+
+// --- what is written so far ---
+
+Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next, std::vector<SealedSegment>& segments) {
+  for (int attempt = 0;; ++attempt) {
+    ReplayStart start = co_await load_replay_start();
+    // The index needs every group after its position: from local segments, or else from the miners.
+    const bool enough = start.previous && start.previous->group <= index_->applied();
+    if (!enough) {
+      Tail reached = tail;
+      CO_TRY_OK(co_await rebuild_from_miners(reached, false, {}, next));
+      start = {};
+      start.sequence = next.next_sequence;
+      start.previous_chain = next.previous_chain;
+      start.previous = LastGroup{next.next_group - 1, next.previous_tag};
+    }
+    start.after = index_->applied();
+    start.durable_upto = std::max(tail.position, index_->durable());
+    const GroupVisitor visit = [this](const ReplayedGroup& group) -> Task<Status> {
+      auto changes = decode_changes(group.records, group.area);
+      if (!changes) co_return fail(changes.error());
+      co_return co_await index_->replay(group.header.number, std::move(*changes));
+    };
+    const FetchSegment fetch = [this](Sequence sequence) -> Task<Result<FetchedSegment>> {
+      co_return co_await fetch_by_sequence(sequence);
+    };
+    CO_TRY(RecoveredLog log, co_await recover_local_log(parts_.runtime, parts_.keys, *slots_, start, fetch, visit));
+    if (index_->applied() < log.next.next_group && attempt == 0) {
+      next = log.next;
+      segments = std::move(log.segments);
+      CO_TRY_OK(co_await index_->flush());
+      co_return Status();
+    }
+    if (attempt > 0) {
+      next = log.next;
+      segments = std::move(log.segments);
+      co_return Status();
+    }
+    // R1 was not kept by whoever wrote this index (or the log was lost): it is ahead of the log and worth nothing.
+    log_warn("the local index is at group {}, the log ends before {}: the index is rebuilt", index_->applied(), log.next.next_group);
+    CO_TRY_OK(co_await index_->close());
+    CO_TRY_OK(co_await open_index(true));
+  }
+}
+
+// A local segment that was damaged, from the miners: which ones is known by its placement, or by their listings.
+Task<Result<FetchedSegment>> StoreVolume::fetch_by_sequence(Sequence sequence) {
+  const Inventory inventory =
+      co_await Inventory::list(parts_.runtime, parts_.transport, id_, options_.request_deadline);
+  for (const auto& [id, same] : inventory.segments()) {
+    if (id.kind != SegmentKind::log || id.sequence != sequence) continue;
+    for (const auto& segment : same) {
+      if (segment->slices_seen() < segment->manifest.k) continue;
+      const change::Placed placed = segment->placed();
+      auto fetched = co_await fetcher_->fetch(placed, 0, placed.length, FetchTrust::proven, options_.outage_wait);
+      if (fetched) co_return FetchedSegment{fetched->owner, placed.length};
+    }
+  }
+  co_return fail(ErrorKind::not_found, format("log segment {} is on none of the miners that answer", sequence));
+}
+
+Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress, LogStart& next) {
+  inventory_ = std::make_unique<Inventory>(
+      co_await Inventory::list(parts_.runtime, parts_.transport, id_, options_.request_deadline));
+  Inventory::Chain chain = inventory_->chain_to(tail);
+  if (!chain.missing.empty()) {
+    std::string message = chain.missing;
+    for (const std::string& silent : inventory_->unanswered()) message += "; " + silent;
+    if (!accept_loss) {
+      const ErrorKind kind = inventory_->unanswered().empty() ? ErrorKind::corrupt : ErrorKind::unavailable;
+      co_return fail(kind, message + ". Bring those miners back, or lose what is missing with --accept-loss");
+    }
+    log_warn("recovering with loss: {}", message);
+    chain = inventory_->longest_prefix();
+  }
+  LogReplayer replayer(parts_.runtime, parts_.keys, *fetcher_, *slots_, *index_);
+  Status replayed = co_await replayer.replay(chain.segments, options_.outage_wait, progress);
+  if (!replayed && !(accept_loss && replayed.error().kind() == ErrorKind::corrupt && replayer.last() != nullptr))
+    co_return replayed;
+  if (!replayed) log_warn("recovering with loss: {}", replayed.error().message());
+
+  const Inventory::Segment* last = replayed ? (chain.segments.empty() ? nullptr : chain.segments.back()) : replayer.last();
+  next = {};
+  if (last != nullptr) {
+    const Manifest& manifest = last->manifest;
+    tail = {manifest.id(), manifest.chain(), manifest.last_group};
+    next.next_sequence = manifest.id().sequence + 1;
+    next.previous_chain = manifest.chain();
+    next.next_group = manifest.last_group + 1;
+    next.previous_tag = manifest.last_group_tag;
+  } else {
+    tail = {};
+  }
+  co_return co_await index_->flush();
+}
+
+// --- going to work ---
+
+Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegment> segments, Tail tail) {
+  epoch_ = start.epoch;
+  recovered_ = start.next_group - 1;
+  const std::uint32_t segment_size = 1u << shape_.segment_log2;
+  LogOptions log_options;
+  log_options.segment_size = segment_size;
+  log_ = LogWriter::make(parts_.runtime, *slots_, parts_.keys, id_, start, log_options, parts_.metrics,
+                         [this](SealedSegment segment) { segment_sealed(std::move(segment)); });
+  barrier_.attach(log_.get());
+  committer_ = std::make_unique<Committer>(parts_.runtime, *index_, *log_, options_, [this](const auto& compare) {
+    return compare_bytes(compare);
+  });
+  cells_ = std::make_unique<CellReader>(parts_.runtime, *log_, *slots_, *index_, *fetcher_, *keys_, parts_.metrics);
+  reader_ = std::make_unique<Reader>(parts_.runtime, *index_, *committer_, *cells_, options_);
+  committer_->start();
+  if (!read_only_reason_.empty()) committer_->refuse({ErrorKind::fenced, read_only_reason_});
+
+  CO_TRY_OK(co_await count_stored());
+  PusherOptions pushing;
+  pushing.shape = shape_;
+  pushing.in_flight_max = options_.pushes_in_flight_max;
+  pushing.request_deadline = options_.request_deadline;
+  pusher_ = std::make_unique<Pusher>(
+      parts_.runtime, parts_.transport, parts_.keys, *tail_, pushing,
+      [this](SealedSegment segment) { return load_segment(std::move(segment)); },
+      [this](change::Placed placed, const Manifest&) { return segment_stored(std::move(placed)); }, parts_.metrics);
+  // Segments up to the tail are on the miners; a Placed change that was lost with the end of the log is made again.
+  slots_->classify([&](const SegmentHeader& header) {
+    return header.id.sequence <= tail.through.sequence ? SlotUse::stored : SlotUse::dirty;
+  });
+  pusher_->start(tail);
+  for (SealedSegment& segment : segments) {
+    replay_marks_.push_back({segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
+    CO_TRY(const auto placed, co_await index_->placed(segment.header.id));
+    if (segment.header.id.sequence > tail.through.sequence || !placed) pusher_->push_again(std::move(segment));
+  }
+  if (segments.empty()) {
+    replay_marks_.push_back({start.next_sequence - 1, start.previous_chain, start.next_group - 1, start.previous_tag});
+    slots_->set_replay_floor(start.next_sequence);
+    CO_TRY_OK(co_await save_replay_start());
+  }
+  if (inventory_) CO_TRY_OK(co_await note_placements());
+  tasks_.spawn(keep_house());
+  co_return Status();
+}
+
+Task<Status> StoreVolume::count_stored() {
+  for (Sequence after = 0;;) {
+    CO_TRY(const auto page, co_await index_->placed_list(SegmentKind::log, after, 4096));
+    for (const PlacedSegment& segment : page) {
+      ++stored_segments_;
+      stored_bytes_ += segment.placed.length;
+      after = segment.placed.segment.sequence;
+    }
+    if (page.size() < 4096) co_return Status();
+  }
+}
+
+// After a rebuild the log's Placed changes may name miners that lost their slices since: the listings say where they are.
+Task<Status> StoreVolume::note_placements() {
+  std::vector<Change> changes;
+  const auto commit = [&]() -> Task<Status> {
+    const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> { return std::exchange(changes, {}); };
+    auto done = co_await committer_->commit_changes(build, true);
+    if (!done) co_return fail(done.error());
+    co_return Status();
+  };
+  for (const auto& [id, same] : inventory_->segments()) {
+    for (const auto& segment : same) {
+      if (id.kind == SegmentKind::log && segment->manifest.last_group > recovered_) continue;  // beyond the tail
+      CO_TRY(const auto known, co_await index_->placed(id));
+      change::Placed found = segment->placed();
+      if (known && known->placed.salt != found.salt) continue;  // another home's segment of the same name
+      // A slice that nobody listed may be on a miner that is away: keep what the log says of it.
+      if (known)
+        for (std::size_t i = 0; i < found.miners.size(); ++i)
+          if (found.miners[i] == MinerId{}) found.miners[i] = known->placed.miners[i];
+      if (known && known->placed == found) continue;
+      if (!known) {
+        ++stored_segments_;
+        stored_bytes_ += found.length;
+      }
+      changes.emplace_back(std::move(found));
+      if (changes.size() >= 256) CO_TRY_OK(co_await commit());
+    }
+  }
+  if (!changes.empty()) CO_TRY_OK(co_await commit());
+  inventory_.reset();
+  co_return Status();
+}
+
+// --- the replay mark: DIR/replay ---
+//
+// magic "CUMREPLY" | version u16 | sequence u64 | previous chain 32 | last group before it u64 | its tag 16 | SHA-256 of all
+// before. It says from which local segment on the log is needed; an older one is as good, only slower.
+
+namespace {
+constexpr std::string_view kReplayMagic = "CUMREPLY";
+}
+
+Task<Status> StoreVolume::save_replay_start() {
+  const ReplayMark mark = replay_marks_.front();
+  Bytes bytes;
+  Encoder out(bytes);
+  out.bytes(view_of(kReplayMagic));
+  out.u16(1);
+  out.u64(mark.sequence + 1);
+  out.bytes(mark.chain);
+  out.u64(mark.last_group);
+  out.bytes(mark.tag);
+  out.bytes(sha256(bytes));
+  co_return co_await parts_.disk.replace_file(parts_.directory + "/replay", std::move(bytes));
+}
+
+Task<ReplayStart> StoreVolume::load_replay_start() {
+  ReplayStart start;  // the whole log
+  const auto bytes = co_await parts_.disk.read_file(parts_.directory + "/replay", 4096);
+  if (!bytes || bytes->size() < 32) co_return start;
+  const ByteView body = ByteView(*bytes).first(bytes->size() - 32);
+  Decoder in(body);
+  const bool magic = text_of(in.bytes(kReplayMagic.size())) == kReplayMagic && in.u16() == 1;
+  const Sequence sequence = in.u64();
+  const Digest chain = in.array<32>();
+  const LogPosition group = in.u64();
+  const auto tag = in.array<16>();
+  if (!magic || !in.done() || !equal(sha256(body), ByteView(*bytes).last(32))) co_return start;
+  start.sequence = sequence;
+  start.previous_chain = chain;
+  start.previous = LastGroup{group, tag};
+  co_return start;
+}
+
+}  // namespace cumulus
