@@ -26,6 +26,7 @@ Committer::Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptio
       options_(options),
       compare_(std::move(compare)),
       written_(log.written()),
+      accepted_data_(written_),
       turnstile_(runtime, 1),
       staged_bytes_(runtime, kStagedBytesMax),
       opened_(runtime),
@@ -321,7 +322,9 @@ void Committer::note_opened(bool bookkeeping) {
     open_.opened = runtime_.now();
     opened_.notify_all();
   }
-  if (!bookkeeping) open_.bookkeeping = false;
+  if (bookkeeping) return;
+  open_.bookkeeping = false;
+  accepted_data_ = open_.number;
 }
 
 Run Committer::add_run(ByteView plain, std::shared_ptr<const void> owner, std::uint8_t cell_log2,

@@ -43,6 +43,8 @@ class Committer {
   Task<Status> written(LogPosition position);
   Task<Status> durable(LogPosition position);
   LogPosition accepted() const { return open_.empty() ? open_.number - 1 : open_.number; }
+  // The last group with anything but bookkeeping in it: what "everything" means when somebody asks for Remote.
+  LogPosition accepted_data() const { return accepted_data_; }
 
   // Plain bytes of a staged run; null once its group was written (the extents then name the log: look up
   // again).
@@ -138,6 +140,7 @@ class Committer {
   std::unordered_map<std::uint64_t, StagedRun> staged_;  // by number: open and closed-but-unwritten groups
   std::uint64_t next_staged_ = 1;
   LogPosition written_ = 0;
+  LogPosition accepted_data_ = 0;
   std::uint32_t groups_in_flight_ = 0;
   std::optional<Error> failure_;
   bool closing_ = false;

@@ -59,7 +59,7 @@ Task<Status> LogReplayer::replay(std::vector<const Inventory::Segment*> segments
     }
     if (!status) break;
     last_ = &segment;
-    co_await slots_.admit_whole(placed.segment, placed.salt, placed.length, bytes);
+    co_await slots_.admit_whole(placed.segment, bytes, placed.length);
     if (progress && !progress(i + 1, segments.size())) status = fail(ErrorKind::closed, "interrupted");
   }
   co_await tasks.join();

@@ -72,14 +72,13 @@ struct CellReader::Cells {
 };
 
 CellReader::CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index, SliceFetcher& fetcher,
-                       SegmentKeys& keys, std::uint32_t segment_size, Metrics& metrics)
+                       SegmentKeys& keys, Metrics& metrics)
     : runtime_(runtime),
       log_(log),
       slots_(slots),
       index_(index),
       fetcher_(fetcher),
       keys_(keys),
-      segment_size_(segment_size),
       cache_hits_(metrics.counter("cumulus_cache_hits_total")),
       cache_misses_(metrics.counter("cumulus_cache_misses_total")),
       cache_rot_(metrics.counter("cumulus_cache_rot_total")),
@@ -146,7 +145,7 @@ Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into,
     recent_.remove_if([&](const Whole& bad) { return bad.segment == run.segment; });
   }
   CO_TRY(const auto placed, co_await index_.placed(run.segment));
-  CO_TRY(const bool cached, co_await read_cached(run, cells, into, placed.has_value()));
+  CO_TRY(const bool cached, co_await read_cached(cells, placed, into));
   if (cached) co_return Status();
   if (!placed)
     co_return fail(ErrorKind::not_found, format("segment {}/{} is neither here nor on the miners", run.segment.epoch,
@@ -155,34 +154,36 @@ Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into,
 }
 
 // From the local segment files. A bad cell there is a miss when the miners have the segment, else an alarm.
-Task<Result<bool>> CellReader::read_cached(const Run& run, const Cells& cells, MutableByteView into, bool stored) {
-  auto handle = slots_.lookup(run.segment, cells.sealed_offset, cells.sealed_length);
+Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<PlacedSegment>& placed, MutableByteView into) {
+  const SegmentId segment = cells.run.segment;
+  auto handle = slots_.lookup(segment, cells.sealed_offset, cells.sealed_length);
   if (!handle) {
     cache_misses_.add();
     co_return false;
   }
-  // Direct I/O wants aligned offsets, lengths and memory.
-  const std::uint32_t align = handle->alignment();
-  const std::uint32_t low = cells.sealed_offset / align * align;
-  const std::uint32_t high = (cells.sealed_offset + cells.sealed_length + align - 1) / align * align;
-  auto sealed = std::make_shared<Buffer>(high - low);
-  const Result<std::size_t> got = co_await handle->file().read_at(low, sealed->view());
-  const std::uint32_t skip = cells.sealed_offset - low;
-  const auto header = slots_.header_of(run.segment);
-  if (got && header && *got >= skip + cells.sealed_length &&
-      co_await open_cells(run.segment, header->salt, cells, sealed->view(skip, cells.sealed_length), sealed, into)) {
+  auto got = co_await handle->read(cells.sealed_offset, cells.sealed_length);
+  std::array<std::uint8_t, 16> salt{};
+  bool good = got.has_value();
+  if (placed) {
+    salt = placed->placed.salt;
+  } else {
+    const auto header = co_await slots_.read_header(segment);
+    good = good && header.has_value();
+    if (header) salt = header->salt;
+  }
+  if (good && co_await open_cells(segment, salt, cells, got->bytes, got->owner, into)) {
     cache_hits_.add();
     co_return true;
   }
   cache_rot_.add();
-  if (!stored) {
-    const std::string what = format("segment {}/{} is damaged on the local disk and has not reached the miners",
-                                    run.segment.epoch, run.segment.sequence);
+  if (!placed) {
+    const std::string what = format("segment {}/{} is damaged on the local disk and has not reached the miners", segment.epoch,
+                                    segment.sequence);
     log_error("{}", what);
     co_return fail(ErrorKind::corrupt, what);
   }
   handle.reset();
-  slots_.forget(run.segment);
+  slots_.forget(segment);
   co_return false;
 }
 
@@ -210,7 +211,7 @@ Task<Status> CellReader::read_remote(change::Placed placed, Cells cells, Mutable
     CO_TRY_OK(fetched);
     const ByteView sealed = fetched->bytes.subspan(cells.sealed_offset - low, cells.sealed_length);
     if (!co_await open_cells(placed.segment, placed.salt, cells, sealed, fetched->owner, into)) continue;
-    co_await slots_.admit_range(placed.segment, placed.salt, placed.length, low, fetched->bytes, fetched->owner);
+    co_await slots_.admit_range(placed.segment, low, fetched->owner, fetched->bytes);
     co_return Status();
   }
   co_return fail(ErrorKind::corrupt, format("segment {}/{}: cells at {} do not verify although their slices do",
@@ -232,7 +233,7 @@ Task<Status> CellReader::fetch_whole(change::Placed placed, FetchTrust trust, st
     remember({placed.segment, placed.salt, bytes, placed.length});
     if (!closing_) {
       tasks_.spawn([this, placed, bytes]() -> Task<void> {
-        co_await slots_.admit_whole(placed.segment, placed.salt, placed.length, bytes);
+        co_await slots_.admit_whole(placed.segment, bytes, placed.length);
       });
     }
   } else {
@@ -246,7 +247,7 @@ Task<Status> CellReader::fetch_whole(change::Placed placed, FetchTrust trust, st
 
 void CellReader::prefetch(const SegmentId& segment, std::optional<Duration> patience) {
   if (closing_ || ahead_ >= kAheadMax || log_.memory_of(segment) || recent(segment) != nullptr ||
-      fetching_.contains(segment) || slots_.holds_whole(segment))
+      fetching_.contains(segment) || slots_.has_whole(segment))
     return;
   ++ahead_;
   tasks_.spawn([this, segment, patience]() -> Task<void> {

@@ -31,7 +31,7 @@ class CellReader;
 class CellReader {
  public:
   CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index, SliceFetcher& fetcher, SegmentKeys& keys,
-             std::uint32_t segment_size, Metrics& metrics);
+             Metrics& metrics);
   ~CellReader();
 
   // Opens run bytes [skip, skip + into.size()) into `into`, which the caller keeps until done. Errors: corrupt,
@@ -41,6 +41,8 @@ class CellReader {
   bool try_read(const Run& run, std::uint32_t skip, MutableByteView into);
   // Brings the whole segment near (memory and cache) in the background; does nothing when it is there or too much is under way.
   void prefetch(const SegmentId& segment, std::optional<Duration> patience);
+  // drop-cache: whole segments kept in memory go too.
+  void forget_recent() { recent_.clear(); }
   Task<void> close();
 
  private:
@@ -62,7 +64,7 @@ class CellReader {
   void remember(Whole whole);
   Task<bool> open_cells(const SegmentId& segment, std::array<std::uint8_t, 16> salt, Cells cells, ByteView sealed,
                         std::shared_ptr<const void> owner, MutableByteView into);
-  Task<Result<bool>> read_cached(const Run& run, const Cells& cells, MutableByteView into, bool stored);
+  Task<Result<bool>> read_cached(Cells cells, const std::optional<PlacedSegment>& placed, MutableByteView into);
   Task<Status> read_remote(change::Placed placed, Cells cells, MutableByteView into, std::optional<Duration> patience);
   Task<Status> fetch_whole(change::Placed placed, FetchTrust trust, std::optional<Duration> patience);
   Task<void> fetch_ahead(change::Placed placed, std::optional<Duration> patience);
@@ -73,7 +75,6 @@ class CellReader {
   Index& index_;
   SliceFetcher& fetcher_;
   SegmentKeys& keys_;
-  std::uint32_t segment_size_;
   Counter& cache_hits_;
   Counter& cache_misses_;
   Counter& cache_rot_;

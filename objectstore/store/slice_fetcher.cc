@@ -335,7 +335,7 @@ Task<Result<SliceReadAnswer>> SliceFetcher::read_proven(const Stripe& stripe, st
   const std::uint64_t skip = stripe.low - first_leaf * leaf;
   const bool proven = answer->leaves_offset == first_leaf * leaf && answer->leaves.size() >= skip + slot.stored &&
                       co_await runtime_.offload([&] {
-                        return verify_range(manifest.roots[index], stored, first_leaf, answer->leaves, answer->proof);
+                        return merkle_verify(manifest.roots[index], stored, first_leaf, answer->leaves, answer->proof);
                       });
   if (!proven) co_return fail(ErrorKind::corrupt, "the miner's answer does not match the signed manifest");
   std::ranges::copy(ByteView(answer->leaves).subspan(skip, slot.stored), into.begin());

@@ -252,10 +252,10 @@ Task<Result<std::vector<Volume::Range>>> StoreVolume::diff_ranges(View older, Vi
 // --- durability ---
 
 Task<Status> StoreVolume::flush(Durability level, Progress progress) {
-  const Commit upto{committer_->accepted()};
-  if (level != Durability::remote) co_return co_await wait(upto, level);
-  CO_TRY_OK(co_await committer_->durable(upto.position));
-  co_return co_await remote(upto.position, progress);
+  if (level != Durability::remote) co_return co_await wait(Commit{committer_->accepted()}, level);
+  const LogPosition data = committer_->accepted_data();
+  CO_TRY_OK(co_await committer_->durable(data));
+  co_return co_await remote(data, progress);
 }
 
 Task<Status> StoreVolume::wait(Commit commit, Durability level) {
@@ -365,7 +365,7 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
     if (tree != info->trees.end() && tree->second.bytes > 0) status.live += static_cast<std::uint64_t>(tree->second.bytes);
   }
   status.garbage = status.used > status.live ? status.used - status.live : 0;
-  status.dirty = pusher_->dirty_bytes() + log_->open_bytes();
+  status.dirty = pusher_->dirty_bytes() + (log_->waiting_since() ? log_->open_bytes() : 0);
   status.segments = stored_segments_;
   status.segments_crowded = pusher_->crowded();
   status.accepted = committer_->accepted();
@@ -489,7 +489,7 @@ Task<Status> StoreVolume::close() {
 
 // Closed cleanly: another home may then open without stealing. Only when everything is Remote, and never waited for long.
 Task<void> StoreVolume::mark_closed() {
-  if (tail_->accepted().tail.position < committer_->accepted() || !tail_->claimed()) co_return;
+  if (tail_->accepted().tail.position < committer_->accepted_data() || !tail_->claimed()) co_return;
   tail_->update([](TailKeeper::Intent& intent) { intent.closed_cleanly = true; });
   const Status settled = co_await tail_->settled(std::chrono::seconds(5));
   if (!settled) log_warn("the miners were not told that the volume is closed: {}", settled.error().message());
