@@ -73,7 +73,7 @@ Error from_errno(int errno_value, std::string_view what);
 
 // TRY_OK(f()): for a Status, or a Result whose value is not wanted.
 #define TRY_OK_IMPL_(ret, tmp, ...)                \
-  if (auto tmp = (__VA_ARGS__); !tmp) [[unlikely]] \
+  if (auto&& tmp = (__VA_ARGS__); !tmp) [[unlikely]] \
   ret std::unexpected(std::move(tmp).error())
 #define TRY_OK(...) TRY_OK_IMPL_(return, CUMULUS_CONCAT(try_status_, __COUNTER__), __VA_ARGS__)
 #define CO_TRY_OK(...) TRY_OK_IMPL_(co_return, CUMULUS_CONCAT(try_status_, __COUNTER__), __VA_ARGS__)

@@ -121,7 +121,8 @@ bool CellReader::try_read(const Run& run, std::uint32_t skip, MutableByteView in
 }
 
 Task<bool> CellReader::open_cells(const SegmentId& segment, std::array<std::uint8_t, 16> salt, Cells cells,
-                                  ByteView sealed, std::shared_ptr<const void> owner, MutableByteView into) {
+                                  ByteView sealed, [[maybe_unused]] std::shared_ptr<const void> owner,
+                                  MutableByteView into) {
   const auto key = keys_.key(segment, salt);
   if (cells.length < kOffloadFrom) co_return cells.open(*key, sealed, into);
   co_return co_await runtime_.offload([&] { return cells.open(*key, sealed, into); });

@@ -269,7 +269,7 @@ Task<Status> StoreVolume::wait(Commit commit, Durability level) {
 Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress) {
   if (tail_->accepted().tail.position >= position) co_return Status();
   if (pusher_->stored().position < position) CO_TRY_OK(co_await log_->seal());
-  co_return co_await pusher_->remote(position, progress);
+  co_return co_await pusher_->wait_remote(position, progress);
 }
 
 void StoreVolume::segment_sealed(SealedSegment segment) {
@@ -406,19 +406,15 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
 }
 
 Task<Result<CheckReport>> StoreVolume::check(bool with_data, Progress progress) {
-  Checker checker(parts_.runtime, parts_.transport, *index_, id_, 1u << shape_.segment_log2, options_.request_deadline);
-  co_return co_await checker.run(with_data, std::move(progress));
+  Checker checker(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline);
+  co_return co_await checker.check(with_data, std::move(progress));
 }
 
 Task<Result<RepairReport>> StoreVolume::repair(Progress progress) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  Repairer::Options options;
-  options.position_path = parts_.directory + "/repair.position";
-  options.segment_size = 1u << shape_.segment_log2;
-  options.request_deadline = options_.request_deadline;
-  const Repairer::OnMoved moved = [this](change::Placed placed) -> Task<Status> { return commit_one(std::move(placed)); };
-  Repairer repairer(parts_.runtime, parts_.transport, *index_, parts_.disk, pusher_->eligible(), id_, options, moved);
-  co_return co_await repairer.run(std::move(progress));
+  const Repairer::Note note = [this](change::Placed placed) -> Task<Status> { return commit_one(std::move(placed)); };
+  Repairer repairer(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline, note);
+  co_return co_await repairer.repair(std::move(progress));
 }
 
 Task<Status> StoreVolume::drop_cache() {
@@ -441,8 +437,7 @@ Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
   for (const MinerEntry& old : parts_.transport.miners())
     if (std::ranges::none_of(both, [&](const MinerEntry& entry) { return entry.id == old.id; })) both.push_back(old);
   parts_.transport.set_miners(std::move(both));
-  tail_->set_miners(miners);
-  CO_TRY_OK(co_await tail_->settled(std::chrono::seconds(30)));
+  CO_TRY_OK(co_await tail_->set_miners(miners));
   parts_.transport.set_miners(std::move(miners));
   co_return Status();
 }
@@ -450,7 +445,7 @@ Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
 Task<Result<std::vector<std::string>>> StoreVolume::destroy(Progress progress) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
   Destroyer destroyer(parts_.runtime, parts_.transport, *tail_, options_.request_deadline);
-  auto done = co_await destroyer.run(std::chrono::seconds(30), std::move(progress));
+  auto done = co_await destroyer.destroy(std::move(progress));
   if (done) fenced({ErrorKind::fenced, "the volume was destroyed"});
   co_return done;
 }
@@ -490,8 +485,7 @@ Task<Status> StoreVolume::close() {
 // Closed cleanly: another home may then open without stealing. Only when everything is Remote, and never waited for long.
 Task<void> StoreVolume::mark_closed() {
   if (tail_->accepted().tail.position < committer_->accepted_data() || !tail_->claimed()) co_return;
-  tail_->update([](TailKeeper::Intent& intent) { intent.closed_cleanly = true; });
-  const Status settled = co_await tail_->settled(std::chrono::seconds(5));
+  const Status settled = co_await tail_->close_cleanly(std::chrono::seconds(5));
   if (!settled) log_warn("the miners were not told that the volume is closed: {}", settled.error().message());
 }
 
