@@ -1,13 +1,13 @@
-// A real cumulus-miner is killed with SIGKILL again and again while a real client puts slices; after every restart
-// all that was acknowledged is there, byte for byte, and what was removed stays away. argv[1]: the program.
+// A real cumulus-miner is killed with SIGKILL again and again while a real client puts slices; after every
+// restart all that was acknowledged is there, byte for byte, and what was removed stays away. argv[1]: the
+// program.
 #include <fcntl.h>
+#include <filesystem>
 #include <gtest/gtest.h>
+#include <random>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <filesystem>
-#include <random>
 
 #include "netclient/tcp_transport.h"
 #include "objectstore/crypto/tls_identity.h"
@@ -35,8 +35,8 @@ class Daemon {
     if (child_ == 0) {
       ::dup2(out[1], STDOUT_FILENO);
       const std::string listen = "127.0.0.1:" + std::to_string(port_);
-      ::execl(program.c_str(), program.c_str(), "run", directory_.c_str(), "--listen", listen.c_str(), "--open",
-              "--quota-per-volume", "1G", nullptr);
+      ::execl(program.c_str(), program.c_str(), "run", directory_.c_str(), "--listen", listen.c_str(),
+              "--open", "--quota-per-volume", "1G", nullptr);
       ::_exit(127);
     }
     ::close(out[1]);
@@ -124,7 +124,8 @@ TEST(MinerCrashTest, NothingAcknowledgedIsLostByKill) {
       for (int writer = 0; writer < 4; ++writer) {
         writers.spawn([&]() -> Task<void> {
           while (!killed) {
-            const std::size_t length = random() % 4 == 0 ? 100'000 + random() % 400'000 : 160 + random() % 40'000;
+            const std::size_t length =
+                random() % 4 == 0 ? 100'000 + random() % 400'000 : 160 + random() % 40'000;
             auto slice = std::make_shared<SampleSlice>(volume.slice(next++, 0, length));
             SlicePut put;
             put.slice = slice->id;
