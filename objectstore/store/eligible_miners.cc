@@ -12,7 +12,9 @@ constexpr std::uint64_t kRoomMin = 128ull
                                    << 20;  // a miner with less takes no new slices: its owner needs some
 
 Duration pause_after(ErrorKind kind, std::uint32_t failures) {
-  if (kind == ErrorKind::no_space || kind == ErrorKind::denied || kind == ErrorKind::io) return kPauseFull;
+  if (kind == ErrorKind::no_space || kind == ErrorKind::denied || kind == ErrorKind::io ||
+      kind == ErrorKind::fenced)
+    return kPauseFull;
   return std::min(kPauseMin * (1u << std::min(failures, 5u)), kPauseMax);
 }
 

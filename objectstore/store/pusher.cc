@@ -105,20 +105,42 @@ std::uint64_t Pusher::dirty_bytes() const {
 void Pusher::advance(const SealedSegment& segment) {
   const SegmentId& id = segment.header.id;
   if (id.kind != SegmentKind::log || id.sequence <= stored_.through.sequence) return;
-  stored_ahead_[id.sequence] = {id, segment.chain, segment.last_group};
-  const Tail before = stored_;
-  for (auto next = stored_ahead_.begin();
-       next != stored_ahead_.end() && next->first == stored_.through.sequence + 1;
-       next = stored_ahead_.erase(next))
-    stored_ = next->second;
-  if (stored_ == before) return;
-  tail_.update([this](TailKeeper::Intent& intent) { intent.tail = stored_; });
+  stored_ahead_[id.sequence] = {segment.header.previous_chain, {id, segment.chain, segment.last_group}};
+  move_prefix();
+}
+
+// The prefix grows over whatever is stored next to it. A segment that does not continue the chain is of
+// another history (a restored or cloned home): a tail that covered it could never be recovered, so it stops
+// the tail for good.
+void Pusher::move_prefix() {
+  stored_ahead_.erase(stored_ahead_.begin(), stored_ahead_.upper_bound(stored_.through.sequence));
+  while (!stored_ahead_.empty() && stored_ahead_.begin()->first == stored_.through.sequence + 1) {
+    const Ahead& next = stored_ahead_.begin()->second;
+    if (next.previous_chain != stored_.chain) {
+      std::string& obstacle = obstacles_[next.tail.through];
+      obstacle = name_of(next.tail.through) +
+                 " does not continue what is stored: the log of this home is of another history";
+      log_error("{}", obstacle);
+      return;
+    }
+    stored_ = next.tail;
+    stored_ahead_.erase(stored_ahead_.begin());
+  }
+  // What was adopted when the volume was claimed may be ahead of us.
+  tail_.update([this](TailKeeper::Intent& intent) {
+    if (stored_.through.sequence > intent.tail.through.sequence) intent.tail = stored_;
+  });
 }
 
 // Wakes those who wait for the accepted tail, and the workers when the volume is claimed or fenced.
 Task<void> Pusher::follow_tail() {
   while (!stopping_) {
-    dirty_.erase(dirty_.begin(), dirty_.upper_bound(tail_.accepted().tail.through.sequence));
+    const Tail& accepted = tail_.accepted().tail;
+    dirty_.erase(dirty_.begin(), dirty_.upper_bound(accepted.through.sequence));
+    if (tail_.claimed() && accepted.through.sequence > stored_.through.sequence) {
+      stored_ = accepted;
+      move_prefix();
+    }
     progress_.notify_all();
     wake_.notify_all();
     co_await tail_.changed().wait();
@@ -145,7 +167,9 @@ Task<void> Pusher::watch_miners() {
     co_await eligible_.refresh(runtime_.now() + options_.request_deadline);
     wake_.notify_all();
     const TimePoint asked = runtime_.now();
-    const auto next = [&] { return asked + (eligible_.any_missing() ? kStatusIntervalMissing : kStatusInterval); };
+    const auto next = [&] {
+      return asked + (eligible_.any_missing() ? kStatusIntervalMissing : kStatusInterval);
+    };
     while (!stopping_ && runtime_.now() < next()) co_await wake_.wait_until(next());
   }
 }
@@ -163,9 +187,9 @@ Task<void> Pusher::work() {
     while (!stopping_ && !tail_.fenced()) {
       const Status stored = co_await store(item);
       if (stored) break;
-      if (stored.error().kind() == ErrorKind::fenced) break;
-      obstacle_ = stored.error().message();
-      log_warn("{}: {}", name_of(item.segment.header.id), obstacle_);
+      std::string& obstacle = obstacles_[item.segment.header.id];
+      obstacle = name_of(item.segment.header.id) + ": " + stored.error().message();
+      log_warn("{}", obstacle);
       const TimePoint until = runtime_.now() + pause;
       while (!stopping_ && runtime_.now() < until) co_await wake_.wait_until(until);
       pause = std::min(pause * 2, kRetryMax);
@@ -211,7 +235,7 @@ Task<Status> Pusher::store(Item& item) {
   if (is_crowded(placed.miners)) ++crowded_;
   const Status staged = co_await on_stored_(std::move(placed), prepared->manifest);
   if (!staged) log_warn("{}: noting its miners: {}", name_of(segment.header.id), staged.error().message());
-  obstacle_.clear();
+  obstacles_.erase(segment.header.id);
   segments_stored_.add();
   bytes_sent_.add(sent);
   advance(segment);

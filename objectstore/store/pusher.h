@@ -64,7 +64,7 @@ class Pusher {
   std::size_t in_flight() const { return in_flight_; }
   std::uint64_t crowded() const { return crowded_; }  // segments stored so since start
   // Why nothing moves just now, for status; empty: it does, or there is nothing to do.
-  const std::string& obstacle() const { return obstacle_; }
+  std::string obstacle() const { return obstacles_.empty() ? std::string() : obstacles_.begin()->second; }
   // Returns when the accepted tail covers `position` (its segment must have been sealed, or be about to).
   // `progress` gets dirty bytes, about five times a second; false interrupts (closed). fenced: it never will.
   Task<Status> wait_remote(LogPosition position, Progress progress = {});
@@ -78,6 +78,10 @@ class Pusher {
     bool again = false;
   };
   struct Prepared;
+  struct Ahead {
+    Digest previous_chain{};
+    Tail tail;
+  };
 
   void enqueue(Item item);
   void trim_memory();
@@ -89,6 +93,7 @@ class Pusher {
   Task<Result<std::shared_ptr<Prepared>>> prepare(const SealedSegment& segment);
   Task<std::vector<MinerId>> find_held(const SegmentId& segment, const Prepared& prepared);
   void advance(const SealedSegment& segment);
+  void move_prefix();
 
   Runtime& runtime_;
   SliceTransport& transport_;
@@ -105,10 +110,10 @@ class Pusher {
   std::deque<Item> queue_;
   std::size_t in_flight_ = 0;
   Tail stored_;
-  std::map<Sequence, Tail> stored_ahead_;    // beyond the contiguous prefix
+  std::map<Sequence, Ahead> stored_ahead_;   // beyond the contiguous prefix
   std::map<Sequence, std::uint64_t> dirty_;  // bytes of log segments that the accepted tail does not cover
   std::uint64_t crowded_ = 0;
-  std::string obstacle_;
+  std::map<SegmentId, std::string> obstacles_;  // why each of these is not stored yet
   bool stopping_ = false;
 
   Signal wake_;      // workers, and uploads that wait for miners

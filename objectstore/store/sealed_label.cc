@@ -16,6 +16,7 @@ constexpr std::uint16_t kVersion = 1;
 constexpr std::size_t kNonceSize = std::tuple_size_v<Nonce>;
 constexpr std::size_t kTextMax = 255;
 constexpr std::size_t kMinersMax = 1024;
+constexpr double kWeightMax = 1e9;
 constexpr std::string_view kMinersLabel = "cumulus miners v1";
 constexpr std::string_view kWriterLabel = "cumulus writer v1";
 
@@ -41,7 +42,7 @@ Result<Bytes> open(const KeyTree& keys, std::string_view label, ByteView sealed)
 
 }  // namespace
 
-Bytes seal_miners(const KeyTree& keys, Random& random, const std::vector<MinerEntry>& miners) {
+Bytes encode_miners(const std::vector<MinerEntry>& miners) {
   Bytes plain;
   Encoder out(plain);
   out.u16(kVersion);
@@ -53,11 +54,10 @@ Bytes seal_miners(const KeyTree& keys, Random& random, const std::vector<MinerEn
     out.u64(miner.capacity);
     out.u64(std::bit_cast<std::uint64_t>(miner.weight));
   }
-  return seal(keys, random, kMinersLabel, plain);
+  return plain;
 }
 
-Result<std::vector<MinerEntry>> open_miners(const KeyTree& keys, ByteView sealed) {
-  TRY(const Bytes plain, open(keys, kMinersLabel, sealed));
+Result<std::vector<MinerEntry>> decode_miners(ByteView plain) {
   Decoder in(plain);
   if (const auto version = in.u16(); in.ok() && version != kVersion)
     return fail(ErrorKind::unsupported,
@@ -72,24 +72,23 @@ Result<std::vector<MinerEntry>> open_miners(const KeyTree& keys, ByteView sealed
     miner.capacity = in.u64();
     miner.weight = std::bit_cast<double>(in.u64());
     // Also refuses what is not a number.
-    if (!(miner.weight >= 0 && miner.weight <= 1e9)) in.mark_bad();
+    if (!(miner.weight >= 0 && miner.weight <= kWeightMax)) in.mark_bad();
     miners.push_back(std::move(miner));
   }
   if (!in.done()) return fail(ErrorKind::corrupt, "miner list: it does not parse");
   return miners;
 }
 
-Bytes seal_writer(const KeyTree& keys, Random& random, const WriterLabel& label) {
+Bytes encode_writer(const WriterLabel& label) {
   Bytes plain;
   Encoder out(plain);
   out.u16(kVersion);
   out.text(std::string_view(label.writer).substr(0, kTextMax));
   out.u64(label.opened_at);
-  return seal(keys, random, kWriterLabel, plain);
+  return plain;
 }
 
-Result<WriterLabel> open_writer(const KeyTree& keys, ByteView sealed) {
-  TRY(const Bytes plain, open(keys, kWriterLabel, sealed));
+Result<WriterLabel> decode_writer(ByteView plain) {
   Decoder in(plain);
   if (const auto version = in.u16(); in.ok() && version != kVersion)
     return fail(ErrorKind::unsupported, format("writer label: format version {} is not known", version));
@@ -98,6 +97,24 @@ Result<WriterLabel> open_writer(const KeyTree& keys, ByteView sealed) {
   label.opened_at = in.u64();
   if (!in.done()) return fail(ErrorKind::corrupt, "writer label: it does not parse");
   return label;
+}
+
+Bytes seal_miners(const KeyTree& keys, Random& random, const std::vector<MinerEntry>& miners) {
+  return seal(keys, random, kMinersLabel, encode_miners(miners));
+}
+
+Result<std::vector<MinerEntry>> open_miners(const KeyTree& keys, ByteView sealed) {
+  TRY(const Bytes plain, open(keys, kMinersLabel, sealed));
+  return decode_miners(plain);
+}
+
+Bytes seal_writer(const KeyTree& keys, Random& random, const WriterLabel& label) {
+  return seal(keys, random, kWriterLabel, encode_writer(label));
+}
+
+Result<WriterLabel> open_writer(const KeyTree& keys, ByteView sealed) {
+  TRY(const Bytes plain, open(keys, kWriterLabel, sealed));
+  return decode_writer(plain);
 }
 
 std::string describe_writer(const KeyTree& keys, const Superblock& record) {

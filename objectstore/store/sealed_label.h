@@ -30,6 +30,12 @@ Result<std::vector<MinerEntry>> open_miners(const KeyTree& keys, ByteView sealed
 Bytes seal_writer(const KeyTree& keys, Random& random, const WriterLabel& label);
 Result<WriterLabel> open_writer(const KeyTree& keys, ByteView sealed);
 
+// What is sealed.
+Bytes encode_miners(const std::vector<MinerEntry>& miners);
+Result<std::vector<MinerEntry>> decode_miners(ByteView plain);
+Bytes encode_writer(const WriterLabel& label);
+Result<WriterLabel> decode_writer(ByteView plain);
+
 // "user@host since 2026-11-20 20:00:00 UTC", or "an unknown writer" when the label does not open.
 std::string describe_writer(const KeyTree& keys, const Superblock& record);
 

@@ -38,7 +38,6 @@ struct Upload {
   UploadPlan plan;
   std::vector<Slot> slots;
   std::vector<MinerId> refused;  // failed for a slice since the last pause
-  bool destroyed = false;
   std::string last_failure;
   Signal changed;
   TaskGroup puts;
@@ -62,7 +61,6 @@ Task<void> put_slice(Runtime& runtime, SliceTransport& transport, EligibleMiners
              error.message());
     // `exists` is about this segment only: the miner is well.
     if (error.kind() != ErrorKind::exists) eligible.note_failure(miner, error.kind());
-    upload.destroyed = upload.destroyed || error.kind() == ErrorKind::fenced;
     upload.last_failure = "miner " + miner.brief() + ": " + error.message();
     upload.refused.push_back(miner);
     slot.preferred_failed = slot.preferred_failed || miner == slot.source.preferred;
@@ -103,7 +101,7 @@ Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTranspor
   Upload upload(runtime, std::move(plan));
   Duration pause = std::chrono::milliseconds(200);
   bool given_up = false;
-  while (!upload.done() && !stopping && !upload.destroyed) {
+  while (!upload.done() && !stopping) {
     const Status started = start_puts(runtime, transport, eligible, upload);
     if (upload.busy()) {
       co_await upload.changed.wait();
@@ -125,7 +123,6 @@ Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTranspor
   }
   co_await upload.puts.join();
   if (upload.done()) co_return std::move(upload.plan.miners);
-  if (upload.destroyed) co_return fail(ErrorKind::fenced, "the miners say that the volume was destroyed");
   if (given_up) co_return fail(ErrorKind::unavailable, upload.last_failure);
   co_return fail(ErrorKind::closed, "the volume is being closed");
 }

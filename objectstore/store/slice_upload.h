@@ -33,8 +33,8 @@ struct UploadPlan {
   bool once = false;
 };
 
-// The miners of all k + m slices, in order. closed: `stopping` became true (its owner notifies `wake`);
-// fenced: the miners say that the volume was destroyed.
+// The miners of all k + m slices, in order. closed: `stopping` became true (its owner notifies `wake`). That
+// a miner calls the volume destroyed is one miner's word: it is passed over like any other failure.
 Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTransport& transport,
                                                  EligibleMiners& eligible, UploadPlan plan,
                                                  const bool& stopping, Signal& wake);

@@ -107,6 +107,9 @@ void TailKeeper::update(const std::function<void(Intent&)>& change) {
 
 Task<Status> TailKeeper::set_miners(std::vector<MinerEntry> miners, Duration patience) {
   if (miners.empty()) co_return fail(ErrorKind::invalid, "a volume needs at least one miner");
+  if (const auto readable = decode_miners(encode_miners(miners)); readable != miners)
+    co_return fail(ErrorKind::invalid,
+                   "a miner's address, domain or weight is beyond what the superblock can hold");
   Bytes sealed = seal_miners(keys_, runtime_.random(), miners);
   if (sealed.size() > kSealedMinersMax)
     co_return fail(ErrorKind::invalid,

@@ -51,7 +51,7 @@ class TailKeeper {
     bool operator==(const Intent&) const = default;
   };
   struct Options {
-    Duration request_deadline = std::chrono::seconds(10);
+    Duration request_deadline = std::chrono::seconds(5);
     Duration retry_min = std::chrono::milliseconds(200);
     Duration retry_max = std::chrono::seconds(15);
   };

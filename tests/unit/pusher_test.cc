@@ -1,7 +1,9 @@
 // The pusher: whatever miners do, every segment ends up as k + m slices, and the tail says so only then.
 #include "objectstore/store/pusher.h"
 
+#include "objectstore/cache/slot_store.h"
 #include "objectstore/erasure/geometry.h"
+#include "objectstore/log/log_writer.h"
 #include "tests/unit/push_world.h"
 
 namespace cumulus {
@@ -274,6 +276,112 @@ TEST(Pusher, MinersThatWereReplacedGetTheNewSegments) {
     EXPECT_OK(co_await pusher.wait_remote(20));
     for (const MinerId& id : world.placed[{SegmentKind::log, 1, 2}].miners)
       EXPECT_NE(std::ranges::find(fresh, id, &MinerEntry::id), fresh.end());
+    co_await world.end();
+  });
+}
+
+// Segments beyond the memory budget are read again from their slots, and every group in them must open.
+TEST(Pusher, WaitingSegmentsComeBackFromTheDiskVerified) {
+  PushWorld world(6);
+  world.run([&]() -> Task<void> {
+    CO_ASSERT(co_await world.open(4, 2));
+    SlotStoreOptions slot_options;
+    slot_options.segment_size = PushWorld::kSegment;
+    slot_options.budget_bytes = 4 << 20;
+    auto slots = co_await SlotStore::open(world.reactor, *world.disk, world.directory("slots"),
+                                          world.keys.volume_id(), slot_options, world.metrics);
+    CO_ASSERT(slots);
+    std::vector<SealedSegment> sealed;
+    LogOptions log_options;
+    log_options.segment_size = PushWorld::kSegment;
+    LogStart start;
+    auto log =
+        LogWriter::make(world.reactor, **slots, world.keys, world.keys.volume_id(), start, log_options,
+                        world.metrics, [&](SealedSegment segment) { sealed.push_back(std::move(segment)); });
+    while (sealed.size() < 6) {
+      GroupDraft draft;
+      draft.records.assign(9000, 1);
+      const auto appended = co_await log->append(std::move(draft));
+      CO_ASSERT(appended);
+    }
+    for (SealedSegment& segment : sealed) {
+      auto bytes = std::make_shared<Buffer>(segment.length);
+      std::ranges::copy(segment.memory->view(0, segment.length), bytes->data());
+      world.local[segment.header.id] = bytes;
+    }
+    // The fourth has rotted on the local disk.
+    const SegmentId rotten = sealed[3].header.id;
+    auto bad = std::make_shared<Buffer>(sealed[3].length);
+    std::ranges::copy(sealed[3].memory->view(0, sealed[3].length), bad->data());
+    const auto good = world.local[rotten];
+    bad->data()[sealed[3].length / 2] ^= 1;
+    world.local[rotten] = bad;
+
+    Pusher& pusher = world.start_pusher(0);  // no memory for waiting segments at all
+    for (SealedSegment& segment : sealed) {
+      segment.memory.reset();
+      pusher.push(segment);
+    }
+    EXPECT_OK(co_await pusher.wait_remote(sealed[2].last_group));
+    co_await world.reactor.sleep_for(200ms);
+    EXPECT_EQ(pusher.remote(), sealed[2].last_group);  // the tail stops in front of it
+    EXPECT_FALSE(world.placed.contains(rotten));
+    EXPECT_NE(pusher.obstacle().find("rotted"), std::string::npos) << pusher.obstacle();
+    world.local[rotten] = good;
+    EXPECT_OK(co_await pusher.wait_remote(sealed[5].last_group));
+    EXPECT_GE(world.loads, 6u);
+    for (const auto& [id, where] : world.placed) EXPECT_EQ(world.present(where), 6u);
+    EXPECT_OK(co_await log->close());
+    co_await (*slots)->close();
+    co_await world.end();
+  });
+}
+
+TEST(Pusher, ASegmentOfAnotherHistoryStopsTheTail) {
+  PushWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.open(4, 2));
+    Pusher& pusher = world.start_pusher();
+    pusher.push(world.make());
+    EXPECT_OK(co_await pusher.wait_remote(10));
+    SealedSegment foreign = world.make();
+    foreign.header.previous_chain[0] ^= 1;
+    pusher.push(foreign);
+    co_await world.reactor.sleep_for(200ms);
+    EXPECT_EQ(pusher.remote(), 10u);
+    EXPECT_NE(pusher.obstacle().find("another history"), std::string::npos) << pusher.obstacle();
+    co_await world.end();
+  });
+}
+
+// A home that worked offline from an older record than its own newest one: the tail never goes back.
+TEST(Pusher, TheAdoptedTailMayBeAhead) {
+  PushWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.open(4, 2));
+    const Superblock old = world.home.tail->accepted();
+    Pusher& pusher = world.start_pusher();
+    std::vector<SealedSegment> segments;
+    for (int i = 0; i < 4; ++i) segments.push_back(world.make());
+    for (int i = 0; i < 3; ++i) pusher.push(segments[static_cast<std::size_t>(i)]);
+    EXPECT_OK(co_await pusher.wait_remote(30));
+    co_await pusher.close();
+    co_await world.home.close();
+
+    TailKeeper& tail = world.home.keeper(old);
+    Pusher& again = world.start_pusher();
+    for (const SealedSegment& segment : segments) again.push_again(segment);
+    tail.start(world.home.file.record().next_ballot({}, false, random_instance(world.reactor)), Adopt::own);
+    LogPosition highest = 0;
+    while (again.remote() < 40) {
+      EXPECT_GE(again.remote(), highest);
+      highest = again.remote();
+      for (std::size_t at = 0; at < 6; ++at) {
+        const HolderState* state = world.network.miner(at).holder_state(world.where_volume());
+        EXPECT_GE(state->accepted->tail.position, 20u);
+      }
+      co_await world.reactor.sleep_for(2ms);
+    }
     co_await world.end();
   });
 }

@@ -222,7 +222,7 @@ TEST(TailKeeper, StealFencesTheFirstWriter) {
 
 // Both open at once, many times: never two writers, and what one of them was told is accepted stays.
 TEST(TailKeeper, RacingHomesOneWriter) {
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < 8; ++round) {
     StoreWorld world(6);
     Home first(world, "first", 1);
     Home second(world, "second", 2);
@@ -460,7 +460,7 @@ TEST(TailKeeper, LossyNetworkNeverLosesAnAcceptedTail) {
     CO_ASSERT(created);
     LogPosition accepted = 0;
     Sequence next = 1;
-    for (int turn = 0; turn < 6; ++turn) {
+    for (int turn = 0; turn < 4; ++turn) {
       Home& writer = *homes[turn % 2];
       if (turn > 0) {
         co_await writer.close();
