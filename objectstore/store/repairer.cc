@@ -52,7 +52,9 @@ Task<Result<std::vector<change::Placed>>> Repairer::order_by_danger() {
   const std::vector<std::uint32_t> missing = co_await audit_.count_missing(segments);
   std::vector<std::size_t> order(segments.size());
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return missing[a] > missing[b]; });
+  std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+    return missing[a] != missing[b] ? missing[a] > missing[b] : a < b;
+  });
   std::vector<change::Placed> sorted;
   sorted.reserve(order.size());
   for (const std::size_t i : order) sorted.push_back(std::move(segments[i]));
