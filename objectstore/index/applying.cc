@@ -158,7 +158,7 @@ void StoreIndex::settle(const Group& group) {
       }
       cache_.resized(prefix);
     }
-    if (loading_.contains(prefix)) load_again_.insert(prefix);
+    if (const auto loading = loading_.find(prefix); loading != loading_.end()) ++loading->second.applied;
     rows.erase(row);
     if (rows.empty()) overlay_.erase(entry);
   }
@@ -220,6 +220,7 @@ Task<Status> StoreIndex::abandon_unwritten() {
     groups_.pop_back();
   }
   open_.number = next;
+  ++stage_count_;  // plans are void
   changed_datasets_.clear();
   counted_datasets_.clear();
   while (!groups_.empty() && !failure_) co_await applied_.wait();
@@ -311,7 +312,8 @@ Task<Status> StoreIndex::check(std::function<void(std::uint64_t)> progress) {
 
 Task<Status> StoreIndex::close() {
   Status status;
-  if (!failure_ && open_.number > engine_->applied() + 1) status = co_await flush();
+  const bool waiting = !groups_.empty() && groups_.front().written;
+  if (!failure_ && (waiting || engine_->durable() < engine_->applied())) status = co_await flush();
   closing_ = true;
   work_.notify_all();
   co_await tasks_.join();

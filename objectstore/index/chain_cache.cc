@@ -42,6 +42,7 @@ void ChainCache::resized(const std::string& prefix) {
   bytes_ -= entry.bytes;
   entry.bytes = size_of(entry);
   bytes_ += entry.bytes;
+  trim();
 }
 
 // The newest few stay whatever they weigh: prepare() has just loaded them for a change.

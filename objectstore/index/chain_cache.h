@@ -32,7 +32,7 @@ class ChainCache {
   // Valid until the next call that changes the cache.
   Chain* find(const std::string& prefix);
   void insert(std::string prefix, Chain chain);
-  // After a chain was changed in place.
+  // After a chain was changed in place; may drop others.
   void resized(const std::string& prefix);
   void clear();
   std::size_t bytes() const { return bytes_; }

@@ -153,12 +153,14 @@ bool StoreIndex::assemble_chunk(const View& view, ObjectId object, std::uint64_t
 }
 
 Task<Status> StoreIndex::load_chain(std::string prefix) {
-  const std::string end = prefix + std::string(kKeyVersion + 1, static_cast<char>(0xFF));
+  const std::string end = with_version(prefix, 0) + '\0';
   for (;;) {
-    ++loading_[prefix];
+    Loading& loading = loading_[prefix];  // stays where it is until its count is zero
+    ++loading.count;
+    const std::uint64_t applied_before = loading.applied;
     Chain chain;
     Status status;
-    for (std::string from = prefix;;) {
+    for (std::string from = with_version(prefix, ~Version{0});;) {
       auto page = co_await engine_->scan(from, end, kChainPage);
       if (!page) {
         status = fail(page.error());
@@ -178,12 +180,10 @@ Task<Status> StoreIndex::load_chain(std::string prefix) {
       from = page->back().key + '\0';
     }
     rows_loaded_.add();
-    if (--loading_[prefix] == 0) loading_.erase(prefix);
+    const bool stale = loading.applied != applied_before;
+    if (--loading.count == 0) loading_.erase(prefix);
     CO_TRY_OK(status);
-    if (load_again_.contains(prefix)) {
-      if (!loading_.contains(prefix)) load_again_.erase(prefix);
-      continue;
-    }
+    if (stale) continue;
     cache_.insert(std::move(prefix), std::move(chain));
     co_return Status();
   }
@@ -195,6 +195,16 @@ Task<Result<std::optional<ObjectStat>>> StoreIndex::stat(View view, ObjectId obj
       co_await with_rows([&](std::string& missing) { return find_header(view, object, header, missing); }));
   if (!header) co_return std::nullopt;
   co_return ObjectStat{header->size, std::move(header->header)};
+}
+
+template <class Row>
+bool StoreIndex::find_of_object(const View& view, ObjectId object,
+                                const std::function<std::string(DatasetId)>& prefix_of,
+                                std::optional<Row>& found, std::string& missing) {
+  std::optional<HeaderRow> header;
+  if (!find_header(view, object, header, missing)) return false;
+  found.reset();
+  return !header || find_point<Row>(view, prefix_of, found, missing);
 }
 
 bool StoreIndex::try_size(const View& view, ObjectId object, std::uint64_t& size) {
@@ -210,6 +220,13 @@ Task<Result<std::vector<Extent>>> StoreIndex::extents(View view, ObjectId object
   const std::uint8_t log2 = chunk_log2_of(view);
   std::vector<Extent> all;
   const std::uint64_t end = offset + length;
+  std::optional<HeaderRow> header;
+  CO_TRY_OK(
+      co_await with_rows([&](std::string& missing) { return find_header(view, object, header, missing); }));
+  if (!header) {
+    append_extent(all, {.offset = offset, .length = length});
+    co_return all;
+  }
   for (std::uint64_t at = offset; at < end;) {
     const std::uint64_t chunk = at >> log2;
     const std::uint64_t base = chunk << log2;
@@ -256,7 +273,7 @@ Task<Result<std::optional<Bytes>>> StoreIndex::xattr(View view, ObjectId object,
   std::optional<ValueRow> row;
   const auto prefix_of = [&](DatasetId dataset) { return xattr_prefix(dataset, object, name); };
   CO_TRY_OK(co_await with_rows(
-      [&](std::string& missing) { return find_point<ValueRow>(view, prefix_of, row, missing); }));
+      [&](std::string& missing) { return find_of_object<ValueRow>(view, object, prefix_of, row, missing); }));
   if (!row) co_return std::nullopt;
   co_return std::move(row->value);
 }
@@ -265,7 +282,7 @@ Task<Result<std::optional<Bytes>>> StoreIndex::omap(View view, ObjectId object, 
   std::optional<ValueRow> row;
   const auto prefix_of = [&](DatasetId dataset) { return omap_prefix(dataset, object, key); };
   CO_TRY_OK(co_await with_rows(
-      [&](std::string& missing) { return find_point<ValueRow>(view, prefix_of, row, missing); }));
+      [&](std::string& missing) { return find_of_object<ValueRow>(view, object, prefix_of, row, missing); }));
   if (!row) co_return std::nullopt;
   co_return std::move(row->value);
 }
@@ -287,7 +304,14 @@ Task<Result<std::set<std::string>>> StoreIndex::next_subkeys(const View& view, O
   for (const ViewSpan& span : view) {
     const std::string base = kind_prefix(span.dataset, object, kind);
     // Past all versions of `after`.
-    std::string from = after ? base + *after + std::string(kKeyVersion + 1, static_cast<char>(0xFF)) : base;
+    const std::string from =
+        after ? base + *after + std::string(kKeyVersion + 1, static_cast<char>(0xFF)) : base;
+    // The overlay first: what leaves it while the engine is asked is in the engine's answer or seen here.
+    for (auto row = overlay_.lower_bound(from); row != overlay_.end() && row->first.starts_with(base);
+         ++row) {
+      const std::string_view subkey = std::string_view(row->first).substr(kKeyFixed);
+      if (!after || subkey > *after) subkeys.emplace(subkey);
+    }
     CO_TRY(const auto page, co_await engine_->scan(from, after_prefix(base), limit));
     for (const KeyValue& row : page) {
       ParsedKey key;
@@ -297,13 +321,6 @@ Task<Result<std::set<std::string>>> StoreIndex::next_subkeys(const View& view, O
       ParsedKey last;
       CHECK(parse_key(page.back().key, last));
       if (!horizon || last.subkey < *horizon) horizon = std::string(last.subkey);
-    }
-    for (auto row = overlay_.lower_bound(from); row != overlay_.end() && row->first.starts_with(base);
-         ++row) {
-      const std::string_view subkey = std::string_view(row->first).substr(kKeyFixed);
-      if (after && subkey <= *after) continue;
-      if (horizon && subkey > *horizon) break;
-      subkeys.emplace(subkey);
     }
   }
   done = !horizon;
@@ -322,8 +339,9 @@ Task<Result<std::vector<OmapEntry>>> StoreIndex::list_values(View view, ObjectId
     for (const std::string& subkey : subkeys) {
       std::optional<ValueRow> row;
       const auto prefix_of = [&](DatasetId dataset) { return kind_prefix(dataset, object, kind) + subkey; };
-      CO_TRY_OK(co_await with_rows(
-          [&](std::string& missing) { return find_point<ValueRow>(view, prefix_of, row, missing); }));
+      CO_TRY_OK(co_await with_rows([&](std::string& missing) {
+        return find_of_object<ValueRow>(view, object, prefix_of, row, missing);
+      }));
       if (row) entries.push_back({unescape_subkey(subkey), std::move(row->value)});
       if (entries.size() == limit) break;
     }
@@ -339,13 +357,16 @@ Task<Result<std::vector<ObjectId>>> StoreIndex::objects(View view, ObjectId afte
     std::optional<ObjectId> next;
     for (const ViewSpan& span : view) {
       const std::string from = object_prefix(span.dataset, cursor + 1);
-      CO_TRY(const auto row, co_await engine_->first(from, after_prefix(dataset_prefix(span.dataset))));
-      ParsedKey key;
-      if (row && parse_key(row->key, key)) next = std::min(next.value_or(key.object), key.object);
+      const auto consider = [&next](std::string_view row) {
+        ParsedKey key;
+        if (parse_key(row, key)) next = std::min(next.value_or(key.object), key.object);
+      };
+      // The overlay first: what leaves it while the engine is asked is in the engine's answer or seen here.
       const auto above = overlay_.lower_bound(from);
-      if (above != overlay_.end() && above->first.starts_with(dataset_prefix(span.dataset)) &&
-          parse_key(with_version(above->first, 0), key))
-        next = std::min(next.value_or(key.object), key.object);
+      if (above != overlay_.end() && above->first.starts_with(dataset_prefix(span.dataset)))
+        consider(with_version(above->first, 0));
+      CO_TRY(const auto row, co_await engine_->first(from, after_prefix(dataset_prefix(span.dataset))));
+      if (row) consider(row->key);
     }
     if (!next) break;
     cursor = *next;
@@ -377,6 +398,14 @@ Task<Result<std::vector<ObjectId>>> StoreIndex::diff_objects(View older, View ne
   std::set<ObjectId> differing;
   for (const DatasetId dataset : datasets) {
     const std::string end = after_prefix(dataset_prefix(dataset));
+    // The overlay first, as everywhere: what leaves it meanwhile is in the engine's answer.
+    for (auto row = overlay_.lower_bound(object_prefix(dataset, after + 1));
+         row != overlay_.end() && row->first < end; ++row) {
+      ParsedKey key;
+      if (!parse_key(with_version(row->first, 0), key)) continue;
+      for (const OverlayRow& version : row->second)
+        if (seen_differently(older, newer, dataset, version.version)) differing.insert(key.object);
+    }
     std::size_t here = 0;
     for (std::string from = object_prefix(dataset, after + 1); here < limit;) {
       CO_TRY(const auto page, co_await engine_->scan(from, end, 1024));
@@ -387,13 +416,6 @@ Task<Result<std::vector<ObjectId>>> StoreIndex::diff_objects(View older, View ne
       }
       if (page.size() < 1024) break;
       from = page.back().key + '\0';
-    }
-    for (auto row = overlay_.lower_bound(object_prefix(dataset, after + 1));
-         row != overlay_.end() && row->first < end; ++row) {
-      ParsedKey key;
-      if (!parse_key(with_version(row->first, 0), key)) continue;
-      for (const OverlayRow& version : row->second)
-        if (seen_differently(older, newer, dataset, version.version)) differing.insert(key.object);
     }
   }
   std::vector<ObjectId> list(differing.begin(), differing.end());
@@ -463,22 +485,33 @@ Task<Result<std::vector<PlacedSegment>>> StoreIndex::placed_list(SegmentKind kin
                                                                  std::size_t limit) {
   const std::string from = placed_key({kind, ~Epoch{0}, after}) + '\0';
   const std::string end = placed_key({kind, ~Epoch{0}, ~Sequence{0}});
+  // The overlay first: what leaves it while the engine is asked is in the engine's answer or seen here.
+  std::map<SegmentId, PlacedSegment> above;
+  const auto overlay = [&](const Group& group) {
+    for (const auto& [segment, staged] : group.placed)
+      if (segment.kind == kind && segment.sequence > after) above[segment] = {staged};
+  };
+  for (const Group& group : groups_) overlay(group);
+  overlay(open_);
   CO_TRY(const auto rows, co_await engine_->scan(from, end, limit));
   std::map<SegmentId, PlacedSegment> found;
   for (const KeyValue& row : rows) {
     CO_TRY(auto decoded, decode_placed(row.value));
     found[decoded.segment] = {std::move(decoded)};
   }
-  const Sequence horizon = rows.size() == limit ? found.rbegin()->first.sequence : ~Sequence{0};
-  const auto overlay = [&](const Group& group) {
-    for (const auto& [segment, staged] : group.placed)
-      if (segment.kind == kind && segment.sequence > after && segment.sequence <= horizon)
-        found[segment] = {staged};
-  };
-  for (const Group& group : groups_) overlay(group);
-  overlay(open_);
+  // Ordered by sequence in the engine, by epoch first in the map.
+  Sequence horizon = ~Sequence{0};
+  if (rows.size() == limit) {
+    CO_TRY(const auto last, decode_placed(rows.back().value));
+    horizon = last.segment.sequence;
+  }
+  for (auto& [segment, staged] : above)
+    if (segment.sequence <= horizon) found[segment] = std::move(staged);
   std::vector<PlacedSegment> list;
   for (auto& [segment, entry] : found) list.push_back(std::move(entry));
+  std::ranges::sort(list, {}, [](const PlacedSegment& entry) {
+    return std::pair(entry.placed.segment.sequence, entry.placed.segment.epoch);
+  });
   co_return list;
 }
 

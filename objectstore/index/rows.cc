@@ -9,7 +9,7 @@ namespace cumulus {
 namespace {
 
 constexpr std::uint8_t kRowFormat = 1;
-constexpr std::uint32_t kChunkMax = 1u << 24;
+constexpr std::uint32_t kChunkMax = 1u << 30;
 constexpr std::uint64_t kPiecesMax = 1u << 20;
 
 Error bad_row() { return {ErrorKind::corrupt, "an index row does not parse"}; }

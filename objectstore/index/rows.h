@@ -51,7 +51,7 @@ class ChunkRow {
   bool operator==(const ChunkRow&) const = default;
 
   Bytes encode() const;
-  // corrupt when it does not parse, or pieces overlap or pass 2^24 bytes.
+  // corrupt when it does not parse, or pieces overlap or pass 2^30 bytes.
   static Result<ChunkRow> decode(ByteView bytes);
 
  private:

@@ -7,6 +7,9 @@
 #include "objectstore/key_space.h"
 
 namespace cumulus {
+namespace {
+constexpr std::uint64_t kLoadsAhead = 32;  // half of what the cache keeps whatever it weighs
+}
 
 // --- overlay ---
 
@@ -53,30 +56,41 @@ void StoreIndex::put_range(ObjectRef object, std::uint64_t offset, std::uint64_t
     for (std::uint64_t chunk = first; chunk <= last; ++chunk) put(chunk);
     return;
   }
-  std::set<std::uint64_t> chunks(existing.lower_bound(first), existing.upper_bound(last));
-  // What this group and the unapplied ones made.
-  for (const ViewSpan& span : catalogue_.find(object.dataset)->head) {
-    const std::string until = kind_prefix(span.dataset, object.object, RowKind::chunk);
-    for (auto row = overlay_.lower_bound(chunk_prefix(span.dataset, object.object, first));
-         row != overlay_.end() && row->first.starts_with(until); ++row) {
-      const std::uint64_t chunk = chunk_of_subkey(std::string_view(row->first).substr(kKeyFixed));
-      if (chunk > last) break;
-      chunks.insert(chunk);
-    }
-  }
-  for (const std::uint64_t chunk : chunks) put(chunk);
+  for (auto chunk = existing.lower_bound(first); chunk != existing.end() && *chunk <= last; ++chunk)
+    put(*chunk);
 }
 
 // --- preparing ---
 
 Task<Status> StoreIndex::prepare(const std::vector<Change>& changes) {
-  for (const Change& change : changes) CO_TRY_OK(co_await prepare_one(change));
+  // A plan is good for the next change only, and what loads much may push out what was loaded first: the
+  // rest is prepared when its turn comes.
+  const std::uint64_t loaded_before = rows_loaded_.value();
+  for (const Change& change : changes) {
+    CO_TRY_OK(co_await prepare_one(change));
+    if (planned(change) || rows_loaded_.value() > loaded_before + kLoadsAhead) break;
+  }
   co_return Status();
+}
+
+// A plan is there that was made for this change, and nothing was staged since.
+bool StoreIndex::planned(const Change& change) const {
+  return plan_ && plan_->stage_count == stage_count_ && plan_->change == change;
 }
 
 Task<Result<std::set<std::uint64_t>>> StoreIndex::existing_chunks(const View& view, ObjectId object,
                                                                   std::uint64_t from, std::uint64_t to) {
   std::set<std::uint64_t> chunks;
+  // The overlay first: what leaves it while the engine is asked is in the engine's answer or seen here.
+  for (const ViewSpan& span : view) {
+    const std::string until = kind_prefix(span.dataset, object, RowKind::chunk);
+    for (auto row = overlay_.lower_bound(chunk_prefix(span.dataset, object, from));
+         row != overlay_.end() && row->first.starts_with(until); ++row) {
+      const std::uint64_t chunk = chunk_of_subkey(std::string_view(row->first).substr(kKeyFixed));
+      if (chunk > to) break;
+      chunks.insert(chunk);
+    }
+  }
   for (const ViewSpan& span : view) {
     const std::string end =
         chunk_prefix(span.dataset, object, to) + std::string(kKeyVersion + 1, static_cast<char>(0xFF));
@@ -125,7 +139,7 @@ Task<Status> StoreIndex::prepare_one(const Change& change) {
     const auto* zero = std::get_if<change::Zero>(&change);
     const auto* clone = std::get_if<change::CloneRange>(&change);
     if (truncate == nullptr && zero == nullptr && clone == nullptr) co_return Status();
-    Plan plan{stage_count_, written_count_, {}, {}};
+    Plan plan{change, stage_count_, written_count_, {}, {}};
     const std::uint8_t log2 = info->chunk_log2;
     std::uint64_t from = 0;
     std::uint64_t to = ~std::uint64_t{0};
@@ -137,10 +151,14 @@ Task<Status> StoreIndex::prepare_one(const Change& change) {
     if (clone != nullptr) {
       const DatasetInfo* source = catalogue_.find(clone->source.dataset);
       if (source == nullptr) co_return Status();
+      const View source_head = source->head;
+      CO_TRY_OK(co_await with_rows([&](std::string& missing) {
+        return find_header(source_head, clone->source.object, header, missing);
+      }));
       from = clone->target_offset >> log2;
       to = clone->length == 0 ? from : (clone->target_offset + clone->length - 1) >> log2;
       CO_TRY(plan.extents,
-             co_await extents(source->head, clone->source.object, clone->source_offset, clone->length));
+             co_await extents(source_head, clone->source.object, clone->source_offset, clone->length));
     }
     CO_TRY(plan.chunks, co_await existing_chunks(head, object->object, from, to));
     plan_ = std::move(plan);
@@ -249,7 +267,7 @@ StoreIndex::Staged StoreIndex::stage_zero(const change::Zero& zero) {
   if (const Staged known = header_of(zero.object, header); known != Staged::done) return known;
   const std::uint64_t end = zero.offset + zero.length;
   if (end < zero.offset) return Staged::contradiction;
-  if (!plan_ || plan_->stage_count != stage_count_) return Staged::needs_rows;
+  if (!planned(zero)) return Staged::needs_rows;
   put_range(zero.object, zero.offset, zero.length, zero.allocated ? Piece::Kind::zero : Piece::Kind::hole,
             plan_->chunks);
   plan_.reset();
@@ -264,7 +282,7 @@ StoreIndex::Staged StoreIndex::stage_truncate(const change::Truncate& truncate) 
   HeaderRow header;
   if (const Staged known = header_of(truncate.object, header); known != Staged::done) return known;
   if (truncate.size < header.size) {
-    if (!plan_ || plan_->stage_count != stage_count_) return Staged::needs_rows;
+    if (!planned(truncate)) return Staged::needs_rows;
     // Up to the end of the last chunk: what was allocated beyond the size goes too.
     const std::uint8_t log2 = catalogue_.find(truncate.object.dataset)->chunk_log2;
     const std::uint64_t size = std::uint64_t{1} << log2;
@@ -287,7 +305,7 @@ StoreIndex::Staged StoreIndex::stage_clone(const change::CloneRange& clone) {
   const std::uint64_t end = clone.target_offset + clone.length;
   if (end < clone.target_offset || clone.source_offset + clone.length < clone.source_offset)
     return Staged::contradiction;
-  if (!plan_ || plan_->stage_count != stage_count_) return Staged::needs_rows;
+  if (!planned(clone)) return Staged::needs_rows;
   const bool staged = std::ranges::any_of(
       plan_->extents, [](const Extent& e) { return e.kind == Extent::Kind::data && is_staged(e.run); });
   if (staged && plan_->written_count != written_count_)

@@ -88,10 +88,16 @@ class StoreIndex final : public Index {
   };
   // What Truncate, Zero and CloneRange must know beyond single rows; good while nothing else was staged.
   struct Plan {
+    Change change;  // that it was made for
     std::uint64_t stage_count = 0;
     std::uint64_t written_count = 0;
-    std::set<std::uint64_t> chunks;  // of the target that the engine knows, in the view
+    std::set<std::uint64_t> chunks;  // of the target that exist in the view, here or in the engine
     std::vector<Extent> extents;     // CloneRange: the source's
+  };
+  // Loads of one row that are under way, and how often a group was applied to it meanwhile.
+  struct Loading {
+    std::uint32_t count = 0;
+    std::uint64_t applied = 0;
   };
   enum class Staged : std::uint8_t { done, needs_rows, contradiction };
 
@@ -107,6 +113,11 @@ class StoreIndex final : public Index {
   std::uint8_t chunk_log2_of(const View& view) const;
   Version dataset_version(DatasetId id) const;
   Task<Status> load_chain(std::string prefix);
+  // Of an object that the view has not, nothing is found.
+  template <class Row>
+  bool find_of_object(const View& view, ObjectId object,
+                      const std::function<std::string(DatasetId)>& prefix_of, std::optional<Row>& found,
+                      std::string& missing);
   template <class Attempt>
   Task<Status> with_rows(Attempt attempt) {
     for (;;) {
@@ -125,6 +136,7 @@ class StoreIndex final : public Index {
 
   // --- staging.cc ---
   Task<Status> prepare_one(const Change& change);
+  bool planned(const Change& change) const;
   Task<Result<std::set<std::uint64_t>>> existing_chunks(const View& view, ObjectId object, std::uint64_t from,
                                                         std::uint64_t to);
   Staged stage_change(const Change& change);
@@ -162,8 +174,7 @@ class StoreIndex final : public Index {
   Group open_;
   std::set<DatasetId> changed_datasets_;
   std::set<DatasetId> counted_datasets_;
-  std::unordered_map<std::string, std::uint32_t> loading_;  // prefix -> loads under way
-  std::set<std::string> load_again_;                        // applied to while being loaded
+  std::unordered_map<std::string, Loading> loading_;  // by prefix
   std::optional<Plan> plan_;
   std::uint64_t stage_count_ = 0;
   std::uint64_t written_count_ = 0;
