@@ -1,0 +1,194 @@
+// A whole Volume on the real disk, RocksDB and reactor, over miners in memory: what a user of the object API relies on.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+
+#include "objectstore/base/format.h"
+#include "objectstore/crypto/key_tree.h"
+#include "objectstore/index/rocksdb_engine.h"
+#include "objectstore/io/uring_file_system.h"
+#include "objectstore/object_store.h"
+#include "tests/fakes/sim_network.h"
+
+namespace cumulus {
+namespace {
+
+SecretKey master_key() {
+  std::array<std::uint8_t, 32> bytes{};
+  bytes.fill(7);
+  return SecretKey(bytes);
+}
+
+Bytes pattern(std::size_t size, std::uint64_t seed) {
+  Bytes bytes(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    bytes[i] = static_cast<std::uint8_t>(seed >> 56);
+  }
+  return bytes;
+}
+
+// One machine: a reactor, a disk folder, and a network of miners that outlives its volumes.
+struct World {
+  World() : disk(make_uring_file_system(reactor)), keys(master_key()), network(reactor, 6, 64ull << 30) {
+    directory = std::filesystem::temp_directory_path() / format("cumulus-volume-test-{}-{}", getpid(), reactor.random().u64());
+    std::filesystem::create_directories(directory);
+  }
+  ~World() { std::filesystem::remove_all(directory); }
+
+  VolumeParts parts(FakeTransport& transport, const std::string& home) {
+    std::filesystem::create_directories(directory / home);
+    return {reactor, *disk, transport, keys, metrics, (directory / home).string(),
+            [this](std::string path, std::function<Status()> barrier, bool fresh) {
+              return open_rocksdb_engine(reactor, std::move(path), keys.index_key().clone(), std::move(barrier), fresh, {});
+            },
+            "tester@" + home};
+  }
+
+  Reactor reactor{2};
+  std::unique_ptr<FileSystem> disk;
+  KeyTree keys;
+  Metrics metrics;
+  SimNetwork network;
+  std::filesystem::path directory;
+};
+
+VolumeOptions small_options() {
+  VolumeOptions options;
+  options.cache_bytes = 64u << 20;
+  return options;
+}
+
+#define ASSERT_WELL(expression)                                    \
+  do {                                                             \
+    auto&& well = (expression);                                    \
+    EXPECT_TRUE(well.has_value()) << well.error().message();       \
+    if (!well.has_value()) co_return;                              \
+  } while (false)
+
+Task<Result<ObjectId>> put_object(Volume& volume, DatasetId dataset, ByteView data) {
+  CO_TRY(const ObjectId id, volume.allocate_object(dataset));
+  Transaction transaction;
+  transaction.create({dataset, id}, {});
+  CO_TRY_OK(co_await volume.commit(std::move(transaction)));
+  for (std::size_t at = 0; at < data.size(); at += 1u << 20) {
+    Transaction piece;
+    piece.write({dataset, id}, at, data.subspan(at, std::min<std::size_t>(1u << 20, data.size() - at)));
+    CO_TRY_OK(co_await volume.commit(std::move(piece)));
+  }
+  co_return id;
+}
+
+Task<Result<Bytes>> get_object(Volume& volume, DatasetId dataset, ObjectId id, std::size_t size) {
+  Bytes data(size);
+  for (std::size_t at = 0; at < size;) {
+    const MutableByteView part = MutableByteView(data).subspan(at, std::min<std::size_t>(1u << 20, size - at));
+    CO_TRY(const std::size_t got, co_await volume.read(volume.find_dataset(dataset)->head, id, at, part));
+    if (got == 0) co_return fail(ErrorKind::corrupt, "short object");
+    at += got;
+  }
+  co_return data;
+}
+
+Task<> write_sync_drop_read(World& world) {
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  transport.set_miners(world.network.entries());
+  auto volume = co_await Volume::create(world.parts(transport, "a"), {4, 2, 20}, small_options());
+  ASSERT_WELL(volume);
+  auto dataset = co_await (*volume)->create_dataset("main", {});
+  ASSERT_WELL(dataset);
+  std::map<ObjectId, Bytes> model;
+  for (int i = 0; i < 12; ++i) {
+    Bytes data = pattern(i * 500'000 + 17, i);
+    auto id = co_await put_object(**volume, *dataset, data);
+    ASSERT_WELL(id);
+    model[*id] = std::move(data);
+  }
+  for (const auto& [id, data] : model) {
+    auto back = co_await get_object(**volume, *dataset, id, data.size());
+    ASSERT_WELL(back);
+    EXPECT_TRUE(*back == data) << id;
+  }
+  ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
+  ASSERT_WELL(co_await (*volume)->drop_cache());
+  world.network.kill(1);
+  world.network.kill(4);
+  for (const auto& [id, data] : model) {
+    auto back = co_await get_object(**volume, *dataset, id, data.size());
+    ASSERT_WELL(back);
+    EXPECT_TRUE(*back == data) << id;
+  }
+  world.network.start(1);
+  world.network.start(4);
+  ASSERT_WELL(co_await (*volume)->close());
+  volume->reset();
+
+  // The same home again.
+  volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
+  ASSERT_WELL(volume);
+  for (const auto& [id, data] : model) {
+    auto back = co_await get_object(**volume, *dataset, id, data.size());
+    ASSERT_WELL(back);
+    EXPECT_TRUE(*back == data) << id;
+  }
+  auto checked = co_await (*volume)->check(true, {});
+  ASSERT_WELL(checked);
+  EXPECT_TRUE(checked->clean()) << (checked->problems.empty() ? "" : checked->problems.front());
+  EXPECT_GT(checked->segments, 5u);
+  ASSERT_WELL(co_await (*volume)->close());
+  volume->reset();
+
+  // Another home, from the miners alone, with two of them dead.
+  world.network.kill(0);
+  world.network.kill(3);
+  FakeTransport other(world.reactor, world.network, 1, world.keys.volume_id());
+  other.set_miners(world.network.entries());
+  volume = co_await Volume::recover(world.parts(other, "b"), small_options(), OpenMode::read_write, false, {});
+  ASSERT_WELL(volume);
+  EXPECT_NE((*volume)->find_dataset("main"), nullptr);
+  for (const auto& [id, data] : model) {
+    auto back = co_await get_object(**volume, *dataset, id, data.size());
+    ASSERT_WELL(back);
+    EXPECT_TRUE(*back == data) << id;
+  }
+  // A third is refused while the second is open, and takes over when told to.
+  FakeTransport third(world.reactor, world.network, 2, world.keys.volume_id());
+  third.set_miners(world.network.entries());
+  auto refused = co_await Volume::recover(world.parts(third, "c"), small_options(), OpenMode::read_write, false, {});
+  EXPECT_FALSE(refused.has_value());
+  if (!refused) {
+    EXPECT_NE(refused.error().message().find("tester@b"), std::string::npos) << refused.error().message();
+  }
+  auto thief = co_await Volume::recover(world.parts(third, "c"), small_options(), OpenMode::steal, false, {});
+  ASSERT_WELL(thief);
+  Transaction late;
+  auto late_id = (*volume)->allocate_object(*dataset);
+  ASSERT_WELL(late_id);
+  late.create({*dataset, *late_id}, {});
+  auto late_commit = co_await (*volume)->commit(std::move(late));
+  if (late_commit) {
+    const Status late_flush = co_await (*volume)->flush(Durability::remote, {});
+    EXPECT_FALSE(late_flush.has_value());
+  }
+  const Status fenced_close = co_await (*volume)->close();
+  static_cast<void>(fenced_close);
+  ASSERT_WELL(co_await (*thief)->close());
+  co_await transport.close();
+  co_await other.close();
+  co_await third.close();
+}
+
+TEST(Volume, WriteSyncDropRecoverSteal) {
+  World world;
+  bool ended = false;
+  world.reactor.run([](World& w, bool& done) -> Task<> {
+    co_await write_sync_drop_read(w);
+    co_await w.network.settle();
+    done = true;
+  }(world, ended));
+  EXPECT_TRUE(ended);
+}
+
+}  // namespace
+}  // namespace cumulus
