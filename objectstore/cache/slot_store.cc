@@ -263,9 +263,10 @@ Task<void> SlotStore::keep_free_ahead() {
         continue;
       }
     }
+    if (closing_) break;
     if (starving)
       co_await maintenance_.wait_until(runtime_.now() + kRetryInterval);
-    else if (!closing_)
+    else
       co_await maintenance_.wait();
   }
 }
