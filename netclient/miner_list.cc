@@ -49,7 +49,7 @@ Result<std::uint64_t> capacity_field(const toml::table& table, const Origin& ori
   if (const auto number = node->value_exact<std::int64_t>(); number && *number >= 0)
     return static_cast<std::uint64_t>(*number);
   if (const auto text = node->value_exact<std::string>()) {
-    if (const auto size = parse_size(*text)) return *size;
+    if (const auto size = parse_capacity(*text)) return *size;
   }
   return fail(origin.at(node->source(), "'capacity' must be a size like \"100G\" or a number of bytes"));
 }
@@ -141,7 +141,7 @@ std::string quoted(std::string_view text) {
 
 }  // namespace
 
-Result<std::uint64_t> parse_size(std::string_view text) {
+Result<std::uint64_t> parse_capacity(std::string_view text) {
   const auto bad = [&] {
     return fail(ErrorKind::invalid, format("'{}' is not a size like 512M, 100G or 2T", text.substr(0, 80)));
   };

@@ -26,6 +26,6 @@ std::string print_miner_list(const std::vector<MinerEntry>& miners);
 Result<std::vector<MinerEntry>> load_miner_list(const std::string& path);
 
 // "100G" = 100 * 2^30; K, M, G, T, P, or none for bytes.
-Result<std::uint64_t> parse_size(std::string_view text);
+Result<std::uint64_t> parse_capacity(std::string_view text);
 
 }  // namespace cumulus
