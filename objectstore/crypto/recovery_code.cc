@@ -1,5 +1,7 @@
 #include "objectstore/crypto/recovery_code.h"
 
+#include <algorithm>
+
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/digest.h"
 
