@@ -43,7 +43,7 @@ Task<Result<BundleFiles::Made>> BundleFiles::make(std::uint32_t number, std::uin
   size = bundle::round_up(size, kBlock);
   size_min = bundle::round_up(size_min, kBlock);
   CO_TRY(const DiskSpace space, files_.space(directory_));
-  const std::uint64_t reserve = may_use_reserve ? 0 : free_min_;
+  const std::uint64_t reserve = may_use_reserve ? 0 : std::min(free_min_, space.total / 16);
   const std::uint64_t usable = space.free > reserve ? (space.free - reserve) / kBlock * kBlock : 0;
   size = std::max(size_min, std::min(size, usable));
   if (size > usable)
