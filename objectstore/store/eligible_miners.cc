@@ -9,7 +9,8 @@ constexpr Duration kPauseMin = std::chrono::seconds(1);
 constexpr Duration kPauseMax = std::chrono::seconds(30);
 constexpr Duration kPauseFull = std::chrono::seconds(60);
 constexpr std::uint64_t kRoomMin = 128ull
-                                   << 20;  // a miner with less takes no new slices: its owner needs some
+                                   << 20;  // a miner with less, or with a sixteenth, takes no new slices
+<< 20;                                     // a miner with less takes no new slices: its owner needs some
 
 Duration pause_after(ErrorKind kind, std::uint32_t failures) {
   if (kind == ErrorKind::no_space || kind == ErrorKind::denied || kind == ErrorKind::io ||
@@ -19,7 +20,8 @@ Duration pause_after(ErrorKind kind, std::uint32_t failures) {
 }
 
 bool is_full(const MinerStatus& status) {
-  const bool disk_full = status.capacity != 0 && status.used + kRoomMin > status.capacity;
+  const bool disk_full =
+      status.capacity != 0 && status.used + std::min(kRoomMin, status.capacity / 16) > status.capacity;
   const bool quota_full = status.volume_quota != 0 && status.volume_used >= status.volume_quota;
   return disk_full || quota_full || status.draining || status.read_only;
 }

@@ -26,6 +26,23 @@ TEST(HomeRecord, RoundTripAndRefusals) {
   }
 }
 
+// FORMAT.md, "Home file", has these very bytes.
+TEST(HomeRecord, WorkedExample) {
+  HomeRecord record;
+  record.volume.bytes.fill(3);
+  record.ballot = {2, 5, {}};
+  record.reserve({2, 5, {}}, 1000);
+  EXPECT_EQ(to_hex(record.encode()),
+            "434d4f48010000000000000000000000"
+            "0303030303030303030303030303030303030303030303030303030303030303"
+            "0200000000000000050000000000000000000000000000000000000000000000"
+            "01"
+            "0200000000000000050000000000000000000000000000000000000000000000e803000000000000"
+            "00"
+            "21ae768af0cd8163778327ef4d598e53688d536eb10b8e35a881379a88d4b5e4");
+  EXPECT_EQ(to_hex(encode_writer({"me@here", 17})), "0100076d6540686572651100000000000000");
+}
+
 TEST(HomeRecord, KnowsItsOwnRecords) {
   HomeRecord home;
   home.reserve({1, 1, {}}, 1000);
