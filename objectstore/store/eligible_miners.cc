@@ -8,9 +8,8 @@ namespace {
 constexpr Duration kPauseMin = std::chrono::seconds(1);
 constexpr Duration kPauseMax = std::chrono::seconds(30);
 constexpr Duration kPauseFull = std::chrono::seconds(60);
-constexpr std::uint64_t kRoomMin = 128ull
-                                   << 20;  // a miner with less, or with a sixteenth, takes no new slices
-<< 20;                                     // a miner with less takes no new slices: its owner needs some
+// A miner with less room than this, or than a sixteenth of its disk, takes no new slices.
+constexpr std::uint64_t kRoomMin = 128ull << 20;
 
 Duration pause_after(ErrorKind kind, std::uint32_t failures) {
   if (kind == ErrorKind::no_space || kind == ErrorKind::denied || kind == ErrorKind::io ||
