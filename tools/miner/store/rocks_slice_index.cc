@@ -14,7 +14,6 @@
 namespace cumulus {
 namespace {
 
-constexpr std::size_t kLocationSize = 4 + 8 + 8 + 4 + 1 + 32;
 
 rocksdb::Slice slice_of(ByteView bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
