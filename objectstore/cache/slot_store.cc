@@ -92,7 +92,8 @@ Task<Status> SlotStore::find_slots() {
   TaskGroup readers(runtime_);
   for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(todo));
   co_await readers.join();
-  co_return Status();
+  // A process that died while it made a slot may have left a name that no sync has covered yet.
+  co_return co_await files_.sync_directory(directory_);
 }
 
 Task<void> SlotStore::read_headers(std::shared_ptr<std::deque<SlotPtr>> todo) {
