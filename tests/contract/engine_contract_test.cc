@@ -1,0 +1,281 @@
+// What every Engine must keep: order, merging, atomic batches with their position, and what survives
+// reopening.
+#include <filesystem>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <random>
+#include <unistd.h>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/format.h"
+#include "objectstore/index/rocksdb_engine.h"
+#include "objectstore/index/rows.h"
+#include "objectstore/io/reactor.h"
+#include "objectstore/key_space.h"
+#include "tests/fakes/map_engine.h"
+
+namespace cumulus {
+namespace {
+
+// Opens the engine that the suite runs over; the same place each time.
+class Place {
+ public:
+  Place(Runtime& runtime, bool real)
+      : runtime_(runtime), real_(real), disk_(std::make_shared<MapEngineDisk>()) {
+    directory_ = std::filesystem::temp_directory_path() / format("cumulus-engine-{}-{}", ::getpid(), real);
+  }
+  ~Place() {
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_, ignored);
+  }
+  Task<Result<std::unique_ptr<Engine>>> open(bool fresh, std::uint8_t key_byte = 9) {
+    if (!real_) {
+      if (fresh) *disk_ = {};
+      MapEngineOptions options;
+      options.barrier = barrier;
+      options.spontaneous_one_in = 0;
+      co_return std::make_unique<MapEngine>(runtime_, disk_, options);
+    }
+    const std::array<std::uint8_t, 32> bytes{key_byte};
+    SecretKey key(bytes);
+    RocksDbOptions options;
+    options.write_buffer_bytes = 256u << 10;
+    co_return co_await open_rocksdb_engine(runtime_, directory_.string(), std::move(key), barrier, fresh,
+                                           options);
+  }
+  const std::filesystem::path& directory() const { return directory_; }
+
+  std::function<Status()> barrier = [] { return Status(); };
+
+ private:
+  Runtime& runtime_;
+  bool real_;
+  std::shared_ptr<MapEngineDisk> disk_;
+  std::filesystem::path directory_;
+};
+
+Bytes piece_row(std::uint32_t offset, std::uint32_t length, std::uint64_t nonce) {
+  ChunkRow row;
+  Piece piece{.offset = offset, .length = length, .kind = Piece::Kind::data};
+  piece.run.segment = {SegmentKind::log, 1, nonce};
+  piece.run.plain_length = length;
+  piece.run.nonce = nonce;
+  row.put(piece);
+  return row.encode();
+}
+
+class EngineContract : public ::testing::TestWithParam<bool> {
+ protected:
+  void run(std::function<Task<void>(Runtime&, Place&)> body) {
+    Reactor reactor(2);
+    Place place(reactor, GetParam());
+    reactor.run(body(reactor, place));
+  }
+};
+
+#define MUST(name, ...)             \
+  auto name##_result = __VA_ARGS__; \
+  CHECK(name##_result.has_value()); \
+  auto name = std::move(*name##_result)
+
+TEST_P(EngineContract, RowsStandInOrderAndMergesApply) {
+  run([](Runtime&, Place& place) -> Task<void> {
+    MUST(engine, co_await place.open(true));
+    EXPECT_EQ(engine->applied(), 0u);
+    std::map<Key, Bytes> model;
+    std::mt19937_64 random(3);
+    for (LogPosition position = 1; position <= 60; ++position) {
+      std::vector<RowUpdate> updates;
+      for (int i = 0; i < 20; ++i) {
+        const std::string prefix = chunk_prefix(1 + random() % 2, random() % 3, random() % 20);
+        RowUpdate update{RowUpdate::Kind::put, with_version(prefix, random() % 3), {}};
+        const std::uint64_t kind = random() % 10;
+        if (kind < 6) update.kind = RowUpdate::Kind::merge;
+        if (kind == 9) update.kind = RowUpdate::Kind::erase;
+        if (kind != 9) update.value = piece_row(random() % 8 * 512, 512 * (1 + random() % 3), random() % 9);
+        if (update.kind == RowUpdate::Kind::erase) {
+          model.erase(update.key);
+        } else if (update.kind == RowUpdate::Kind::merge && model.contains(update.key)) {
+          ChunkRow row = *ChunkRow::decode(model[update.key]);
+          row.put_all(*ChunkRow::decode(update.value));
+          model[update.key] = row.encode();
+        } else {
+          model[update.key] = update.value;
+        }
+        updates.push_back(std::move(update));
+      }
+      Status applied = co_await engine->apply(std::move(updates), position);
+      EXPECT_TRUE(applied);
+      EXPECT_EQ(engine->applied(), position);
+      if (position == 30) {
+        Status flushed = co_await engine->flush();
+        EXPECT_TRUE(flushed);
+        EXPECT_EQ(engine->durable(), 30u);
+      }
+      if (position == 45) {
+        Status compacted = co_await engine->compact();
+        EXPECT_TRUE(compacted);
+      }
+    }
+    const Key from = dataset_prefix(1);
+    const Key to = after_prefix(dataset_prefix(2));
+    MUST(rows, co_await engine->scan(from, to, 100000));
+    EXPECT_EQ(rows.size(), model.size());
+    auto expected = model.begin();
+    for (const KeyValue& row : rows) {
+      EXPECT_EQ(row.key, expected->first);
+      EXPECT_EQ(*ChunkRow::decode(row.value), *ChunkRow::decode(expected->second));
+      ++expected;
+    }
+    MUST(few, co_await engine->scan(from, to, 7));
+    EXPECT_EQ(few.size(), 7u);
+    for (int i = 0; i < 300; ++i) {  // versioned look-ups: the first version at or below
+      const std::string prefix = chunk_prefix(1 + random() % 2, random() % 3, random() % 20);
+      const Key low = with_version(prefix, random() % 4);
+      const Key high = with_version(prefix, 0) + '\0';
+      MUST(found, co_await engine->first(low, high));
+      const auto is = model.lower_bound(low);
+      EXPECT_EQ(found.has_value(), is != model.end() && is->first < high);
+      if (found) {
+        EXPECT_EQ(found->key, is->first);
+      }
+      MUST(value, co_await engine->get(low));
+      EXPECT_EQ(value.has_value(), model.contains(low));
+      Result<std::optional<KeyValue>> now;
+      if (engine->try_first(low, high, now)) {
+        EXPECT_EQ(now->has_value(), found.has_value());
+      }
+    }
+    Status closed = co_await engine->close();
+    EXPECT_TRUE(closed);
+  });
+}
+
+TEST_P(EngineContract, WhatWasFlushedIsThereAfterReopening) {
+  run([](Runtime&, Place& place) -> Task<void> {
+    MUST(engine, co_await place.open(true));
+    const Key key = with_version(header_prefix(1, 1), 1);
+    std::vector<RowUpdate> first{{RowUpdate::Kind::put, key, {1, 2, 3}}};
+    std::vector<RowUpdate> second{{RowUpdate::Kind::put, key, {4}}};
+    Status done = co_await engine->apply(std::move(first), 5);
+    EXPECT_TRUE(done);
+    done = co_await engine->flush();
+    EXPECT_TRUE(done);
+    done = co_await engine->apply(std::move(second), 6);
+    EXPECT_TRUE(done);
+    done = co_await engine->close();
+    EXPECT_TRUE(done);
+    engine.reset();
+    MUST(again, co_await place.open(false));
+    EXPECT_TRUE(again->applied() == 5 || again->applied() == 6);
+    EXPECT_EQ(again->durable(), again->applied());
+    MUST(value, co_await again->get(key));
+    CHECK(value.has_value());
+    EXPECT_EQ(*value, again->applied() == 5 ? Bytes({1, 2, 3}) : Bytes({4}));
+    done = co_await again->close();
+    again.reset();
+    MUST(fresh, co_await place.open(true));
+    EXPECT_EQ(fresh->applied(), 0u);
+    MUST(nothing, co_await fresh->get(key));
+    EXPECT_FALSE(nothing.has_value());
+    done = co_await fresh->close();
+  });
+}
+
+TEST_P(EngineContract, NothingBecomesDurableWhenTheLogDoesNot) {
+  run([](Runtime&, Place& place) -> Task<void> {
+    auto refuse = std::make_shared<std::atomic<bool>>(false);
+    place.barrier = [refuse]() -> Status {
+      if (*refuse) return fail(ErrorKind::io, "the log cannot be synced");
+      return {};
+    };
+    MUST(engine, co_await place.open(true));
+    *refuse = true;
+    std::vector<RowUpdate> updates{{RowUpdate::Kind::put, with_version(header_prefix(1, 1), 1), {1}}};
+    Status done = co_await engine->apply(std::move(updates), 1);
+    EXPECT_TRUE(done);
+    done = co_await engine->flush();
+    EXPECT_FALSE(done);
+    EXPECT_EQ(engine->durable(), 0u);
+    done = co_await engine->close();
+    engine.reset();
+    *refuse = false;
+    MUST(again, co_await place.open(false));
+    EXPECT_EQ(again->applied(), 0u);
+    done = co_await again->close();
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(OrderedMap, EngineContract, ::testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(RocksDb, EngineContract, ::testing::Values(true));
+
+// --- what only files on a real disk promise ---
+
+TEST(RocksDbFiles, HoldNothingInTheClear) {
+  Reactor reactor(2);
+  Place place(reactor, true);
+  const std::string name = "planted-name-4711-of-a-file";
+  const std::string value = "planted-value-0815-of-an-attribute";
+  const auto body = [&]() -> Task<void> {
+    MUST(engine, co_await place.open(true));
+    std::vector<RowUpdate> updates;
+    const ValueRow row{false, Bytes(value.begin(), value.end())};
+    updates.push_back(
+        {RowUpdate::Kind::put, with_version(omap_prefix(1, 1, view_of(name)), 1), row.encode()});
+    Status done = co_await engine->apply(std::move(updates), 1);
+    EXPECT_TRUE(done);
+    done = co_await engine->flush();
+    EXPECT_TRUE(done);
+    done = co_await engine->compact();
+    EXPECT_TRUE(done);
+    done = co_await engine->close();
+    EXPECT_TRUE(done);
+  };
+  reactor.run(body());
+  std::size_t files = 0;
+  std::uintmax_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(place.directory())) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    const std::string content((std::istreambuf_iterator<char>(file)), {});
+    ++files;
+    bytes += content.size();
+    for (const std::string& planted :
+         {name, value, name.substr(0, 12), value.substr(0, 13), std::string("rocksdb.")})
+      EXPECT_EQ(content.find(planted), std::string::npos) << entry.path() << " shows " << planted;
+  }
+  EXPECT_GE(files, 3u);
+  EXPECT_GT(bytes, 4096u);
+}
+
+TEST(RocksDbFiles, AnotherKeyOrDamageIsCorrupt) {
+  Reactor reactor(2);
+  Place place(reactor, true);
+  const auto body = [&]() -> Task<void> {
+    MUST(engine, co_await place.open(true));
+    std::vector<RowUpdate> updates{{RowUpdate::Kind::put, with_version(header_prefix(1, 1), 1), {1}}};
+    Status done = co_await engine->apply(std::move(updates), 1);
+    done = co_await engine->flush();
+    EXPECT_TRUE(done);
+    done = co_await engine->close();
+    engine.reset();
+    auto other = co_await place.open(false, 77);
+    EXPECT_FALSE(other.has_value());
+    if (!other) {
+      EXPECT_EQ(other.error().kind(), ErrorKind::corrupt) << other.error().message();
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(place.directory())) {
+      if (entry.path().extension() != ".sst") continue;
+      std::filesystem::remove(entry.path());
+      break;
+    }
+    auto damaged = co_await place.open(false);
+    EXPECT_FALSE(damaged.has_value());
+    if (!damaged) {
+      EXPECT_EQ(damaged.error().kind(), ErrorKind::corrupt) << damaged.error().message();
+    }
+  };
+  reactor.run(body());
+}
+
+}  // namespace
+}  // namespace cumulus
