@@ -77,7 +77,8 @@ class RocksDbEngine final : public Engine {
   RocksDbEngine(Runtime& runtime, RocksDbOptions options) : runtime_(runtime), options_(options) {}
 
   Status open(const std::string& directory, SecretKey key, std::function<Status()> barrier) {
-    auto files = make_barrier_file_system(rocksdb::FileSystem::Default(), std::move(barrier));
+    auto disk = options_.disk ? options_.disk : rocksdb::FileSystem::Default();
+    auto files = make_barrier_file_system(std::move(disk), std::move(barrier));
     env_ = rocksdb::NewCompositeEnv(make_encrypted_file_system(std::move(files), std::move(key)));
     rocksdb::Options options;
     options.env = env_.get();

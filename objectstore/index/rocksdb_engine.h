@@ -15,11 +15,17 @@
 #include "objectstore/index/engine.h"
 #include "objectstore/io/runtime.h"
 
+namespace rocksdb {
+class FileSystem;
+}
+
 namespace cumulus {
 
 struct RocksDbOptions {
   std::size_t block_cache_bytes = 128u << 20;
   std::size_t write_buffer_bytes = 32u << 20;  // times three at most: one filling, two being flushed
+  // Under the two layers; null: the system's. For tests that lose what was not synced.
+  std::shared_ptr<rocksdb::FileSystem> disk;
 };
 
 // `barrier` makes every written log group durable; any thread. `fresh`: what is in the directory is discarded
