@@ -9,6 +9,7 @@
 #include <mutex>
 #include <random>
 #include <rocksdb/file_system.h>
+#include <set>
 #include <unistd.h>
 
 #include "objectstore/base/check.h"
@@ -22,8 +23,9 @@
 namespace cumulus {
 namespace {
 
-// A disk that knows how much of each file was synced. After the cut it takes nothing more; restore() then
-// leaves what a power cut leaves: synced bytes, and a random part of the others.
+// A disk that knows how much of each file was synced. What happens after the cut happens to nobody: it
+// succeeds, so that RocksDB does not sleep over errors, and restore() takes it away, with a random part of
+// what was not synced before.
 class CutDisk final : public rocksdb::FileSystemWrapper {
  public:
   explicit CutDisk(std::uint64_t seed) : FileSystemWrapper(rocksdb::FileSystem::Default()), random_(seed) {}
@@ -35,22 +37,25 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
 
   void restore() {
     const std::lock_guard lock(mutex_);
+    for (const std::string& path : too_late_) std::filesystem::remove(path);
     for (const auto& [path, state] : files_) {
-      std::error_code error;
-      const auto size = std::filesystem::file_size(path, error);
-      if (error || size <= state.synced) continue;
-      std::filesystem::resize_file(path, state.synced + random_() % (size - state.synced + 1));
+      if (!std::filesystem::exists(path)) continue;
+      const std::uint64_t kept = state.synced + random_() % (state.written - state.synced + 1);
+      if (std::filesystem::file_size(path) > kept) std::filesystem::resize_file(path, kept);
     }
-    files_.clear();
   }
 
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
                                     std::unique_ptr<rocksdb::FSWritableFile>* file,
                                     rocksdb::IODebugContext* debug) override {
-    if (!take()) return dead();
     {
+      const bool alive = take();
       const std::lock_guard lock(mutex_);
-      files_[path] = {};
+      if (alive) {
+        files_[path] = {};
+      } else {
+        too_late_.insert(path);
+      }
     }
     rocksdb::IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, debug);
     if (status.ok()) *file = std::make_unique<CutFile>(std::move(*file), *this, path);
@@ -58,7 +63,7 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
   }
   rocksdb::IOStatus RenameFile(const std::string& from, const std::string& to,
                                const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
-    if (!take()) return dead();
+    if (!take()) return rocksdb::IOStatus::OK();
     const std::lock_guard lock(mutex_);
     rocksdb::IOStatus status = FileSystemWrapper::RenameFile(from, to, options, debug);
     if (const auto found = files_.find(from); status.ok() && found != files_.end()) {
@@ -69,7 +74,7 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
   }
   rocksdb::IOStatus DeleteFile(const std::string& path, const rocksdb::IOOptions& options,
                                rocksdb::IODebugContext* debug) override {
-    if (!take()) return dead();
+    if (!take()) return rocksdb::IOStatus::OK();
     return FileSystemWrapper::DeleteFile(path, options, debug);
   }
 
@@ -84,9 +89,9 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
         : FSWritableFileOwnerWrapper(std::move(file)), disk_(disk), path_(std::move(path)) {}
     rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                              rocksdb::IODebugContext* debug) override {
-      if (!disk_.take()) return dead();
+      const bool alive = disk_.take();
       rocksdb::IOStatus status = FSWritableFileOwnerWrapper::Append(data, options, debug);
-      if (status.ok()) disk_.note(path_, data.size(), false);
+      if (status.ok() && alive) disk_.note(path_, data.size(), false);
       return status;
     }
     rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
@@ -94,9 +99,9 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
       return Append(data, options, debug);
     }
     rocksdb::IOStatus Sync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
-      if (!disk_.take()) return dead();
+      const bool alive = disk_.take();
       rocksdb::IOStatus status = FSWritableFileOwnerWrapper::Flush(options, debug);
-      if (status.ok()) disk_.note(path_, 0, true);
+      if (status.ok() && alive) disk_.note(path_, 0, true);
       return status;
     }
     rocksdb::IOStatus Fsync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
@@ -108,7 +113,6 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
     std::string path_;
   };
 
-  static rocksdb::IOStatus dead() { return rocksdb::IOStatus::IOError("the power is gone"); }
   bool take() { return left_.fetch_sub(1) > 0; }
   void note(const std::string& path, std::uint64_t bytes, bool sync) {
     const std::lock_guard lock(mutex_);
@@ -120,6 +124,7 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
   std::atomic<std::int64_t> left_{std::int64_t{1} << 60};
   std::mutex mutex_;
   std::map<std::string, State> files_;
+  std::set<std::string> too_late_;  // made after the cut
   std::mt19937_64 random_;
 };
 
@@ -179,8 +184,7 @@ Outcome run_crashes(std::uint64_t seed, bool with_barrier) {
       options.write_buffer_bytes = 64u << 10;
       options.disk = disk;
       std::function<Status()> barrier = [&log, disk, with_barrier]() -> Status {
-        if (disk->cut()) return fail(ErrorKind::io, "the power is gone");
-        if (with_barrier) log.sync();
+        if (with_barrier && !disk->cut()) log.sync();
         return {};
       };
       const std::array<std::uint8_t, 32> bytes{5};
@@ -220,13 +224,12 @@ Outcome run_crashes(std::uint64_t seed, bool with_barrier) {
       for (LogPosition group = engine->applied() + 1; !disk->cut() && group < engine->applied() + 6000;
            ++group) {
         log.written = std::max(log.written.load(), group);
-        if (random() % 50 == 0) log.sync();
+        if (random() % 50 == 0 && !disk->cut()) log.sync();
         Status applied = co_await engine->apply(updates_of(group), group);
         if (!applied) break;
         if (random() % 100 == 0) {
           Status flushed = co_await engine->flush();
           if (!flushed) break;
-          EXPECT_LE(engine->durable(), group);
         }
       }
       Status closed = co_await engine->close();
@@ -241,7 +244,6 @@ Outcome run_crashes(std::uint64_t seed, bool with_barrier) {
   return outcome;
 }
 
-// Side by side: RocksDB sleeps a second when its disk fails under it.
 Outcome run_seeds(std::uint64_t first, std::uint64_t last, bool with_barrier) {
   std::vector<std::future<Outcome>> runs;
   for (std::uint64_t seed = first; seed <= last; ++seed)
