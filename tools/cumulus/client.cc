@@ -1,0 +1,203 @@
+#include "tools/cumulus/client.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <thread>
+
+#include "objectstore/base/format.h"
+#include "objectstore/crypto/key_file.h"
+#include "tools/sizes.h"
+
+namespace cumulus {
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+Error error_from(const Json& error) {
+  static const std::map<std::string, ErrorKind> kKinds = {
+      {"not_found", ErrorKind::not_found}, {"exists", ErrorKind::exists}, {"no_space", ErrorKind::no_space},
+      {"unavailable", ErrorKind::unavailable}, {"corrupt", ErrorKind::corrupt}, {"fenced", ErrorKind::fenced},
+      {"invalid", ErrorKind::invalid}, {"denied", ErrorKind::denied}, {"unsupported", ErrorKind::unsupported},
+      {"closed", ErrorKind::closed}, {"io", ErrorKind::io}};
+  const auto kind = kKinds.find(error.value("kind", "io"));
+  return {kind == kKinds.end() ? ErrorKind::io : kind->second, error.value("message", "unknown error")};
+}
+
+}  // namespace
+
+ProgressLine::ProgressLine(std::string what, bool bytes)
+    : what_(std::move(what)), bytes_(bytes), terminal_(::isatty(STDERR_FILENO) == 1), began_(seconds_now()) {}
+
+ProgressLine::~ProgressLine() {
+  if (shown_ && terminal_) std::fprintf(stderr, "\r\033[K");
+}
+
+void ProgressLine::show(std::uint64_t done, std::uint64_t total) {
+  const double now = seconds_now();
+  if (last_ == 0) first_done_ = done;
+  if (now - (last_ == 0 ? began_ : last_) < (terminal_ ? 0.2 : 5.0)) return;
+  last_ = now;
+  const double rate = static_cast<double>(done - std::min(done, first_done_)) / std::max(now - began_, 0.001);
+  const auto amount = [this](std::uint64_t value) { return bytes_ ? format_size(value) : std::to_string(value); };
+  std::string line = format("{}: {}", what_, amount(done));
+  if (total > 0) line += format(" of {} ({}%)", amount(total), total == 0 ? 100 : done * 100 / total);
+  if (rate >= 1) line += format(", {}/s", amount(static_cast<std::uint64_t>(rate)));
+  if (rate >= 1 && total > done) line += format(", {}s left", static_cast<std::uint64_t>(static_cast<double>(total - done) / rate));
+  std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
+  std::fflush(stderr);
+  shown_ = true;
+}
+
+Result<std::string> read_passphrase(const std::string& file, const std::string& prompt) {
+  if (!file.empty()) {
+    TRY(const Bytes content, Home::read_file(file, 4096));
+    std::string line(text_of(content));
+    return line.substr(0, line.find_first_of("\r\n"));
+  }
+  const int terminal = ::open("/dev/tty", O_RDWR | O_CLOEXEC);
+  if (terminal < 0) return fail(ErrorKind::denied, "the key file is protected by a passphrase and there is no terminal to ask on: give --passphrase-file");
+  termios before{};
+  ::tcgetattr(terminal, &before);
+  termios silent = before;
+  silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+  ::tcsetattr(terminal, TCSAFLUSH, &silent);
+  static_cast<void>(!::write(terminal, prompt.data(), prompt.size()));
+  std::string line;
+  for (char c = 0; ::read(terminal, &c, 1) == 1 && c != '\n';) line.push_back(c);
+  ::tcsetattr(terminal, TCSAFLUSH, &before);
+  static_cast<void>(!::write(terminal, "\n", 1));
+  ::close(terminal);
+  return line;
+}
+
+Result<OpenRequest> Client::with_passphrase(OpenRequest request) {
+  if (request.has_passphrase) return request;
+  const std::string path = home_.volume(name_) + "/key";
+  TRY(const Bytes bytes, Home::read_file(path, kKeyFileSizeMax));
+  const auto wrapped = key_file_is_wrapped(bytes);
+  if (!wrapped) return fail(wrapped.error().within(path));
+  if (!*wrapped) return request;
+  TRY(request.passphrase, read_passphrase(passphrase_file_, format("passphrase of volume '{}': ", name_)));
+  request.has_passphrase = true;
+  return request;
+}
+
+Result<DaemonSocket> Client::connect() { return DaemonSocket::connect(home_.volume(name_)); }
+
+Status Client::start(OpenRequest request, bool must_be_new, const std::string& what) {
+  // A daemon that is just ending still holds the lock; one that is just starting does not listen yet.
+  for (const double give_up = seconds_now() + 120; seconds_now() < give_up;) {
+    if (auto running = connect(); running) {
+      if (!must_be_new) return {};
+      return fail(ErrorKind::exists, format("volume '{}' is open already on this machine", name_));
+    }
+    TRY(const OpenRequest complete, with_passphrase(request));
+    request = complete;
+    int in[2];
+    int out[2];
+    if (::pipe2(in, O_CLOEXEC) != 0) return fail(from_errno(errno, "start the volume's daemon"));
+    if (::pipe2(out, O_CLOEXEC) != 0) {
+      const int error = errno;
+      ::close(in[0]);
+      ::close(in[1]);
+      return fail(from_errno(error, "start the volume's daemon"));
+    }
+    const std::string log = home_.volume(name_) + "/daemon.log";
+    const std::string self = std::filesystem::read_symlink("/proc/self/exe");
+    const pid_t child = ::fork();
+    if (child == 0) {
+      // A session of its own, nobody's child: it outlives this command and its terminal.
+      if (::setsid() < 0 || ::fork() != 0) ::_exit(0);
+      ::dup2(in[0], STDIN_FILENO);
+      const int errors = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+      ::dup2(out[1], STDOUT_FILENO);
+      ::dup2(errors < 0 ? out[1] : errors, STDERR_FILENO);
+      static_cast<void>(!::chdir("/"));
+      ::execl(self.c_str(), "cumulus", "--home", home_.path().c_str(), "daemon", name_.c_str(), static_cast<char*>(nullptr));
+      ::_exit(127);
+    }
+    ::close(in[0]);
+    ::close(out[1]);
+    if (child > 0) ::waitpid(child, nullptr, 0);
+    const std::string text = request.to_json().dump() + "\n";
+    static_cast<void>(!::write(in[1], text.data(), text.size()));
+    ::close(in[1]);
+
+    FILE* answers = ::fdopen(out[0], "r");
+    ProgressLine progress(what, false);
+    bool busy = false;
+    bool ready = false;
+    std::optional<Error> error;
+    char* line = nullptr;
+    std::size_t capacity = 0;
+    while (!ready && !busy && !error && ::getline(&line, &capacity, answers) > 0) {
+      const Json answer = Json::parse(line, nullptr, false);
+      if (!answer.is_object()) continue;
+      ready = answer.contains("ready");
+      busy = answer.contains("busy");
+      if (answer.contains("progress")) progress.show(answer["progress"][0], answer["progress"][1]);
+      if (answer.contains("error")) error = error_from(answer["error"]);
+    }
+    std::free(line);
+    std::fclose(answers);
+    if (ready) return {};
+    if (error) return fail(*error);
+    if (!busy) return fail(ErrorKind::io, format("the volume's daemon ended while it started: see {}", log));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return fail(ErrorKind::unavailable, format("the daemon of volume '{}' neither serves nor ends: see its daemon.log", name_));
+}
+
+Result<Json> Client::call(Json request, const std::string& what, bool bytes, int descriptor, const DataIn& data_in,
+                          const DataOut& data_out) {
+  TRY_OK(home_.check_volume(name_));
+  TRY_OK(start({}, false, "opening"));
+  TRY(DaemonSocket socket, connect());
+  TRY_OK(socket.send(FrameKind::json, view_of(request.dump(-1, ' ', false, Json::error_handler_t::replace)), descriptor));
+  if (data_in) {
+    for (;;) {
+      TRY(const Bytes piece, data_in());
+      const Status sent = piece.empty() ? socket.send(FrameKind::end, {}) : socket.send(FrameKind::data, piece);
+      if (!sent || piece.empty()) break;  // the daemon may have said why
+    }
+  }
+  ProgressLine progress(what, bytes);
+  for (;;) {
+    TRY(const DaemonSocket::Frame frame, socket.receive());
+    if (frame.kind == FrameKind::data) {
+      if (data_out) TRY_OK(data_out(frame.body));
+      continue;
+    }
+    const Json answer = Json::parse(text_of(frame.body), nullptr, false);
+    if (!answer.is_object()) return fail(ErrorKind::corrupt, "the volume's daemon answers nonsense");
+    if (answer.contains("progress")) progress.show(answer["progress"][0], answer["progress"][1]);
+    if (answer.contains("error")) return fail(error_from(answer["error"]));
+    if (answer.contains("result")) return answer["result"];
+  }
+}
+
+Result<bool> Client::stop() {
+  auto running = connect();
+  if (!running) return false;
+  TRY_OK(running->send(FrameKind::json, view_of(R"({"request":"daemon.stop"})")));
+  static_cast<void>(running->receive());
+  // The lock is free when it has ended.
+  const int lock = ::open((home_.volume(name_) + "/lock").c_str(), O_RDWR | O_CLOEXEC);
+  if (lock >= 0) {
+    ::flock(lock, LOCK_EX);
+    ::close(lock);
+  }
+  return true;
+}
+
+}  // namespace cumulus

@@ -1,0 +1,209 @@
+#include "tools/cumulus/daemon.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <map>
+#include <memory>
+#include <set>
+#include <cstring>
+
+#include <boost/asio/basic_socket_acceptor.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/signal_set.hpp>
+
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+#include "tools/cumulus/requests.h"
+#include "tools/cumulus/session.h"
+
+namespace cumulus {
+namespace {
+
+constexpr Duration kIdleMax = std::chrono::seconds(60);
+constexpr std::size_t kWorkers = 2;
+constexpr std::size_t kSessionsMax = 256;
+using Token = asio::use_awaitable_t<ReactorExecutor>;
+using Acceptor = asio::basic_socket_acceptor<asio::local::stream_protocol, ReactorExecutor>;
+
+void tell(int ready, const Json& line) {
+  const std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  static_cast<void>(!::write(ready, text.data(), text.size()));  // the starting command may be gone: the daemon serves others
+}
+
+class Daemon {
+ public:
+  Daemon(Reactor& reactor, Home home, std::string name, OpenRequest request, int ready)
+      : reactor_(reactor), home_(std::move(home)), name_(std::move(name)), request_(std::move(request)), ready_(ready),
+        acceptor_(reactor.context()), signals_(reactor.context()), ended_(reactor), tasks_(reactor) {}
+
+  Task<void> run() {
+    const Status status = co_await serve();
+    if (status) co_return;
+    exit_code_ = 1;
+    log_error("{}", status.error().message());
+    if (ready_ >= 0) tell(ready_, {{"error", {{"kind", to_string(status.error().kind())}, {"message", status.error().message()}}}});
+  }
+  int exit_code() const { return exit_code_; }
+
+ private:
+  Task<Status> serve() {
+    const Progress progress = [this](std::uint64_t done, std::uint64_t total) {
+      tell(ready_, {{"progress", {done, total}}});
+      return true;
+    };
+    CO_TRY(stack_, co_await Stack::assemble(reactor_, home_, name_, request_, progress));
+    CO_TRY_OK(listen());
+    tasks_.spawn(accept_loop());
+    tasks_.spawn(wait_for_signal());
+    tasks_.spawn(watch_idle());
+    tell(ready_, {{"ready", true}, {"pid", ::getpid()}});
+    ::close(std::exchange(ready_, -1));
+    log_info("volume '{}' is open", name_);
+
+    while (!stopping_) co_await ended_.wait();
+    boost::system::error_code ignored;
+    acceptor_.close(ignored);
+    signals_.cancel(ignored);
+    for (Session* session : sessions_) session->end();
+    co_await tasks_.join();
+    const Status closed = co_await stack_->close();
+    ::unlink((home_.volume(name_) + "/daemon.sock").c_str());
+    if (!closed) log_error("closing the volume: {}", closed.error().message());
+    log_info("volume '{}' is closed", name_);
+    co_return Status();
+  }
+
+  Status listen() {
+    const std::string directory = home_.volume(name_);
+    ::unlink((directory + "/daemon.sock").c_str());  // the lock says that nobody listens there
+    const int folder = ::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return fail(from_errno(errno, "open " + directory));
+    boost::system::error_code error;
+    acceptor_.open(asio::local::stream_protocol(), error);
+    const mode_t mask = ::umask(0177);  // the owner's alone
+    if (!error) acceptor_.bind(asio::local::stream_protocol::endpoint(socket_path(folder)), error);
+    ::umask(mask);
+    if (!error) acceptor_.listen(64, error);
+    ::close(folder);
+    if (error) return fail(ErrorKind::io, format("listen in {}: {}", directory, error.message()));
+    return {};
+  }
+
+  Task<void> accept_loop() {
+    while (!stopping_) {
+      boost::system::error_code error;
+      Token token;
+      Session::Socket socket(reactor_.context());
+      co_await acceptor_.async_accept(socket, asio::redirect_error(token, error));
+      if (stopping_) co_return;
+      if (error) {
+        co_await reactor_.sleep_for(std::chrono::milliseconds(100));  // out of descriptors: some will come back
+        continue;
+      }
+      ucred peer{};
+      socklen_t size = sizeof peer;
+      const bool known = ::getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+                         (peer.uid == ::geteuid() || peer.uid == 0);
+      if (known && sessions_.size() < kSessionsMax) tasks_.spawn(serve_session(std::make_shared<Session>(reactor_, std::move(socket))));
+    }
+  }
+
+  Task<void> serve_session(std::shared_ptr<Session> session) {
+    sessions_.insert(session.get());
+    session->start(tasks_of(*session));
+    const auto frame = co_await session->receive();
+    if (frame && frame->kind == FrameKind::json) {
+      Json request = Json::parse(text_of(frame->body), nullptr, false);
+      Desk desk{reactor_, *stack_, home_, name_, [this] { stop(); }};
+      Result<Json> answer = fail(ErrorKind::invalid, "the request is not valid JSON");
+      if (!request.is_discarded()) answer = co_await serve_request(desk, *session, std::move(request));
+      Json reply;
+      if (answer) reply["result"] = std::move(*answer);
+      if (!answer) reply["error"] = {{"kind", to_string(answer.error().kind())}, {"message", answer.error().message()}};
+      const Status sent = co_await session->send_json(std::move(reply));
+      static_cast<void>(sent);  // the command is gone: nobody is left to be told
+    }
+    session->end();
+    co_await readers_.at(session.get())->join();
+    readers_.erase(session.get());
+    sessions_.erase(session.get());
+    used_at_ = reactor_.now();
+    ended_.notify_all();
+  }
+
+  TaskGroup& tasks_of(Session& session) {
+    return *readers_.emplace(&session, std::make_unique<TaskGroup>(reactor_)).first->second;
+  }
+
+  Task<void> wait_for_signal() {
+    boost::system::error_code error;
+    for (const int number : {SIGTERM, SIGINT, SIGHUP}) signals_.add(number, error);
+    Token token;
+    co_await signals_.async_wait(asio::redirect_error(token, error));
+    if (!error) stop();
+  }
+
+  Task<void> watch_idle() {
+    used_at_ = reactor_.now();
+    while (!stopping_) {
+      co_await ended_.wait_until(reactor_.now() + std::chrono::seconds(5));
+      if (stopping_ || !sessions_.empty() || reactor_.now() < used_at_ + kIdleMax) continue;
+      const auto status = co_await stack_->volume().status(false);
+      // A read-only volume has nothing more to send.
+      if (sessions_.empty() && status && (status->dirty == 0 || !status->writable)) stop();
+    }
+  }
+
+  void stop() {
+    stopping_ = true;
+    ended_.notify_all();
+    boost::system::error_code ignored;
+    acceptor_.cancel(ignored);
+    signals_.cancel(ignored);
+  }
+
+  Reactor& reactor_;
+  Home home_;
+  std::string name_;
+  OpenRequest request_;
+  int ready_;
+  int exit_code_ = 0;
+  std::unique_ptr<Stack> stack_;
+  Acceptor acceptor_;
+  asio::basic_signal_set<ReactorExecutor> signals_;
+  std::set<Session*> sessions_;
+  std::map<Session*, std::unique_ptr<TaskGroup>> readers_;
+  TimePoint used_at_{};
+  bool stopping_ = false;
+  Signal ended_;
+  TaskGroup tasks_;
+};
+
+}  // namespace
+
+int run_daemon(const Home& home, const std::string& name, OpenRequest request, int ready) {
+  ::signal(SIGPIPE, SIG_IGN);
+  const std::string lock = home.volume(name) + "/lock";
+  const int held = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (held < 0 || ::flock(held, LOCK_EX | LOCK_NB) != 0) {
+    const int error = errno;
+    if (held >= 0 && error == EWOULDBLOCK) {
+      tell(ready, {{"busy", true}});  // another daemon is starting or serving: the command waits for that one
+    } else {
+      tell(ready, {{"error", {{"kind", "io"}, {"message", from_errno(error, "lock " + lock).message()}}}});
+    }
+    return 1;
+  }
+  Reactor reactor(kWorkers);
+  Daemon daemon(reactor, home, name, std::move(request), ready);
+  reactor.run(daemon.run());
+  ::close(held);
+  return daemon.exit_code();
+}
+
+}  // namespace cumulus
