@@ -116,6 +116,37 @@ Result<std::pair<pid_t, std::string>> launch(std::vector<std::string> words, con
   return std::pair(pid, line);
 }
 
+// Runs a program to its end; what it printed. io when it did not end with 0.
+Result<std::string> capture(std::vector<std::string> words) {
+  int out[2];
+  if (::pipe2(out, O_CLOEXEC) != 0) return fail(from_errno(errno, "run " + words.front()));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    ::dup2(out[1], STDOUT_FILENO);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  ::close(out[1]);
+  std::string text;
+  char piece[4096];
+  for (ssize_t got = 0; (got = ::read(out[0], piece, sizeof piece)) > 0;) text.append(piece, static_cast<std::size_t>(got));
+  ::close(out[0]);
+  int code = 0;
+  if (child < 0 || ::waitpid(child, &code, 0) != child || !WIFEXITED(code) || WEXITSTATUS(code) != 0)
+    return fail(ErrorKind::io, words[0] + " " + words[1] + " failed");
+  return text;
+}
+
+Result<std::string> identity_of(unsigned i) {
+  TRY(const std::string text, capture({program_beside("cumulus-miner"), "status", miner_path(i), "--json"}));
+  const Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object() || !json.contains("identity")) return fail(ErrorKind::corrupt, miner_path(i) + " does not tell its identity");
+  return json.value("identity", "");
+}
+
 // "ready 127.0.0.1:7301" -> 7301.
 Result<int> port_of(const std::string& line) {
   const auto colon = line.rfind(':');
@@ -150,10 +181,9 @@ Result<int> up(const Invocation& invocation) {
     MinerState state;
     if (auto known = load_state(i)) state = *known;
     if (!std::filesystem::exists(miner_path(i) + "/config")) {
-      TRY(const auto made, launch({program_beside("cumulus-miner"), "init", miner_path(i), "--capacity", arguments.capacity, "--domain", format("devnet-{}", i), "--json"},
-                                  miner_path(i) + ".log"));
+      TRY(const std::string made, capture({program_beside("cumulus-miner"), "init", miner_path(i), "--capacity", arguments.capacity,
+                                           "--domain", format("devnet-{}", i), "--json"}));
       static_cast<void>(made);
-      for (int wait = 0; wait < 500 && !std::filesystem::exists(miner_path(i) + "/config"); ++wait) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     TRY_OK(start_miner(i, state));
     TRY(const std::string identity, identity_of(i));
@@ -218,7 +248,7 @@ Result<int> start() {
 }
 
 // The same identity with nothing in it, running as it was.
-Result<int> wipe() {
+Result<int> wipe_miner() {
   TRY(MinerState state, load_state(arguments.index));
   const bool running = is_running(state.pid);
   end_process(state.pid, SIGKILL);
@@ -234,29 +264,15 @@ Result<int> wipe() {
   return 0;
 }
 
-Result<int> run_to_end(const std::vector<std::string>& words) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    std::vector<std::string> copy = words;
-    std::vector<char*> argv;
-    for (std::string& word : copy) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    ::execv(argv[0], argv.data());
-    ::_exit(127);
-  }
-  int code = 0;
-  if (child < 0 || ::waitpid(child, &code, 0) != child) return fail(from_errno(errno, "run " + words.front()));
-  return WIFEXITED(code) ? WEXITSTATUS(code) : 1;
-}
-
 // While the miner is down for a moment: it must not notice by itself.
 Result<int> corrupt() {
   TRY(MinerState state, load_state(arguments.index));
   const bool running = is_running(state.pid);
   end_process(state.pid, SIGKILL);
-  TRY(const int code, run_to_end({program_beside("cumulus-miner"), "corrupt", miner_path(arguments.index), "--slices", std::to_string(arguments.slices)}));
+  const auto flipped = capture({program_beside("cumulus-miner"), "corrupt", miner_path(arguments.index), "--slices", std::to_string(arguments.slices)});
   if (running) TRY_OK(start_miner(arguments.index, state));
-  return code;
+  if (!flipped) return fail(flipped.error());
+  return 0;
 }
 
 // Full: its capacity becomes what it holds. `start` after `fill` leaves it so; `fill --off` gives it back.
@@ -338,7 +354,7 @@ void add_devnet_commands(CLI::App& app, Invocation& invocation) {
   command("status", "which run", [&invocation] { return status(invocation); }, false);
   command("stop", "kill -9 a miner", stop, true);
   command("start", "start it again", start, true);
-  command("wipe", "empty a miner; it keeps its identity", wipe, true);
+  command("wipe", "empty a miner; it keeps its identity", wipe_miner, true);
   command("corrupt", "flip bytes in what it stores", corrupt, true)->add_option("--slices", arguments.slices, "in so many slices; 0: all")->type_name("N");
   auto* slowing = command("slow", "put a slow forwarding process before it", slow, true);
   slowing->add_option("--delay", arguments.delay, "each way")->capture_default_str()->type_name("TIME");
