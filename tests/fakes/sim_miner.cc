@@ -189,13 +189,17 @@ HolderAnswer SimMiner::hold(Volume& volume, HolderAnswer answer) {
 Result<HolderAnswer> SimMiner::promise(const VolumeId& volume, const BallotClaim& claim) {
   TRY(Volume * where, admit(volume));
   if (claim.volume != volume) return fail(ErrorKind::invalid, "PROMISE: the ballot is of another volume");
-  return hold(*where, hold_promise(where->holder, claim));
+  HolderAnswer answer = hold_promise(where->holder, claim);
+  if (holds_anything_) answer = {true, {claim, where->holder.accepted}};
+  return hold(*where, std::move(answer));
 }
 
 Result<HolderAnswer> SimMiner::accept(const VolumeId& volume, const Superblock& record) {
   TRY(Volume * where, admit(volume));
   if (record.volume != volume) return fail(ErrorKind::invalid, "ACCEPT: the record is of another volume");
-  return hold(*where, hold_accept(where->holder, record));
+  HolderAnswer answer = hold_accept(where->holder, record);
+  if (holds_anything_) answer = {true, {where->holder.promised, record}};
+  return hold(*where, std::move(answer));
 }
 
 Result<HolderState> SimMiner::superblock(const VolumeId& volume) {
@@ -282,6 +286,15 @@ bool SimMiner::holds(const VolumeId& volume, const SliceId& slice) const {
 const HolderState* SimMiner::holder_state(const VolumeId& volume) const {
   const auto found = volumes_.find(volume);
   return found == volumes_.end() ? nullptr : &found->second.holder;
+}
+
+void SimMiner::for_each_intact(
+    const VolumeId& volume,
+    const std::function<void(const SliceId&, ByteView manifest, ByteView data)>& visit) const {
+  const auto found = volumes_.find(volume);
+  if (found == volumes_.end()) return;
+  for (const auto& [slice, stored] : found->second.slices)
+    if (intact(stored)) visit(slice, stored.manifest, stored.data);
 }
 
 }  // namespace cumulus

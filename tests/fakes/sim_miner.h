@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -78,6 +79,8 @@ class SimMiner {
   void set_draining(bool value) { draining_ = value; }
   void set_page_slices(std::size_t count) { page_slices_ = count; }
   void set_lies(SimMinerLies lies) { lies_ = lies; }
+  // Breaks the holder's rule, to show that a simulation sees it: any record and any promise is taken.
+  void canary_hold_anything() { holds_anything_ = true; }
   void wipe();
   // Alters stored bytes of up to `count` slices, unnoticed until they are read with a proof, listed by have()
   // or scrubbed. Returns how many.
@@ -90,6 +93,10 @@ class SimMiner {
   std::size_t slice_count(const VolumeId& volume) const;
   bool holds(const VolumeId& volume, const SliceId& slice) const;  // with the right bytes
   const HolderState* holder_state(const VolumeId& volume) const;
+  // Every slice that it stores with the right bytes: its manifest and its bytes.
+  void for_each_intact(
+      const VolumeId& volume,
+      const std::function<void(const SliceId&, ByteView manifest, ByteView data)>& visit) const;
 
  private:
   struct Stored {
@@ -122,6 +129,7 @@ class SimMiner {
   std::size_t page_slices_ = 1024;
   bool read_only_ = false;
   bool draining_ = false;
+  bool holds_anything_ = false;
   SimMinerLies lies_;
   std::optional<std::set<VolumeId>> allowed_;  // absent: every volume
   std::map<VolumeId, Volume> volumes_;
