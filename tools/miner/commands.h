@@ -37,6 +37,11 @@ struct Status {
   std::string directory;
   bool json = false;
 };
+struct Corrupt {
+  std::string directory;
+  std::uint64_t slices = 0;  // 0: all
+  std::optional<std::uint64_t> seed;
+};
 
 Task<int> init(Reactor& reactor, FileSystem& files, Init arguments);
 Task<int> run(Reactor& reactor, FileSystem& files, Run arguments);
@@ -44,6 +49,8 @@ Task<int> allow(Reactor& reactor, FileSystem& files, Allow arguments);
 Task<int> status(Reactor& reactor, FileSystem& files, Status arguments);
 Task<int> scrub(Reactor& reactor, FileSystem& files, std::string directory);
 Task<int> drain(Reactor& reactor, FileSystem& files, std::string directory, bool undo);
+// For devnet and tests; help does not list it.
+Task<int> corrupt(Reactor& reactor, FileSystem& files, Corrupt arguments);
 
 // "127.0.0.1:9000", "[::1]:9000". invalid otherwise.
 Result<std::pair<std::string, std::uint16_t>> parse_endpoint(std::string_view text);

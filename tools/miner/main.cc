@@ -35,6 +35,7 @@ struct Arguments {
   commands::Run run;
   commands::Allow allow;
   commands::Status status;
+  commands::Corrupt corrupt;
   std::string directory;
   bool undo = false;
 };
@@ -102,6 +103,14 @@ void describe(CLI::App& app, Arguments& to, Command& chosen) {
   drain->callback([&] {
     chosen = [&](Reactor& r, FileSystem& f) { return commands::drain(r, f, to.directory, to.undo); };
   });
+
+  auto* corrupt = app.add_subcommand("corrupt", "flip a byte in random slices; for tests, miner stopped");
+  corrupt->group("");
+  directory(corrupt, to.corrupt.directory);
+  corrupt->add_option("--slices", to.corrupt.slices, "how many; 0: all")->required();
+  corrupt->add_option("--seed", to.corrupt.seed, "the same seed chooses the same bytes");
+  corrupt->callback(
+      [&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::corrupt(r, f, to.corrupt); }; });
 }
 
 int run_command(const Command& command) {
