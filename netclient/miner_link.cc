@@ -152,8 +152,7 @@ Task<Result<wire::TcpSocket>> MinerLink::dial(std::string address, TimePoint dea
   if (const auto numeric = numeric_endpoint(where); numeric) {
     endpoints.push_back(*numeric);
   } else {
-    auto look_up = [where] { return resolve(where); };
-    CO_TRY(endpoints, co_await shared_->runtime.offload(std::move(look_up)));
+    CO_TRY(endpoints, co_await shared_->runtime.offload([&where] { return resolve(where); }));
   }
   boost::system::error_code error;
   for (const auto& endpoint : endpoints) {

@@ -25,7 +25,7 @@ constexpr std::size_t kReadBuffer = 128 * 1024;
 // one.
 constexpr std::size_t kGatherSmall = 20 * 1024;
 constexpr std::size_t kGatherLarge = 160 * 1024;
-constexpr std::size_t kRecord = 16 * 1024;  // RFC 8446 §5.1: plain bytes in one record
+constexpr std::size_t kRecord = 16 * 1024;  // RFC 8446, "Record Layer": plain bytes in one record
 // A Task that finds the socket always ready lets others run after this many bytes.
 constexpr std::size_t kTurn = 512 * 1024;
 // Measured on an AES-NI machine: 128-bit keys cost a tenth less for each GiB. Cells are encrypted with

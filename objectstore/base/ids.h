@@ -67,8 +67,8 @@ struct SliceId {
   auto operator<=>(const SliceId&) const = default;
 };
 
-// Who may write: totally ordered; the highest ballot that a quorum promised is the writer (architecture
-// §5.7).
+// Who may write: totally ordered; the highest ballot that a quorum promised is the writer
+// (objectstore/FORMAT.md, "Quorums").
 struct Ballot {
   Epoch epoch = 0;
   std::uint64_t open_number = 0;

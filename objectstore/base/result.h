@@ -72,7 +72,7 @@ Error from_errno(int errno_value, std::string_view what);
 #define CO_TRY(decl, ...) TRY_IMPL_(co_return, CUMULUS_CONCAT(try_result_, __COUNTER__), decl, __VA_ARGS__)
 
 // TRY_OK(f()): for a Status, or a Result whose value is not wanted.
-#define TRY_OK_IMPL_(ret, tmp, ...)                \
+#define TRY_OK_IMPL_(ret, tmp, ...)                  \
   if (auto&& tmp = (__VA_ARGS__); !tmp) [[unlikely]] \
   ret std::unexpected(std::move(tmp).error())
 #define TRY_OK(...) TRY_OK_IMPL_(return, CUMULUS_CONCAT(try_status_, __COUNTER__), __VA_ARGS__)

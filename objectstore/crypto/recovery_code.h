@@ -1,6 +1,6 @@
 // The recovery code: a volume's master key as a person writes it down.
 //
-//   cumulus1-XXXXX-XXXXX-...   59 symbols of Crockford's base32 (no I, L, O, U), in groups of five
+//   cumulus1-AAAAA-BBBBB-...   59 symbols of Crockford's base32 (no I, L, O, U), in groups of five
 //
 // The symbols spell 256 bits of key and 39 bits of SHA-256("cumulus recovery code v1" ‖ key), most
 // significant first; "1" is the version. Case, spaces and dashes do not matter; O reads as 0, I and L as 1. A

@@ -35,7 +35,7 @@ class File {
   // done.
   virtual Task<Status> write_at(std::uint64_t offset, ByteView data) = 0;
   // fdatasync. A failure means that earlier writes may be lost for good: never call it again to "make sure"
-  // (§5.3).
+  // (FORMAT.md, "Nonce").
   virtual Task<Status> datasync() = 0;
   // The same from any thread, blocking it: for the index's barrier (R1).
   virtual Status datasync_blocking() = 0;

@@ -49,8 +49,12 @@ class Runtime : public Clock {
   // co_await offload(f): f() on a worker thread; its value here. `f` must not touch reactor-owned state that
   // may change meanwhile. The caller's frame lives until it is done: capture by reference what outlives the
   // co_await.
+  // Captures must be trivially destructible (references, pointers, numbers): GCC 12 destroys a temporary
+  // inside a co_await expression twice. What needs an owner is a named variable, captured by reference.
   template <std::invocable F>
   Task<std::invoke_result_t<F&>> offload(F f) {
+    static_assert(std::is_trivially_destructible_v<F>,
+                  "capture by reference: the caller's frame outlives the work");
     using Value = std::invoke_result_t<F&>;
     if constexpr (std::is_void_v<Value>) {
       co_await run_work([&f] { f(); });

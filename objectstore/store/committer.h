@@ -43,7 +43,8 @@ class Committer {
   Task<Status> written(LogPosition position);
   Task<Status> durable(LogPosition position);
   LogPosition accepted() const { return open_.empty() ? open_.number - 1 : open_.number; }
-  // The last group with anything but bookkeeping in it: what "everything" means when somebody asks for Remote.
+  // The last group with anything but bookkeeping in it: what "everything" means when somebody asks for
+  // Remote.
   LogPosition accepted_data() const { return accepted_data_; }
 
   // Plain bytes of a staged run; null once its group was written (the extents then name the log: look up

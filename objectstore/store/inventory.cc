@@ -17,10 +17,12 @@ change::Placed Inventory::Segment::placed() const {
 }
 
 std::size_t Inventory::Segment::slices_seen() const {
-  return static_cast<std::size_t>(std::ranges::count_if(miners, [](const MinerId& id) { return id != MinerId{}; }));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(miners, [](const MinerId& id) { return id != MinerId{}; }));
 }
 
-Task<Inventory> Inventory::list(Runtime& runtime, SliceTransport& transport, VolumeId volume, Duration request_deadline) {
+Task<Inventory> Inventory::list(Runtime& runtime, SliceTransport& transport, VolumeId volume,
+                                Duration request_deadline) {
   Inventory inventory;
   TaskGroup miners(runtime);
   for (const MinerEntry& miner : transport.miners())
@@ -29,13 +31,14 @@ Task<Inventory> Inventory::list(Runtime& runtime, SliceTransport& transport, Vol
   co_return inventory;
 }
 
-Task<void> Inventory::list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime, VolumeId volume,
-                                 MinerEntry miner, Duration request_deadline) {
+Task<void> Inventory::list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime,
+                                 VolumeId volume, MinerEntry miner, Duration request_deadline) {
   std::optional<Bytes> from;
   do {
     auto page = co_await transport.list(miner.id, from, runtime.now() + request_deadline);
     if (!page) {
-      inventory.unanswered_.push_back(format("miner {} ({}): {}", miner.id.brief(), miner.address, page.error().message()));
+      inventory.unanswered_.push_back(
+          format("miner {} ({}): {}", miner.id.brief(), miner.address, page.error().message()));
       co_return;
     }
     for (const SliceListing& slice : page->slices) inventory.add(volume, miner.id, slice);
@@ -52,7 +55,8 @@ void Inventory::add(VolumeId volume, const MinerId& miner, const SliceListing& s
     return;
   }
   auto& same = segments_[manifest->id()];
-  const auto found = std::ranges::find_if(same, [&](const auto& segment) { return segment->manifest == *manifest; });
+  const auto found =
+      std::ranges::find_if(same, [&](const auto& segment) { return segment->manifest == *manifest; });
   Segment* segment = nullptr;
   if (found != same.end()) {
     segment = found->get();
@@ -76,14 +80,15 @@ Inventory::Chain Inventory::chain_to(const Tail& tail) const {
   while (sequence != 0) {
     const auto found = by_chain.find(wanted);
     if (found == by_chain.end() || found->second->manifest.id().sequence != sequence) {
-      chain.missing = format("log segment {} (of {}) is on none of the miners that answered", sequence, tail.through.sequence);
+      chain.missing = format("log segment {} (of {}) is on none of the miners that answered", sequence,
+                             tail.through.sequence);
       chain.segments.clear();
       return chain;
     }
     const Segment& segment = *found->second;
     if (segment.slices_seen() < segment.manifest.k)
-      chain.missing = format("log segment {} (of {}): {} slices found, {} are needed", sequence, tail.through.sequence,
-                             segment.slices_seen(), segment.manifest.k);
+      chain.missing = format("log segment {} (of {}): {} slices found, {} are needed", sequence,
+                             tail.through.sequence, segment.slices_seen(), segment.manifest.k);
     chain.segments.push_back(&segment);
     wanted = segment.manifest.header.previous_chain;
     --sequence;

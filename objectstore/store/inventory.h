@@ -1,6 +1,6 @@
-// Inventory: what the miners hold of a volume's log, learnt from their listings alone. Each slice carries the segment's
-// signed manifest, and each manifest the chain value of the one before: so the log's segments up to an accepted tail are
-// found and put in order without trusting any miner's word. Reactor thread.
+// Inventory: what the miners hold of a volume's log, learnt from their listings alone. Each slice carries the
+// segment's signed manifest, and each manifest the chain value of the one before: so the log's segments up to
+// an accepted tail are found and put in order without trusting any miner's word. Reactor thread.
 #pragma once
 
 #include <map>
@@ -20,16 +20,20 @@ class Inventory {
  public:
   struct Segment {
     Manifest manifest;
-    std::vector<MinerId> miners;  // slice i is (by its own word) on miners[i]; all zeros: nobody that answered has it
+    std::vector<MinerId>
+        miners;  // slice i is (by its own word) on miners[i]; all zeros: nobody that answered has it
     change::Placed placed() const;
     std::size_t slices_seen() const;
   };
 
-  // Lists every miner, page by page, at once. Never fails as a whole: `unanswered` names who did not answer and why.
-  static Task<Inventory> list(Runtime& runtime, SliceTransport& transport, VolumeId volume, Duration request_deadline);
+  // Lists every miner, page by page, at once. Never fails as a whole: `unanswered` names who did not answer
+  // and why.
+  static Task<Inventory> list(Runtime& runtime, SliceTransport& transport, VolumeId volume,
+                              Duration request_deadline);
 
-  // The log's segments up to and including the tail, oldest first. When one is missing the chain ends there: `missing`
-  // then says which sequence and what that means; what could be found *before* the gap is not part of the answer.
+  // The log's segments up to and including the tail, oldest first. When one is missing the chain ends there:
+  // `missing` then says which sequence and what that means; what could be found *before* the gap is not part
+  // of the answer.
   struct Chain {
     std::vector<const Segment*> segments;
     std::string missing;
@@ -42,8 +46,8 @@ class Inventory {
   const std::vector<std::string>& unanswered() const { return unanswered_; }
 
  private:
-  static Task<void> list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime, VolumeId volume,
-                               MinerEntry miner, Duration request_deadline);
+  static Task<void> list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime,
+                               VolumeId volume, MinerEntry miner, Duration request_deadline);
   void add(VolumeId volume, const MinerId& miner, const SliceListing& slice);
 
   // Two homes may have written the same identity; the chain tells which one counts.

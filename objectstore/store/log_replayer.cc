@@ -8,11 +8,14 @@ namespace {
 constexpr std::size_t kFetchAhead = 3;
 }
 
-LogReplayer::LogReplayer(Runtime& runtime, const KeyTree& keys, SliceFetcher& fetcher, SlotStore& slots, Index& index)
+LogReplayer::LogReplayer(Runtime& runtime, const KeyTree& keys, SliceFetcher& fetcher, SlotStore& slots,
+                         Index& index)
     : runtime_(runtime), keys_(keys), fetcher_(fetcher), slots_(slots), index_(index) {}
 
-std::shared_ptr<LogReplayer::Ahead> LogReplayer::start_fetch(TaskGroup& tasks, const Inventory::Segment& segment,
-                                                             FetchTrust trust, std::optional<Duration> patience) {
+std::shared_ptr<LogReplayer::Ahead> LogReplayer::start_fetch(TaskGroup& tasks,
+                                                             const Inventory::Segment& segment,
+                                                             FetchTrust trust,
+                                                             std::optional<Duration> patience) {
   auto ahead = std::make_shared<Ahead>(runtime_);
   const change::Placed placed = segment.placed();
   tasks.spawn([this, ahead, placed, trust, patience]() -> Task<void> {
@@ -23,8 +26,8 @@ std::shared_ptr<LogReplayer::Ahead> LogReplayer::start_fetch(TaskGroup& tasks, c
   return ahead;
 }
 
-Task<Status> LogReplayer::replay(std::vector<const Inventory::Segment*> segments, std::optional<Duration> patience,
-                                 Progress progress) {
+Task<Status> LogReplayer::replay(std::vector<const Inventory::Segment*> segments,
+                                 std::optional<Duration> patience, Progress progress) {
   // What the index has already is neither fetched nor opened.
   std::erase_if(segments, [&](const Inventory::Segment* segment) {
     return segment->manifest.last_group <= index_.applied();
@@ -75,8 +78,8 @@ Task<Status> LogReplayer::replay_one(const Inventory::Segment& segment, std::sha
     co_return co_await index_.replay(group.header.number, std::move(*changes));
   };
   const GroupVisitor visitor = visit;
-  CO_TRY(const SegmentScan scan, co_await scan_segment(runtime_, keys_, bytes, manifest.segment_length, std::nullopt,
-                                                       index_.applied(), true, visitor));
+  CO_TRY(const SegmentScan scan, co_await scan_segment(runtime_, keys_, bytes, manifest.segment_length,
+                                                       std::nullopt, index_.applied(), true, visitor));
   if (scan.header != manifest.header || scan.bad_at != 0 || scan.last_group != manifest.last_group ||
       scan.last_group_tag != manifest.last_group_tag)
     co_return fail(ErrorKind::corrupt, format("log segment {}/{} is not what its manifest says",

@@ -1,6 +1,6 @@
-// LogReplayer: brings an index up to date from stored segments, in order: fetches them a few ahead, opens every group and
-// every cell, checks that each segment is the one that the chain names, and replays its changes. Used to recover a volume
-// from the miners and to rebuild a lost index. Reactor thread.
+// LogReplayer: brings an index up to date from stored segments, in order: fetches them a few ahead, opens
+// every group and every cell, checks that each segment is the one that the chain names, and replays its
+// changes. Used to recover a volume from the miners and to rebuild a lost index. Reactor thread.
 #pragma once
 
 #include <deque>
@@ -19,9 +19,11 @@ class LogReplayer {
  public:
   LogReplayer(Runtime& runtime, const KeyTree& keys, SliceFetcher& fetcher, SlotStore& slots, Index& index);
 
-  // Replays every group after Index::applied(). `fetched` segments stay in the cache as far as it has room. Errors:
-  // corrupt (names the segment), unavailable, closed (progress said stop). Where it stopped is position().
-  Task<Status> replay(std::vector<const Inventory::Segment*> segments, std::optional<Duration> patience, Progress progress);
+  // Replays every group after Index::applied(). `fetched` segments stay in the cache as far as it has room.
+  // Errors: corrupt (names the segment), unavailable, closed (progress said stop). Where it stopped is
+  // position().
+  Task<Status> replay(std::vector<const Inventory::Segment*> segments, std::optional<Duration> patience,
+                      Progress progress);
 
   // The last segment replayed whole; nullptr when none was.
   const Inventory::Segment* last() const { return last_; }

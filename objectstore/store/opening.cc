@@ -1,7 +1,8 @@
 // StoreVolume: making, opening and recovering a volume.
 //
-// Who may write is decided first, by the holders (TailKeeper); what is written so far comes from the local log when this
-// home wrote it, and from the miners otherwise. A home that works offline opens what it has, and learns later.
+// Who may write is decided first, by the holders (TailKeeper); what is written so far comes from the local
+// log when this home wrote it, and from the miners otherwise. A home that works offline opens what it has,
+// and learns later.
 #include <algorithm>
 
 #include "objectstore/base/check.h"
@@ -19,8 +20,10 @@
 namespace cumulus {
 namespace {
 
-constexpr Duration kPatienceAtOpen = std::chrono::seconds(4);      // an unreachable network must not delay a restart
-constexpr Duration kPatienceToDecide = std::chrono::seconds(30);   // when nothing can be done without the holders
+constexpr Duration kPatienceAtOpen =
+    std::chrono::seconds(4);  // an unreachable network must not delay a restart
+constexpr Duration kPatienceToDecide =
+    std::chrono::seconds(30);  // when nothing can be done without the holders
 constexpr std::size_t kSegmentKeysKept = 1024;
 
 template <class T>
@@ -34,7 +37,8 @@ Task<Result<std::unique_ptr<Volume>>> finish(std::unique_ptr<StoreVolume> volume
 
 }  // namespace
 
-Task<Result<std::unique_ptr<Volume>>> Volume::create(VolumeParts parts, VolumeShape shape, VolumeOptions options) {
+Task<Result<std::unique_ptr<Volume>>> Volume::create(VolumeParts parts, VolumeShape shape,
+                                                     VolumeOptions options) {
   CO_TRY_OK(shape.validate());
   CO_TRY_OK(options.validate());
   auto volume = std::make_unique<StoreVolume>(std::move(parts), options);
@@ -83,14 +87,19 @@ Task<Status> StoreVolume::create(VolumeShape shape) {
 Task<Status> StoreVolume::open(OpenMode mode) {
   CO_TRY_OK(co_await home_.load(id_));
   if (!home_.record().seen)
-    co_return fail(ErrorKind::not_found, format("{} does not hold an opened volume: use 'cumulus volume recover'", parts_.directory));
+    co_return fail(
+        ErrorKind::not_found,
+        format("{} does not hold an opened volume: use 'cumulus volume recover'", parts_.directory));
   Superblock known = *home_.record().seen;
 
-  CO_TRY(const Survey survey, co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(),
-                                                      mode == OpenMode::steal ? kPatienceToDecide : kPatienceAtOpen, tasks_));
-  if (survey.newest && survey.newest->destroyed) co_return fail(ErrorKind::fenced, "the volume was destroyed");
+  CO_TRY(const Survey survey,
+         co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(),
+                                 mode == OpenMode::steal ? kPatienceToDecide : kPatienceAtOpen, tasks_));
+  if (survey.newest && survey.newest->destroyed)
+    co_return fail(ErrorKind::fenced, "the volume was destroyed");
   if (survey.newest && survey.newest->version >= known.version && !home_.record().wrote(*survey.newest)) {
-    if (!survey.newest->closed_cleanly && mode != OpenMode::steal) co_return fail(fenced_error(*survey.newest));
+    if (!survey.newest->closed_cleanly && mode != OpenMode::steal)
+      co_return fail(fenced_error(*survey.newest));
     co_return co_await take_over(*survey.newest, mode == OpenMode::steal ? Adopt::any : Adopt::own_or_closed);
   }
   if (survey.newest && survey.newest->version > known.version) known = *survey.newest;
@@ -104,14 +113,16 @@ Task<Status> StoreVolume::open(OpenMode mode) {
   start.epoch = ballot.epoch;
   start.instance = ballot.instance;
   // Offline, the claim goes on in the background, and nothing is Remote before it is granted.
-  const Status claimed = co_await tail_->claim(ballot, Adopt::own, survey.quorum_reached ? kPatienceToDecide : Duration{});
+  const Status claimed =
+      co_await tail_->claim(ballot, Adopt::own, survey.quorum_reached ? kPatienceToDecide : Duration{});
   if (!claimed && claimed.error().kind() != ErrorKind::unavailable) co_return fail(claimed.error());
   co_return co_await start_writing(start, std::move(segments), known.tail);
 }
 
 // Another home wrote the newest record: what this home holds is of the past. It is set aside, not deleted.
 Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
-  const std::string aside = parts_.directory + format("/superseded-{}", parts_.runtime.wall_now() / 1'000'000'000);
+  const std::string aside =
+      parts_.directory + format("/superseded-{}", parts_.runtime.wall_now() / 1'000'000'000);
   for (const std::string name : {"segments", "index", "replay"}) {
     const std::string from = parts_.directory + "/" + name;
     CO_TRY(const bool there, parts_.disk.exists(from));
@@ -126,27 +137,34 @@ Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
 
 Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress progress) {
   CO_TRY_OK(co_await home_.load(id_));
-  CO_TRY(const Survey survey,
-         co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(), kPatienceToDecide, tasks_));
+  CO_TRY(const Survey survey, co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(),
+                                                      kPatienceToDecide, tasks_));
   if (!survey.newest) {
     std::string why;
-    for (const auto& [miner, error] : survey.errors) why += format("; miner {}: {}", miner.brief(), error.message());
+    for (const auto& [miner, error] : survey.errors)
+      why += format("; miner {}: {}", miner.brief(), error.message());
     co_return fail(survey.errors.empty() ? ErrorKind::not_found : ErrorKind::unavailable,
                    "no miner holds a volume of this recovery code: check the code and the miners file" + why);
   }
   if (survey.newest->destroyed) co_return fail(ErrorKind::fenced, "the volume was destroyed");
   if (!survey.quorum_reached)
-    co_return fail(ErrorKind::unavailable,
-                   format("only {} miners answer; {} of the volume's {} holders must, to know the newest state",
-                          survey.answered, QuorumShape::quorum_of(static_cast<std::uint32_t>(survey.newest->holders.size()), survey.newest->m),
-                          survey.newest->holders.size()));
+    co_return fail(
+        ErrorKind::unavailable,
+        format("only {} miners answer; {} of the volume's {} holders must, to know the newest state",
+               survey.answered,
+               QuorumShape::quorum_of(static_cast<std::uint32_t>(survey.newest->holders.size()),
+                                      survey.newest->m),
+               survey.newest->holders.size()));
   const bool own = home_.record().wrote(*survey.newest);
-  if (!own && !survey.newest->closed_cleanly && mode != OpenMode::steal) co_return fail(fenced_error(*survey.newest));
-  co_return co_await recover_from(*survey.newest, mode == OpenMode::steal || own ? Adopt::any : Adopt::own_or_closed,
+  if (!own && !survey.newest->closed_cleanly && mode != OpenMode::steal)
+    co_return fail(fenced_error(*survey.newest));
+  co_return co_await recover_from(*survey.newest,
+                                  mode == OpenMode::steal || own ? Adopt::any : Adopt::own_or_closed,
                                   accept_loss, std::move(progress));
 }
 
-Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bool accept_loss, Progress progress) {
+Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bool accept_loss,
+                                       Progress progress) {
   CO_TRY_OK(co_await open_rooms(newest, true));
   make_tail_keeper(newest);
   // The ballot first: from here on nobody else can add to what is about to be read.
@@ -161,8 +179,9 @@ Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bo
 }
 
 Error StoreVolume::fenced_error(const Superblock& newest) const {
-  return {ErrorKind::fenced, format("the volume is in use by {}: close it there, or take it over with --steal",
-                                    describe_writer(parts_.keys, newest))};
+  return {ErrorKind::fenced,
+          format("the volume is in use by {}: close it there, or take it over with --steal",
+                 describe_writer(parts_.keys, newest))};
 }
 
 // --- rooms ---
@@ -180,11 +199,12 @@ Task<Status> StoreVolume::open_rooms(const Superblock& record, bool fresh_index)
   SlotStoreOptions slots;
   slots.segment_size = segment_size;
   slots.budget_bytes = options_.cache_bytes;
-  CO_TRY(slots_, co_await SlotStore::open(parts_.runtime, parts_.disk, parts_.directory + "/segments", id_, slots, parts_.metrics));
+  CO_TRY(slots_, co_await SlotStore::open(parts_.runtime, parts_.disk, parts_.directory + "/segments", id_,
+                                          slots, parts_.metrics));
   CO_TRY_OK(co_await open_index(fresh_index));
   keys_ = std::make_unique<SegmentKeys>(parts_.keys, kSegmentKeysKept);
-  fetcher_ = std::make_unique<SliceFetcher>(parts_.runtime, parts_.transport, id_, segment_size, options_.request_deadline,
-                                            parts_.metrics);
+  fetcher_ = std::make_unique<SliceFetcher>(parts_.runtime, parts_.transport, id_, segment_size,
+                                            options_.request_deadline, parts_.metrics);
   co_return Status();
 }
 
@@ -205,13 +225,14 @@ void StoreVolume::make_tail_keeper(const Superblock& known) {
   TailKeeper::Options options;
   options.request_deadline = options_.request_deadline;
   tail_ = std::make_unique<TailKeeper>(parts_.runtime, parts_.transport, parts_.keys, home_, known,
-                                       parts_.transport.miners(), parts_.writer_label, options, parts_.metrics,
-                                       [this](Error reason) { fenced(std::move(reason)); });
+                                       parts_.transport.miners(), parts_.writer_label, options,
+                                       parts_.metrics, [this](Error reason) { fenced(std::move(reason)); });
 }
 
 // --- what is written so far ---
 
-Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next, std::vector<SealedSegment>& segments) {
+Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next,
+                                       std::vector<SealedSegment>& segments) {
   for (int attempt = 0;; ++attempt) {
     ReplayStart start = co_await load_replay_start();
     // The index needs every group after its position: from local segments, or else from the miners.
@@ -234,7 +255,8 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next, std::ve
     const FetchSegment fetch = [this](Sequence sequence) -> Task<Result<FetchedSegment>> {
       co_return co_await fetch_by_sequence(sequence);
     };
-    CO_TRY(RecoveredLog log, co_await recover_local_log(parts_.runtime, parts_.keys, *slots_, start, fetch, visit));
+    CO_TRY(RecoveredLog log,
+           co_await recover_local_log(parts_.runtime, parts_.keys, *slots_, start, fetch, visit));
     if (index_->applied() < log.next.next_group && attempt == 0) {
       next = log.next;
       segments = std::move(log.segments);
@@ -246,14 +268,17 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next, std::ve
       segments = std::move(log.segments);
       co_return Status();
     }
-    // R1 was not kept by whoever wrote this index (or the log was lost): it is ahead of the log and worth nothing.
-    log_warn("the local index is at group {}, the log ends before {}: the index is rebuilt", index_->applied(), log.next.next_group);
+    // R1 was not kept by whoever wrote this index (or the log was lost): it is ahead of the log and worth
+    // nothing.
+    log_warn("the local index is at group {}, the log ends before {}: the index is rebuilt",
+             index_->applied(), log.next.next_group);
     CO_TRY_OK(co_await index_->close());
     CO_TRY_OK(co_await open_index(true));
   }
 }
 
-// A local segment that was damaged, from the miners: which ones is known by its placement, or by their listings.
+// A local segment that was damaged, from the miners: which ones is known by its placement, or by their
+// listings.
 Task<Result<FetchedSegment>> StoreVolume::fetch_by_sequence(Sequence sequence) {
   const Inventory inventory =
       co_await Inventory::list(parts_.runtime, parts_.transport, id_, options_.request_deadline);
@@ -262,14 +287,17 @@ Task<Result<FetchedSegment>> StoreVolume::fetch_by_sequence(Sequence sequence) {
     for (const auto& segment : same) {
       if (segment->slices_seen() < segment->manifest.k) continue;
       const change::Placed placed = segment->placed();
-      auto fetched = co_await fetcher_->fetch(placed, 0, placed.length, FetchTrust::proven, options_.outage_wait);
+      auto fetched =
+          co_await fetcher_->fetch(placed, 0, placed.length, FetchTrust::proven, options_.outage_wait);
       if (fetched) co_return FetchedSegment{fetched->owner, placed.length};
     }
   }
-  co_return fail(ErrorKind::not_found, format("log segment {} is on none of the miners that answer", sequence));
+  co_return fail(ErrorKind::not_found,
+                 format("log segment {} is on none of the miners that answer", sequence));
 }
 
-Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress, LogStart& next) {
+Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress,
+                                              LogStart& next) {
   inventory_ = std::make_unique<Inventory>(
       co_await Inventory::list(parts_.runtime, parts_.transport, id_, options_.request_deadline));
   Inventory::Chain chain = inventory_->chain_to(tail);
@@ -285,11 +313,13 @@ Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, cons
   }
   LogReplayer replayer(parts_.runtime, parts_.keys, *fetcher_, *slots_, *index_);
   Status replayed = co_await replayer.replay(chain.segments, options_.outage_wait, progress);
-  if (!replayed && !(accept_loss && replayed.error().kind() == ErrorKind::corrupt && replayer.last() != nullptr))
+  if (!replayed &&
+      !(accept_loss && replayed.error().kind() == ErrorKind::corrupt && replayer.last() != nullptr))
     co_return replayed;
   if (!replayed) log_warn("recovering with loss: {}", replayed.error().message());
 
-  const Inventory::Segment* last = replayed ? (chain.segments.empty() ? nullptr : chain.segments.back()) : replayer.last();
+  const Inventory::Segment* last =
+      replayed ? (chain.segments.empty() ? nullptr : chain.segments.back()) : replayer.last();
   next = {};
   if (last != nullptr) {
     const Manifest& manifest = last->manifest;
@@ -315,10 +345,10 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   log_ = LogWriter::make(parts_.runtime, *slots_, parts_.keys, id_, start, log_options, parts_.metrics,
                          [this](SealedSegment segment) { segment_sealed(std::move(segment)); });
   barrier_.attach(log_.get());
-  committer_ = std::make_unique<Committer>(parts_.runtime, *index_, *log_, options_, [this](const auto& compare) {
-    return compare_bytes(compare);
-  });
-  cells_ = std::make_unique<CellReader>(parts_.runtime, *log_, *slots_, *index_, *fetcher_, *keys_, parts_.metrics);
+  committer_ = std::make_unique<Committer>(parts_.runtime, *index_, *log_, options_,
+                                           [this](const auto& compare) { return compare_bytes(compare); });
+  cells_ = std::make_unique<CellReader>(parts_.runtime, *log_, *slots_, *index_, *fetcher_, *keys_,
+                                        parts_.metrics);
   reader_ = std::make_unique<Reader>(parts_.runtime, *index_, *committer_, *cells_, options_);
   committer_->start();
   if (!read_only_reason_.empty()) committer_->refuse({ErrorKind::fenced, read_only_reason_});
@@ -331,19 +361,24 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   pusher_ = std::make_unique<Pusher>(
       parts_.runtime, parts_.transport, parts_.keys, *tail_, pushing,
       [this](SealedSegment segment) { return load_segment(std::move(segment)); },
-      [this](change::Placed placed, const Manifest&) { return segment_stored(std::move(placed)); }, parts_.metrics);
-  // Segments up to the tail are on the miners; a Placed change that was lost with the end of the log is made again.
+      [this](change::Placed placed, const Manifest&) { return segment_stored(std::move(placed)); },
+      parts_.metrics);
+  // Segments up to the tail are on the miners; a Placed change that was lost with the end of the log is made
+  // again.
   slots_->classify([&](const SegmentHeader& header) {
     return header.id.sequence <= tail.through.sequence ? SlotUse::stored : SlotUse::dirty;
   });
   pusher_->start(tail);
   for (SealedSegment& segment : segments) {
-    replay_marks_.push_back({segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
+    replay_marks_.push_back(
+        {segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
     CO_TRY(const auto placed, co_await index_->placed(segment.header.id));
-    if (segment.header.id.sequence > tail.through.sequence || !placed) pusher_->push_again(std::move(segment));
+    if (segment.header.id.sequence > tail.through.sequence || !placed)
+      pusher_->push_again(std::move(segment));
   }
   if (segments.empty()) {
-    replay_marks_.push_back({start.next_sequence - 1, start.previous_chain, start.next_group - 1, start.previous_tag});
+    replay_marks_.push_back(
+        {start.next_sequence - 1, start.previous_chain, start.next_group - 1, start.previous_tag});
     slots_->set_replay_floor(start.next_sequence);
     CO_TRY_OK(co_await save_replay_start());
   }
@@ -364,18 +399,22 @@ Task<Status> StoreVolume::count_stored() {
   }
 }
 
-// After a rebuild the log's Placed changes may name miners that lost their slices since: the listings say where they are.
+// After a rebuild the log's Placed changes may name miners that lost their slices since: the listings say
+// where they are.
 Task<Status> StoreVolume::note_placements() {
   std::vector<Change> changes;
   const auto commit = [&]() -> Task<Status> {
-    const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> { return std::exchange(changes, {}); };
+    const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+      return std::exchange(changes, {});
+    };
     auto done = co_await committer_->commit_changes(build, true);
     if (!done) co_return fail(done.error());
     co_return Status();
   };
   for (const auto& [id, same] : inventory_->segments()) {
     for (const auto& segment : same) {
-      if (id.kind == SegmentKind::log && segment->manifest.last_group > recovered_) continue;  // beyond the tail
+      if (id.kind == SegmentKind::log && segment->manifest.last_group > recovered_)
+        continue;  // beyond the tail
       CO_TRY(const auto known, co_await index_->placed(id));
       change::Placed found = segment->placed();
       if (known && known->placed.salt != found.salt) continue;  // another home's segment of the same name
@@ -399,8 +438,9 @@ Task<Status> StoreVolume::note_placements() {
 
 // --- the replay mark: DIR/replay ---
 //
-// magic "CUMREPLY" | version u16 | sequence u64 | previous chain 32 | last group before it u64 | its tag 16 | SHA-256 of all
-// before. It says from which local segment on the log is needed; an older one is as good, only slower.
+// magic "CUMREPLY" | version u16 | sequence u64 | previous chain 32 | last group before it u64 | its tag 16 |
+// SHA-256 of all before. It says from which local segment on the log is needed; an older one is as good, only
+// slower.
 
 namespace {
 constexpr std::string_view kReplayMagic = "CUMREPLY";

@@ -9,8 +9,8 @@
 namespace cumulus {
 namespace {
 
-constexpr std::size_t kRecentMax = 8;           // whole segments kept in memory after a fetch
-constexpr std::uint32_t kAheadMax = 3;          // whole segments being fetched ahead at once
+constexpr std::size_t kRecentMax = 8;   // whole segments kept in memory after a fetch
+constexpr std::uint32_t kAheadMax = 3;  // whole segments being fetched ahead at once
 constexpr std::size_t kStreamsMax = 64;
 constexpr std::uint32_t kStreakToPrefetch = 2;
 constexpr std::uint64_t kAheadBytes = 16u << 20;
@@ -41,7 +41,9 @@ struct CellReader::Cells {
   }
 
   std::uint32_t plain_before() const { return first << run.cell_log2; }
-  std::uint32_t plain_after() const { return std::min(plain_before() + (count << run.cell_log2), run.plain_length); }
+  std::uint32_t plain_after() const {
+    return std::min(plain_before() + (count << run.cell_log2), run.plain_length);
+  }
 
   // Opens the cells from their sealed bytes. False when one does not verify; `into` is then undefined.
   bool open(const AeadKey& key, ByteView sealed, MutableByteView into) const {
@@ -71,8 +73,8 @@ struct CellReader::Cells {
   }
 };
 
-CellReader::CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index, SliceFetcher& fetcher,
-                       SegmentKeys& keys, Metrics& metrics)
+CellReader::CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index,
+                       SliceFetcher& fetcher, SegmentKeys& keys, Metrics& metrics)
     : runtime_(runtime),
       log_(log),
       slots_(slots),
@@ -128,20 +130,23 @@ Task<bool> CellReader::open_cells(const SegmentId& segment, std::array<std::uint
   co_return co_await runtime_.offload([&] { return cells.open(*key, sealed, into); });
 }
 
-Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into, std::optional<Duration> patience) {
+Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into,
+                              std::optional<Duration> patience) {
   const Cells cells(run, skip, static_cast<std::uint32_t>(into.size()));
   if (const auto memory = log_.memory_of(run.segment)) {
     const auto header = log_.header_of(run.segment);
     CHECK(header.has_value());
-    const bool good = co_await open_cells(run.segment, header->salt, cells,
-                                          memory->view(cells.sealed_offset, cells.sealed_length), memory, into);
+    const bool good =
+        co_await open_cells(run.segment, header->salt, cells,
+                            memory->view(cells.sealed_offset, cells.sealed_length), memory, into);
     if (!good) co_return fail(ErrorKind::corrupt, "a cell in this machine's memory does not verify");
     co_return Status();
   }
   if (const Whole* whole = recent(run.segment)) {
     const auto bytes = whole->bytes;
     const auto salt = whole->salt;
-    if (co_await open_cells(run.segment, salt, cells, bytes->view(cells.sealed_offset, cells.sealed_length), bytes, into))
+    if (co_await open_cells(run.segment, salt, cells, bytes->view(cells.sealed_offset, cells.sealed_length),
+                            bytes, into))
       co_return Status();
     recent_.remove_if([&](const Whole& bad) { return bad.segment == run.segment; });
   }
@@ -149,13 +154,14 @@ Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into,
   CO_TRY(const bool cached, co_await read_cached(cells, placed, into));
   if (cached) co_return Status();
   if (!placed)
-    co_return fail(ErrorKind::not_found, format("segment {}/{} is neither here nor on the miners", run.segment.epoch,
-                                                run.segment.sequence));
+    co_return fail(ErrorKind::not_found, format("segment {}/{} is neither here nor on the miners",
+                                                run.segment.epoch, run.segment.sequence));
   co_return co_await read_remote(placed->placed, cells, into, patience);
 }
 
 // From the local segment files. A bad cell there is a miss when the miners have the segment, else an alarm.
-Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<PlacedSegment>& placed, MutableByteView into) {
+Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<PlacedSegment>& placed,
+                                           MutableByteView into) {
   const SegmentId segment = cells.run.segment;
   auto handle = slots_.lookup(segment, cells.sealed_offset, cells.sealed_length);
   if (!handle) {
@@ -178,8 +184,9 @@ Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<Plac
   }
   cache_rot_.add();
   if (!placed) {
-    const std::string what = format("segment {}/{} is damaged on the local disk and has not reached the miners", segment.epoch,
-                                    segment.sequence);
+    const std::string what =
+        format("segment {}/{} is damaged on the local disk and has not reached the miners", segment.epoch,
+               segment.sequence);
     log_error("{}", what);
     co_return fail(ErrorKind::corrupt, what);
   }
@@ -193,20 +200,22 @@ Task<Status> CellReader::read_remote(change::Placed placed, Cells cells, Mutable
   if (cells.sealed_length >= kWholeFrom) {
     // Twice: a whole segment may leave memory again before this task runs.
     for (int attempt = 0; attempt < 2; ++attempt) {
-      CO_TRY_OK(co_await fetch_whole(placed, attempt == 0 ? FetchTrust::plain : FetchTrust::proven, patience));
+      CO_TRY_OK(
+          co_await fetch_whole(placed, attempt == 0 ? FetchTrust::plain : FetchTrust::proven, patience));
       const Whole* whole = recent(placed.segment);
       if (whole == nullptr) continue;
       const auto bytes = whole->bytes;
-      if (co_await open_cells(placed.segment, placed.salt, cells, bytes->view(cells.sealed_offset, cells.sealed_length),
-                              bytes, into))
+      if (co_await open_cells(placed.segment, placed.salt, cells,
+                              bytes->view(cells.sealed_offset, cells.sealed_length), bytes, into))
         co_return Status();
       recent_.remove_if([&](const Whole& bad) { return bad.segment == placed.segment; });
       slots_.forget(placed.segment);
     }
   }
   const std::uint32_t low = cells.sealed_offset / kCacheGranule * kCacheGranule;
-  const std::uint32_t high = std::min(placed.length, (cells.sealed_offset + cells.sealed_length + kCacheGranule - 1) /
-                                                         kCacheGranule * kCacheGranule);
+  const std::uint32_t high =
+      std::min(placed.length, (cells.sealed_offset + cells.sealed_length + kCacheGranule - 1) /
+                                  kCacheGranule * kCacheGranule);
   for (const FetchTrust trust : {FetchTrust::plain, FetchTrust::proven}) {
     auto fetched = co_await fetcher_.fetch(placed, low, high - low, trust, patience);
     CO_TRY_OK(fetched);
@@ -215,12 +224,14 @@ Task<Status> CellReader::read_remote(change::Placed placed, Cells cells, Mutable
     co_await slots_.admit_range(placed.segment, low, fetched->owner, fetched->bytes);
     co_return Status();
   }
-  co_return fail(ErrorKind::corrupt, format("segment {}/{}: cells at {} do not verify although their slices do",
-                                            placed.segment.epoch, placed.segment.sequence, cells.sealed_offset));
+  co_return fail(ErrorKind::corrupt,
+                 format("segment {}/{}: cells at {} do not verify although their slices do",
+                        placed.segment.epoch, placed.segment.sequence, cells.sealed_offset));
 }
 
 // One fetch of a whole segment at a time; others who want it wait for the same one.
-Task<Status> CellReader::fetch_whole(change::Placed placed, FetchTrust trust, std::optional<Duration> patience) {
+Task<Status> CellReader::fetch_whole(change::Placed placed, FetchTrust trust,
+                                     std::optional<Duration> patience) {
   if (const auto found = fetching_.find(placed.segment); found != fetching_.end()) {
     const auto shared = found->second;
     while (!shared->ended) co_await shared->done.wait();
@@ -287,7 +298,8 @@ bool Reader::try_read(const View& view, ObjectId object, std::uint64_t offset, M
   return true;
 }
 
-Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t offset, MutableByteView into) {
+Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t offset,
+                                       MutableByteView into) {
   for (int attempt = 0;; ++attempt) {
     CO_TRY(const auto stat, co_await index_.stat(view, object));
     if (!stat) co_return fail(ErrorKind::not_found, format("object {} does not exist", object));
@@ -295,7 +307,8 @@ Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t
     const std::uint64_t length = std::min<std::uint64_t>(into.size(), stat->size - offset);
     std::uint64_t ahead_from = 0;
     if (is_sequential(view, object, offset, length, ahead_from) && ahead_from < stat->size)
-      CO_TRY_OK(co_await read_ahead(view, object, ahead_from, std::min(kAheadBytes, stat->size - ahead_from)));
+      CO_TRY_OK(
+          co_await read_ahead(view, object, ahead_from, std::min(kAheadBytes, stat->size - ahead_from)));
 
     CO_TRY(const auto extents, co_await index_.extents(view, object, offset, length));
     std::vector<std::shared_ptr<Status>> ends;
@@ -324,7 +337,8 @@ Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t
 }
 
 Task<Status> Reader::read_extent(Extent extent, MutableByteView into) {
-  if (!is_staged(extent.run)) co_return co_await cells_.read(extent.run, extent.skip, into, options_.outage_wait);
+  if (!is_staged(extent.run))
+    co_return co_await cells_.read(extent.run, extent.skip, into, options_.outage_wait);
   const auto staged = committer_.staged(extent.run);
   if (!staged) co_return fail(ErrorKind::not_found, "the group was written meanwhile");
   std::ranges::copy(staged->plain.subspan(extent.skip, into.size()), into.begin());
@@ -336,7 +350,8 @@ bool Reader::is_sequential(const View& view, ObjectId object, std::uint64_t offs
                            std::uint64_t& ahead_from) {
   const DatasetId dataset = view.empty() ? 0 : view.front().dataset;
   const auto found = std::ranges::find_if(streams_, [&](const Stream& stream) {
-    return stream.dataset == dataset && stream.object == object && stream.next <= offset && offset <= stream.next + length;
+    return stream.dataset == dataset && stream.object == object && stream.next <= offset &&
+           offset <= stream.next + length;
   });
   if (found == streams_.end()) {
     streams_.push_front({dataset, object, offset + length, offset == 0 ? 1u : 0u, offset + length});

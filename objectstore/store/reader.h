@@ -1,10 +1,10 @@
-// Reader: object bytes at a view. View -> extents -> cells, each from the first place that has it: the open group, the
-// segment still in memory, a segment read a moment ago, the local cache, the miners.
+// Reader: object bytes at a view. View -> extents -> cells, each from the first place that has it: the open
+// group, the segment still in memory, a segment read a moment ago, the local cache, the miners.
 //
-// A cell that does not open is never returned: the next place is tried. A bad cell in the local cache is a miss; in a
-// segment that is not stored yet it is an error and an alarm. A segment that is gone makes the reader look its row up
-// again (relocation) before it complains. Large or sequential reads fetch whole segments, ahead of the reader.
-// Reactor thread; opening of many cells runs on workers.
+// A cell that does not open is never returned: the next place is tried. A bad cell in the local cache is a
+// miss; in a segment that is not stored yet it is an error and an alarm. A segment that is gone makes the
+// reader look its row up again (relocation) before it complains. Large or sequential reads fetch whole
+// segments, ahead of the reader. Reactor thread; opening of many cells runs on workers.
 #pragma once
 
 #include <cstdint>
@@ -30,16 +30,18 @@ class CellReader;
 // Where the sealed bytes of runs come from, below the open group.
 class CellReader {
  public:
-  CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index, SliceFetcher& fetcher, SegmentKeys& keys,
-             Metrics& metrics);
+  CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index, SliceFetcher& fetcher,
+             SegmentKeys& keys, Metrics& metrics);
   ~CellReader();
 
-  // Opens run bytes [skip, skip + into.size()) into `into`, which the caller keeps until done. Errors: corrupt,
-  // unavailable (outage longer than `patience`), not_found (the segment is unknown: the row was relocated), closed.
+  // Opens run bytes [skip, skip + into.size()) into `into`, which the caller keeps until done. Errors:
+  // corrupt, unavailable (outage longer than `patience`), not_found (the segment is unknown: the row was
+  // relocated), closed.
   Task<Status> read(Run run, std::uint32_t skip, MutableByteView into, std::optional<Duration> patience);
   // Memory only; false when it must wait.
   bool try_read(const Run& run, std::uint32_t skip, MutableByteView into);
-  // Brings the whole segment near (memory and cache) in the background; does nothing when it is there or too much is under way.
+  // Brings the whole segment near (memory and cache) in the background; does nothing when it is there or too
+  // much is under way.
   void prefetch(const SegmentId& segment, std::optional<Duration> patience);
   // drop-cache: whole segments kept in memory go too.
   void forget_recent() { recent_.clear(); }
@@ -62,10 +64,12 @@ class CellReader {
 
   const Whole* recent(const SegmentId& segment);
   void remember(Whole whole);
-  Task<bool> open_cells(const SegmentId& segment, std::array<std::uint8_t, 16> salt, Cells cells, ByteView sealed,
-                        std::shared_ptr<const void> owner, MutableByteView into);
-  Task<Result<bool>> read_cached(Cells cells, const std::optional<PlacedSegment>& placed, MutableByteView into);
-  Task<Status> read_remote(change::Placed placed, Cells cells, MutableByteView into, std::optional<Duration> patience);
+  Task<bool> open_cells(const SegmentId& segment, std::array<std::uint8_t, 16> salt, Cells cells,
+                        ByteView sealed, std::shared_ptr<const void> owner, MutableByteView into);
+  Task<Result<bool>> read_cached(Cells cells, const std::optional<PlacedSegment>& placed,
+                                 MutableByteView into);
+  Task<Status> read_remote(change::Placed placed, Cells cells, MutableByteView into,
+                           std::optional<Duration> patience);
   Task<Status> fetch_whole(change::Placed placed, FetchTrust trust, std::optional<Duration> patience);
   Task<void> fetch_ahead(change::Placed placed, std::optional<Duration> patience);
 
@@ -104,7 +108,8 @@ class Reader {
   };
   Task<Status> read_extent(Extent extent, MutableByteView into);
   Task<Status> read_ahead(View view, ObjectId object, std::uint64_t offset, std::uint64_t length);
-  bool is_sequential(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length, std::uint64_t& ahead_from);
+  bool is_sequential(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length,
+                     std::uint64_t& ahead_from);
 
   Runtime& runtime_;
   Index& index_;

@@ -2,7 +2,8 @@
 
 namespace cumulus {
 
-std::shared_ptr<const AeadKey> SegmentKeys::key(const SegmentId& segment, const std::array<std::uint8_t, 16>& salt) {
+std::shared_ptr<const AeadKey> SegmentKeys::key(const SegmentId& segment,
+                                                const std::array<std::uint8_t, 16>& salt) {
   const auto found = by_segment_.find(segment);
   if (found != by_segment_.end()) {
     recent_.splice(recent_.begin(), recent_, found->second);

@@ -1,14 +1,14 @@
-// SegmentKeys: the key of each segment, derived once and kept while it is used. Bounded; reactor thread (the keys
-// themselves may be used by workers).
+// SegmentKeys: the key of each segment, derived once and kept while it is used. Bounded; reactor thread (the
+// keys themselves may be used by workers).
 #pragma once
 
 #include <list>
 #include <memory>
 #include <unordered_map>
 
+#include "objectstore/base/ids.h"
 #include "objectstore/crypto/aead.h"
 #include "objectstore/crypto/key_tree.h"
-#include "objectstore/base/ids.h"
 
 namespace cumulus {
 

@@ -11,7 +11,8 @@ namespace cumulus {
 inline std::string name_of(const SegmentId& segment) {
   constexpr std::string_view kKinds[] = {"", "", "bulk ", "index ", "manifest "};
   const auto kind = static_cast<std::size_t>(segment.kind);
-  return format("{}segment {}/{}", kind < std::size(kKinds) ? kKinds[kind] : "", segment.epoch, segment.sequence);
+  return format("{}segment {}/{}", kind < std::size(kKinds) ? kKinds[kind] : "", segment.epoch,
+                segment.sequence);
 }
 
 }  // namespace cumulus

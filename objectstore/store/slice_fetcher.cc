@@ -19,8 +19,9 @@ constexpr std::uint64_t kAskSlowMinerEvery = 32;
 
 }  // namespace
 
-// Slices are equal ranges [low, high) of their own bytes. A slot's memory is written by its read only, so a late answer
-// never touches bytes that were handed on: what is handed on while a read is still under way is a copy.
+// Slices are equal ranges [low, high) of their own bytes. A slot's memory is written by its read only, so a
+// late answer never touches bytes that were handed on: what is handed on while a read is still under way is a
+// copy.
 //
 // state    | means
 // idle     | not asked
@@ -59,8 +60,8 @@ struct SliceFetcher::Stripe {
   bool decodable() const { return count(State::good) >= placed.k; }
 };
 
-SliceFetcher::SliceFetcher(Runtime& runtime, SliceTransport& transport, VolumeId volume, std::uint32_t segment_size,
-                           Duration request_deadline, Metrics& metrics)
+SliceFetcher::SliceFetcher(Runtime& runtime, SliceTransport& transport, VolumeId volume,
+                           std::uint32_t segment_size, Duration request_deadline, Metrics& metrics)
     : runtime_(runtime),
       transport_(transport),
       volume_(volume),
@@ -81,8 +82,9 @@ Task<void> SliceFetcher::close() {
   co_await tasks_.join();
 }
 
-Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint32_t offset, std::uint32_t length,
-                                               FetchTrust trust, std::optional<Duration> patience) {
+Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint32_t offset,
+                                               std::uint32_t length, FetchTrust trust,
+                                               std::optional<Duration> patience) {
   const TimePoint give_up = patience ? runtime_.now() + *patience : TimePoint::max();
   Duration pause = kRetryMin;
   for (;;) {
@@ -96,20 +98,22 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
   }
 }
 
-Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length,
-                                                 FetchTrust trust) {
+Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uint32_t offset,
+                                                 std::uint32_t length, FetchTrust trust) {
   const SliceGeometry geometry = SliceGeometry::of(placed.length, placed.k, placed.m);
   CHECK(offset <= placed.length && length <= placed.length - offset);
   FetchedRange out;
   out.owner = length > segments_.buffer_size() / 2 ? segments_.acquire() : std::make_shared<Buffer>(length);
   const MutableByteView target = out.owner->view(0, length);
 
-  // Whole slices share one stripe (they are read and decoded together); the ragged ends are stripes of their own.
+  // Whole slices share one stripe (they are read and decoded together); the ragged ends are stripes of their
+  // own.
   std::vector<std::shared_ptr<Stripe>> stripes;
   std::shared_ptr<Stripe> whole;
   std::vector<SlicePiece> pieces = geometry.pieces(offset, length);
   for (const SlicePiece& piece : pieces) {
-    const bool is_whole = piece.offset == 0 && piece.length == geometry.stored_length(piece.slice) && pieces.size() > 1;
+    const bool is_whole =
+        piece.offset == 0 && piece.length == geometry.stored_length(piece.slice) && pieces.size() > 1;
     std::shared_ptr<Stripe> stripe = is_whole ? whole : nullptr;
     if (!stripe) {
       stripe = std::make_shared<Stripe>(runtime_);
@@ -149,10 +153,12 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
     co_return out;
   }
 
-  // Some wanted slice must be decoded. Reads that are still under way may write into the first buffer: use another.
+  // Some wanted slice must be decoded. Reads that are still under way may write into the first buffer: use
+  // another.
   decodes_.add();
   FetchedRange decoded;
-  decoded.owner = length > segments_.buffer_size() / 2 ? segments_.acquire() : std::make_shared<Buffer>(length);
+  decoded.owner =
+      length > segments_.buffer_size() / 2 ? segments_.acquire() : std::make_shared<Buffer>(length);
   decoded.bytes = decoded.owner->view(0, length);
   std::size_t at = 0;
   const bool right = co_await runtime_.offload([&] {
@@ -188,7 +194,7 @@ bool SliceFetcher::known(const MinerId& miner) const {
 
 Duration SliceFetcher::pace_of(const MinerId& miner, std::uint64_t length) const {
   const auto found = pace_.find(miner);
-  const Duration seen = found == pace_.end()       ? Duration{}
+  const Duration seen = found == pace_.end()   ? Duration{}
                         : length >= kLargeRead ? found->second.large
                                                : found->second.small;
   return std::max(seen, transport_.expected_latency(miner));
@@ -216,7 +222,8 @@ Task<Status> SliceFetcher::fill(std::shared_ptr<Stripe> stripe) {
   using State = Stripe::State;
   const std::size_t k = stripe->placed.k;
   for (const std::uint16_t index : stripe->wanted) {
-    // A miner known to be slow is passed over when others can stand in for it; now and then it gets another chance.
+    // A miner known to be slow is passed over when others can stand in for it; now and then it gets another
+    // chance.
     if (is_slow(*stripe, index) && ++pace_[stripe->placed.miners[index]].skipped % kAskSlowMinerEvery != 0 &&
         ask_another(stripe))
       continue;
@@ -243,9 +250,10 @@ Task<Status> SliceFetcher::fill(std::shared_ptr<Stripe> stripe) {
     }
   }
   const std::size_t gone = stripe->count(State::gone);
-  const std::string what = format("segment {}/{}: {} of {} slices answered well, {} are needed; {} are missing or wrong",
-                                  stripe->placed.segment.epoch, stripe->placed.segment.sequence,
-                                  stripe->count(State::good), stripe->slots.size(), k, gone);
+  const std::string what =
+      format("segment {}/{}: {} of {} slices answered well, {} are needed; {} are missing or wrong",
+             stripe->placed.segment.epoch, stripe->placed.segment.sequence, stripe->count(State::good),
+             stripe->slots.size(), k, gone);
   if (stripe->slots.size() - gone < k) co_return fail(ErrorKind::corrupt, what);
   co_return fail(ErrorKind::unavailable, what + "; the other miners do not answer");
 }
@@ -313,7 +321,8 @@ Task<void> SliceFetcher::read_slice(std::shared_ptr<Stripe> stripe, std::uint16_
   stripe->changed.notify_all();
 }
 
-Task<Result<SliceReadAnswer>> SliceFetcher::read_proven(const Stripe& stripe, std::uint16_t index, MutableByteView into) {
+Task<Result<SliceReadAnswer>> SliceFetcher::read_proven(const Stripe& stripe, std::uint16_t index,
+                                                        MutableByteView into) {
   const Stripe::Slot& slot = stripe.slots[index];
   const change::Placed& placed = stripe.placed;
   SliceRead request;
@@ -326,17 +335,19 @@ Task<Result<SliceReadAnswer>> SliceFetcher::read_proven(const Stripe& stripe, st
   auto answer = co_await transport_.read(placed.miners[index], std::move(request), deadline);
   if (!answer) co_return answer;
   CO_TRY(const Manifest manifest, Manifest::decode(answer->manifest));
-  if (manifest.header.volume != volume_ || manifest.id() != placed.segment || manifest.header.salt != placed.salt ||
-      manifest.k != placed.k || manifest.m != placed.m || manifest.segment_length != placed.length)
+  if (manifest.header.volume != volume_ || manifest.id() != placed.segment ||
+      manifest.header.salt != placed.salt || manifest.k != placed.k || manifest.m != placed.m ||
+      manifest.segment_length != placed.length)
     co_return fail(ErrorKind::corrupt, "the miner answers with another segment's manifest");
   const std::uint64_t leaf = std::uint64_t{1} << Manifest::kLeafLog2;
   const std::uint64_t first_leaf = stripe.low / leaf;
   const std::uint64_t stored = stripe.geometry.stored_length(index);
   const std::uint64_t skip = stripe.low - first_leaf * leaf;
-  const bool proven = answer->leaves_offset == first_leaf * leaf && answer->leaves.size() >= skip + slot.stored &&
-                      co_await runtime_.offload([&] {
-                        return merkle_verify(manifest.roots[index], stored, first_leaf, answer->leaves, answer->proof);
-                      });
+  const bool proven =
+      answer->leaves_offset == first_leaf * leaf && answer->leaves.size() >= skip + slot.stored &&
+      co_await runtime_.offload([&] {
+        return merkle_verify(manifest.roots[index], stored, first_leaf, answer->leaves, answer->proof);
+      });
   if (!proven) co_return fail(ErrorKind::corrupt, "the miner's answer does not match the signed manifest");
   std::ranges::copy(ByteView(answer->leaves).subspan(skip, slot.stored), into.begin());
   co_return answer;

@@ -1,10 +1,11 @@
-// SliceFetcher: gets sealed bytes of a stored segment from its miners. A small range costs one read from the one miner
-// that holds it; when that miner is slow (hedge), down or wrong, the same range of any k other slices is decoded.
+// SliceFetcher: gets sealed bytes of a stored segment from its miners. A small range costs one read from the
+// one miner that holds it; when that miner is slow (hedge), down or wrong, the same range of any k other
+// slices is decoded.
 //
-// Nothing it returns is trusted: the caller opens the cells. When they do not open, it asks again with `proven`: then
-// every answer carries a Merkle proof against the signed manifest, so that the liar is known and left out.
-// An outage (too few miners answer) is waited for, up to the caller's patience; bytes that are gone or wrong on enough
-// answering miners are `corrupt` at once. Reactor thread.
+// Nothing it returns is trusted: the caller opens the cells. When they do not open, it asks again with
+// `proven`: then every answer carries a Merkle proof against the signed manifest, so that the liar is known
+// and left out. An outage (too few miners answer) is waited for, up to the caller's patience; bytes that are
+// gone or wrong on enough answering miners are `corrupt` at once. Reactor thread.
 #pragma once
 
 #include <cstdint>
@@ -36,19 +37,20 @@ class SliceFetcher {
   ~SliceFetcher();
 
   // `patience`: how long an outage is waited for; nullopt: until close().
-  Task<Result<FetchedRange>> fetch(change::Placed placed, std::uint32_t offset, std::uint32_t length, FetchTrust trust,
-                                   std::optional<Duration> patience);
+  Task<Result<FetchedRange>> fetch(change::Placed placed, std::uint32_t offset, std::uint32_t length,
+                                   FetchTrust trust, std::optional<Duration> patience);
   Task<void> close();
 
  private:
-  struct Stripe;       // one equal range of the slices, and what has arrived of it
-  struct MinerPace {   // smoothed duration of reads from one miner, small and large
+  struct Stripe;      // one equal range of the slices, and what has arrived of it
+  struct MinerPace {  // smoothed duration of reads from one miner, small and large
     Duration small{};
     Duration large{};
     std::uint64_t skipped = 0;  // times that it was left out for being slow: now and then it is asked again
   };
 
-  Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length, FetchTrust trust);
+  Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length,
+                                     FetchTrust trust);
   Task<Status> fill(std::shared_ptr<Stripe> stripe);
   void ask(const std::shared_ptr<Stripe>& stripe, std::uint16_t index);
   Task<void> read_slice(std::shared_ptr<Stripe> stripe, std::uint16_t index);

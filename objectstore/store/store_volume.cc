@@ -16,8 +16,13 @@ constexpr std::size_t kNameMax = 255;
 
 Status check_name(const std::string& name, std::string_view what) {
   const bool bad = name.empty() || name.size() > kNameMax || name == "." || name == ".." ||
-                   std::ranges::any_of(name, [](char c) { return c == '/' || c == '@' || static_cast<unsigned char>(c) < 32; });
-  if (bad) return fail(ErrorKind::invalid, format("'{}' cannot name a {}: 1 to 255 bytes without '/', '@' and control characters", name, what));
+                   std::ranges::any_of(name, [](char c) {
+                     return c == '/' || c == '@' || static_cast<unsigned char>(c) < 32;
+                   });
+  if (bad)
+    return fail(
+        ErrorKind::invalid,
+        format("'{}' cannot name a {}: 1 to 255 bytes without '/', '@' and control characters", name, what));
   return {};
 }
 
@@ -78,7 +83,9 @@ Task<Result<DatasetId>> StoreVolume::create_dataset(std::string name, DatasetOpt
 }
 
 Task<Status> StoreVolume::commit_one(Change change) {
-  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> { return std::vector<Change>{change}; };
+  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+    return std::vector<Change>{change};
+  };
   auto done = co_await committer_->commit_changes(build, false);
   if (!done) co_return fail(done.error());
   co_return Status();
@@ -89,8 +96,10 @@ Task<Status> StoreVolume::remove_dataset(DatasetId id) {
   if (info == nullptr) co_return fail(no_dataset(id));
   // Clones see the parent's rows through their spans; a snapshot that a clone stands on must stay.
   for (const DatasetInfo* other : index_->datasets())
-    if (other->id != id && std::ranges::any_of(other->head, [id](const ViewSpan& span) { return span.dataset == id; }))
-      co_return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first", info->name, other->name));
+    if (other->id != id &&
+        std::ranges::any_of(other->head, [id](const ViewSpan& span) { return span.dataset == id; }))
+      co_return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first",
+                                               info->name, other->name));
   co_return co_await commit_one(change::RemoveDataset{id});
 }
 
@@ -106,7 +115,8 @@ Task<Status> StoreVolume::rename_dataset(DatasetId id, std::string name) {
   co_return Status();
 }
 
-Task<Status> StoreVolume::set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes, std::uint64_t objects) {
+Task<Status> StoreVolume::set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes,
+                                    std::uint64_t objects) {
   if (index_->dataset(id) == nullptr) co_return fail(no_dataset(id));
   co_return co_await commit_one(change::SetQuota{id, tree, bytes, objects});
 }
@@ -137,7 +147,8 @@ Task<Status> StoreVolume::remove_snapshot(DatasetId id, std::string name) {
   const std::string parent = info->name + "@" + name;
   for (const DatasetInfo* other : index_->datasets())
     if (other->parent == parent)
-      co_return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first", parent, other->name));
+      co_return fail(ErrorKind::exists,
+                     format("'{}' is the parent of '{}': remove or flatten that first", parent, other->name));
   co_return co_await commit_one(change::RemoveSnapshot{id, name});
 }
 
@@ -148,7 +159,8 @@ Task<Status> StoreVolume::rollback(DatasetId id, std::string snapshot) {
   co_return co_await commit_one(change::Rollback{id, snapshot});
 }
 
-Task<Result<std::vector<DatasetId>>> StoreVolume::clone(DatasetId id, std::string snapshot, std::vector<std::string> names) {
+Task<Result<std::vector<DatasetId>>> StoreVolume::clone(DatasetId id, std::string snapshot,
+                                                        std::vector<std::string> names) {
   std::vector<DatasetId> ids;
   for (const std::string& name : names) CO_TRY_OK(check_name(name, "dataset"));
   // A thousand clones are a few groups, not one: each batch is one transaction.
@@ -192,15 +204,19 @@ Result<ObjectId> StoreVolume::allocate_object(DatasetId dataset) {
   if (info == nullptr) return fail(no_dataset(dataset));
   ObjectId& next = next_objects_[dataset];
   next = std::max(next, info->next_object);
-  if (next > kObjectIdMax) return fail(ErrorKind::no_space, format("'{}' has used up its object ids", info->name));
+  if (next > kObjectIdMax)
+    return fail(ErrorKind::no_space, format("'{}' has used up its object ids", info->name));
   return next++;
 }
 
-Task<Result<Commit>> StoreVolume::commit(Transaction transaction) { return committer_->commit(std::move(transaction)); }
+Task<Result<Commit>> StoreVolume::commit(Transaction transaction) {
+  return committer_->commit(std::move(transaction));
+}
 Task<Result<std::optional<ObjectStat>>> StoreVolume::stat(View view, ObjectId object) {
   return index_->stat(std::move(view), object);
 }
-Task<Result<std::size_t>> StoreVolume::read(View view, ObjectId object, std::uint64_t offset, MutableByteView into) {
+Task<Result<std::size_t>> StoreVolume::read(View view, ObjectId object, std::uint64_t offset,
+                                            MutableByteView into) {
   return reader_->read(std::move(view), object, offset, into);
 }
 bool StoreVolume::try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
@@ -208,7 +224,8 @@ bool StoreVolume::try_read(const View& view, ObjectId object, std::uint64_t offs
   return reader_->try_read(view, object, offset, into, answer);
 }
 
-Task<Result<std::vector<Volume::Stretch>>> StoreVolume::stretches(View view, ObjectId object, std::uint64_t offset,
+Task<Result<std::vector<Volume::Stretch>>> StoreVolume::stretches(View view, ObjectId object,
+                                                                  std::uint64_t offset,
                                                                   std::uint64_t length) {
   CO_TRY(const auto extents, co_await index_->extents(std::move(view), object, offset, length));
   std::vector<Stretch> all;
@@ -234,16 +251,19 @@ Task<Result<std::vector<OmapEntry>>> StoreVolume::xattrs(View view, ObjectId obj
 Task<Result<std::optional<Bytes>>> StoreVolume::omap(View view, ObjectId object, Bytes key) {
   return index_->omap(std::move(view), object, std::move(key));
 }
-Task<Result<std::vector<OmapEntry>>> StoreVolume::omap_list(View view, ObjectId object, std::optional<Bytes> after,
-                                                            std::size_t limit) {
+Task<Result<std::vector<OmapEntry>>> StoreVolume::omap_list(View view, ObjectId object,
+                                                            std::optional<Bytes> after, std::size_t limit) {
   return index_->omap_list(std::move(view), object, std::move(after), limit);
 }
-Task<Result<std::vector<ObjectId>>> StoreVolume::diff_objects(View older, View newer, ObjectId after, std::size_t limit) {
+Task<Result<std::vector<ObjectId>>> StoreVolume::diff_objects(View older, View newer, ObjectId after,
+                                                              std::size_t limit) {
   return index_->diff_objects(std::move(older), std::move(newer), after, limit);
 }
 Task<Result<std::vector<Volume::Range>>> StoreVolume::diff_ranges(View older, View newer, ObjectId object,
-                                                                  std::uint64_t offset, std::uint64_t length) {
-  CO_TRY(const auto ranges, co_await index_->diff_ranges(std::move(older), std::move(newer), object, offset, length));
+                                                                  std::uint64_t offset,
+                                                                  std::uint64_t length) {
+  CO_TRY(const auto ranges,
+         co_await index_->diff_ranges(std::move(older), std::move(newer), object, offset, length));
   std::vector<Range> all;
   for (const auto& range : ranges) all.push_back({range.offset, range.length});
   co_return all;
@@ -273,7 +293,8 @@ Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress)
 }
 
 void StoreVolume::segment_sealed(SealedSegment segment) {
-  replay_marks_.push_back({segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
+  replay_marks_.push_back(
+      {segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
   pusher_->push(std::move(segment));
 }
 
@@ -282,7 +303,9 @@ Task<Status> StoreVolume::segment_stored(change::Placed placed) {
   ++stored_segments_;
   stored_bytes_ += placed.length;
   const SegmentId segment = placed.segment;
-  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> { return std::vector<Change>{placed}; };
+  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+    return std::vector<Change>{placed};
+  };
   const auto noted = co_await committer_->commit_changes(build, true);
   if (!noted) co_return fail(noted.error());
   evictable_.push_back({segment, noted->position});
@@ -292,14 +315,16 @@ Task<Status> StoreVolume::segment_stored(change::Placed placed) {
 Task<Result<std::shared_ptr<const Buffer>>> StoreVolume::load_segment(SealedSegment segment) {
   for (const LocalSegments::Found& found : slots_->log_segments())
     if (found.header == segment.header) co_return co_await slots_->read_slot(found.slot);
-  co_return fail(ErrorKind::not_found, format("log segment {} is not on the local disk any more", segment.header.id.sequence));
+  co_return fail(ErrorKind::not_found,
+                 format("log segment {} is not on the local disk any more", segment.header.id.sequence));
 }
 
 Task<Result<bool>> StoreVolume::compare_bytes(const Transaction::Body::Compare& compare) {
   const DatasetInfo* info = index_->dataset(compare.object.dataset);
   if (info == nullptr) co_return fail(no_dataset(compare.object.dataset));
   Bytes have(compare.expected.size());
-  CO_TRY(const std::size_t got, co_await reader_->read(info->head, compare.object.object, compare.offset, have));
+  CO_TRY(const std::size_t got,
+         co_await reader_->read(info->head, compare.object.object, compare.offset, have));
   have.resize(got);
   co_return have == compare.expected;
 }
@@ -332,13 +357,15 @@ Task<void> StoreVolume::keep_house() {
     const SlotStats slots = slots_->stats();
     const bool tight = slots.dirty_bytes + (64u << 20) > slots.budget_bytes / 2;
     if (tight && !evictable_.empty() && index_->durable() < log_->durable()) {
-      if (Status flushed = co_await index_->flush(); !flushed) log_warn("the index cannot be flushed: {}", flushed.error().message());
+      if (Status flushed = co_await index_->flush(); !flushed)
+        log_warn("the index cannot be flushed: {}", flushed.error().message());
     }
     if (const auto since = log_->waiting_since()) {
       const Duration waited = parts_.runtime.now() - *since;
       const bool enough = waited >= options_.seal_after && log_->open_bytes() >= options_.seal_bytes_min;
       if (enough || waited >= options_.seal_after_max) {
-        if (Status sealed = co_await log_->seal(); !sealed) log_warn("sealing failed: {}", sealed.error().message());
+        if (Status sealed = co_await log_->seal(); !sealed)
+          log_warn("sealing failed: {}", sealed.error().message());
       }
     }
     if (!closing_) co_await house_.wait_until(parts_.runtime.now() + std::chrono::milliseconds(500));
@@ -357,12 +384,15 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   status.id = id_;
   status.shape = shape_;
   status.epoch = epoch_;
-  status.read_only_reason = read_only_reason_.empty() && committer_->failure() ? committer_->failure()->message() : read_only_reason_;
+  status.read_only_reason = read_only_reason_.empty() && committer_->failure()
+                                ? committer_->failure()->message()
+                                : read_only_reason_;
   status.writable = status.read_only_reason.empty();
   status.used = stored_bytes_;
   for (const DatasetInfo* info : index_->datasets()) {
     const auto tree = info->trees.find(0);
-    if (tree != info->trees.end() && tree->second.bytes > 0) status.live += static_cast<std::uint64_t>(tree->second.bytes);
+    if (tree != info->trees.end() && tree->second.bytes > 0)
+      status.live += static_cast<std::uint64_t>(tree->second.bytes);
   }
   status.garbage = status.used > status.live ? status.used - status.live : 0;
   status.dirty = pusher_->dirty_bytes() + (log_->waiting_since() ? log_->open_bytes() : 0);
@@ -386,7 +416,8 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
     status.miners[i].entry = parts_.transport.miners()[i];
     asking.spawn([this, &status, i]() -> Task<void> {
       MinerHealth& health = status.miners[i];
-      auto answer = co_await parts_.transport.status(health.entry.id, parts_.runtime.now() + std::chrono::seconds(5));
+      auto answer =
+          co_await parts_.transport.status(health.entry.id, parts_.runtime.now() + std::chrono::seconds(5));
       health.answers = answer.has_value();
       if (answer) health.status = std::move(*answer);
       if (!answer) health.error = answer.error().message();
@@ -397,7 +428,8 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   std::uint64_t free = 0;
   for (const MinerHealth& miner : status.miners) {
     capacity += miner.answers ? miner.status.capacity : miner.entry.capacity;
-    if (miner.answers && miner.status.capacity > miner.status.used) free += miner.status.capacity - miner.status.used;
+    if (miner.answers && miner.status.capacity > miner.status.used)
+      free += miner.status.capacity - miner.status.used;
   }
   const std::uint64_t n = std::uint64_t{shape_.k} + shape_.m;
   status.capacity = capacity / n * shape_.k;
@@ -412,7 +444,9 @@ Task<Result<CheckReport>> StoreVolume::check(bool with_data, Progress progress) 
 
 Task<Result<RepairReport>> StoreVolume::repair(Progress progress) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  const Repairer::Note note = [this](change::Placed placed) -> Task<Status> { return commit_one(std::move(placed)); };
+  const Repairer::Note note = [this](change::Placed placed) -> Task<Status> {
+    return commit_one(std::move(placed));
+  };
   Repairer repairer(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline, note);
   co_return co_await repairer.repair(std::move(progress));
 }
@@ -422,7 +456,8 @@ Task<Status> StoreVolume::drop_cache() {
   CO_TRY_OK(co_await committer_->durable(committer_->accepted()));
   CO_TRY_OK(co_await index_->flush());
   release_stored();
-  while (replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable()) replay_marks_.pop_front();
+  while (replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable())
+    replay_marks_.pop_front();
   CO_TRY_OK(co_await save_replay_start());
   slots_->set_replay_floor(replay_marks_.front().sequence + 1);
   cells_->forget_recent();
@@ -435,7 +470,8 @@ Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
   // Old holders must be reachable until the joint change is accepted.
   std::vector<MinerEntry> both = miners;
   for (const MinerEntry& old : parts_.transport.miners())
-    if (std::ranges::none_of(both, [&](const MinerEntry& entry) { return entry.id == old.id; })) both.push_back(old);
+    if (std::ranges::none_of(both, [&](const MinerEntry& entry) { return entry.id == old.id; }))
+      both.push_back(old);
   parts_.transport.set_miners(std::move(both));
   CO_TRY_OK(co_await tail_->set_miners(miners));
   parts_.transport.set_miners(std::move(miners));
@@ -482,7 +518,8 @@ Task<Status> StoreVolume::close() {
   co_return status;
 }
 
-// Closed cleanly: another home may then open without stealing. Only when everything is Remote, and never waited for long.
+// Closed cleanly: another home may then open without stealing. Only when everything is Remote, and never
+// waited for long.
 Task<void> StoreVolume::mark_closed() {
   if (tail_->accepted().tail.position < committer_->accepted_data() || !tail_->claimed()) co_return;
   const Status settled = co_await tail_->close_cleanly(std::chrono::seconds(5));

@@ -1,6 +1,7 @@
-// StoreVolume: the Volume put together from its rooms, and the rules that tie them: a sealed segment goes to the pusher; a
-// stored one is written down (Placed), advances the tail, and may leave the disk once the durable index has passed what
-// says where it is; a fenced volume turns read-only and says so. Reactor thread. Opening is in opening.cc.
+// StoreVolume: the Volume put together from its rooms, and the rules that tie them: a sealed segment goes to
+// the pusher; a stored one is written down (Placed), advances the tail, and may leave the disk once the
+// durable index has passed what says where it is; a fenced volume turns read-only and says so. Reactor
+// thread. Opening is in opening.cc.
 #pragma once
 
 #include <atomic>
@@ -11,8 +12,8 @@
 
 #include "objectstore/cache/slot_store.h"
 #include "objectstore/crypto/key_tree.h"
-#include "objectstore/object_store.h"
 #include "objectstore/log/replay.h"
+#include "objectstore/object_store.h"
 #include "objectstore/store/committer.h"
 #include "objectstore/store/home_file.h"
 #include "objectstore/store/inventory.h"
@@ -22,8 +23,8 @@
 
 namespace cumulus {
 
-// R1's barrier, called by the index's threads: the log writer once there is one. While the local log is replayed there
-// is nothing to wait for: its files were synced before.
+// R1's barrier, called by the index's threads: the log writer once there is one. While the local log is
+// replayed there is nothing to wait for: its files were synced before.
 class LogBarrier {
  public:
   void attach(LogWriter* log) { log_.store(log); }
@@ -55,15 +56,18 @@ class StoreVolume final : public Volume {
   Task<Result<DatasetId>> create_dataset(std::string name, DatasetOptions options) override;
   Task<Status> remove_dataset(DatasetId id) override;
   Task<Status> rename_dataset(DatasetId id, std::string name) override;
-  Task<Status> set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes, std::uint64_t objects) override;
+  Task<Status> set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes,
+                         std::uint64_t objects) override;
   Task<Status> create_snapshots(std::vector<SnapshotTarget> targets) override;
   Task<Status> remove_snapshot(DatasetId id, std::string name) override;
   Task<Status> rollback(DatasetId id, std::string snapshot) override;
-  Task<Result<std::vector<DatasetId>>> clone(DatasetId id, std::string snapshot, std::vector<std::string> names) override;
+  Task<Result<std::vector<DatasetId>>> clone(DatasetId id, std::string snapshot,
+                                             std::vector<std::string> names) override;
   Result<ObjectId> allocate_object(DatasetId dataset) override;
   Task<Result<Commit>> commit(Transaction transaction) override;
   Task<Result<std::optional<ObjectStat>>> stat(View view, ObjectId object) override;
-  Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset, MutableByteView into) override;
+  Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset,
+                                 MutableByteView into) override;
   bool try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
                 Result<std::size_t>& answer) override;
   Task<Result<std::vector<Stretch>>> stretches(View view, ObjectId object, std::uint64_t offset,
@@ -73,7 +77,8 @@ class StoreVolume final : public Volume {
   Task<Result<std::optional<Bytes>>> omap(View view, ObjectId object, Bytes key) override;
   Task<Result<std::vector<OmapEntry>>> omap_list(View view, ObjectId object, std::optional<Bytes> after,
                                                  std::size_t limit) override;
-  Task<Result<std::vector<ObjectId>>> diff_objects(View older, View newer, ObjectId after, std::size_t limit) override;
+  Task<Result<std::vector<ObjectId>>> diff_objects(View older, View newer, ObjectId after,
+                                                   std::size_t limit) override;
   Task<Result<std::vector<Range>>> diff_ranges(View older, View newer, ObjectId object, std::uint64_t offset,
                                                std::uint64_t length) override;
   Task<Status> flush(Durability level, Progress progress) override;
@@ -153,8 +158,8 @@ class StoreVolume final : public Volume {
     LogPosition placed_at = 0;  // the group that says where it is
   };
   std::deque<Evictable> evictable_;
-  std::deque<ReplayMark> replay_marks_;     // the first is what DIR/replay says, or will
-  std::unique_ptr<Inventory> inventory_;    // between a rebuild and note_placements()
+  std::deque<ReplayMark> replay_marks_;   // the first is what DIR/replay says, or will
+  std::unique_ptr<Inventory> inventory_;  // between a rebuild and note_placements()
   bool closing_ = false;
   Signal house_;
   TaskGroup tasks_;

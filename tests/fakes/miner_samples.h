@@ -4,9 +4,9 @@
 
 #include <memory>
 
+#include "objectstore/crypto/merkle.h"
 #include "objectstore/crypto/sign.h"
 #include "objectstore/manifest.h"
-#include "objectstore/crypto/merkle.h"
 
 namespace cumulus {
 

@@ -1,5 +1,6 @@
-// Drives a fuzz target without libFuzzer: the seeds that the target offers, then a bounded number of seeded mutations
-// (bit flips, truncations, splices, random bytes). A smoke run for the gate; the long run is the fuzz preset's.
+// Drives a fuzz target without libFuzzer: the seeds that the target offers, then a bounded number of seeded
+// mutations (bit flips, truncations, splices, random bytes). A smoke run for the gate; the long run is the
+// fuzz preset's.
 #include <cstdint>
 #include <cstdlib>
 #include <random>
@@ -21,10 +22,17 @@ int main(int argc, char** argv) {
     for (unsigned change = random() % 6; change > 0 && !input.empty(); --change) {
       const std::size_t at = random() % input.size();
       switch (random() % 4) {
-        case 0: input[at] ^= static_cast<std::uint8_t>(1u << random() % 8); break;
-        case 1: input[at] = static_cast<std::uint8_t>(random()); break;
-        case 2: input.resize(at); break;
-        default: input.insert(input.begin() + static_cast<std::ptrdiff_t>(at), static_cast<std::uint8_t>(random()));
+        case 0:
+          input[at] ^= static_cast<std::uint8_t>(1u << random() % 8);
+          break;
+        case 1:
+          input[at] = static_cast<std::uint8_t>(random());
+          break;
+        case 2:
+          input.resize(at);
+          break;
+        default:
+          input.insert(input.begin() + static_cast<std::ptrdiff_t>(at), static_cast<std::uint8_t>(random()));
       }
     }
     LLVMFuzzerTestOneInput(input.data(), input.size());

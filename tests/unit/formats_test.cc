@@ -51,7 +51,8 @@ TEST(SegmentHeader, RefusesWhatItDoesNotKnow) {
 TEST(Manifest, RoundTripAndWorkedExample) {
   const Manifest manifest = sample_manifest();
   EXPECT_EQ(manifest.encode().size(), 508u);
-  EXPECT_EQ(to_hex(ByteView(manifest.encode()).first(24)), "43554d4d0100010c43554d53010001010900000001000000");
+  EXPECT_EQ(to_hex(ByteView(manifest.encode()).first(24)),
+            "43554d4d0100010c43554d53010001010900000001000000");
   EXPECT_EQ(sample_claim().encode().size(), 168u);
   const auto decoded = Manifest::decode(manifest.encode());
   ASSERT_TRUE(decoded) << decoded.error().message();

@@ -1,7 +1,7 @@
-// A whole Volume on the real disk, RocksDB and reactor, over miners in memory: what a user of the object API relies on.
-#include <gtest/gtest.h>
-
+// A whole Volume on the real disk, RocksDB and reactor, over miners in memory: what a user of the object API
+// relies on.
 #include <filesystem>
+#include <gtest/gtest.h>
 #include <map>
 
 #include "objectstore/base/format.h"
@@ -32,16 +32,23 @@ Bytes pattern(std::size_t size, std::uint64_t seed) {
 // One machine: a reactor, a disk folder, and a network of miners that outlives its volumes.
 struct World {
   World() : disk(make_uring_file_system(reactor)), keys(master_key()), network(reactor, 6, 64ull << 30) {
-    directory = std::filesystem::temp_directory_path() / format("cumulus-volume-test-{}-{}", getpid(), reactor.random().u64());
+    directory = std::filesystem::temp_directory_path() /
+                format("cumulus-volume-test-{}-{}", getpid(), reactor.random().u64());
     std::filesystem::create_directories(directory);
   }
   ~World() { std::filesystem::remove_all(directory); }
 
   VolumeParts parts(FakeTransport& transport, const std::string& home) {
     std::filesystem::create_directories(directory / home);
-    return {reactor, *disk, transport, keys, metrics, (directory / home).string(),
+    return {reactor,
+            *disk,
+            transport,
+            keys,
+            metrics,
+            (directory / home).string(),
             [this](std::string path, std::function<Status()> barrier, bool fresh) {
-              return open_rocksdb_engine(reactor, std::move(path), keys.index_key().clone(), std::move(barrier), fresh, {});
+              return open_rocksdb_engine(reactor, std::move(path), keys.index_key().clone(),
+                                         std::move(barrier), fresh, {});
             },
             "tester@" + home};
   }
@@ -60,11 +67,11 @@ VolumeOptions small_options() {
   return options;
 }
 
-#define ASSERT_WELL(expression)                                    \
-  do {                                                             \
-    auto&& well = (expression);                                    \
-    EXPECT_TRUE(well.has_value()) << well.error().message();       \
-    if (!well.has_value()) co_return;                              \
+#define ASSERT_WELL(expression)                              \
+  do {                                                       \
+    auto&& well = (expression);                              \
+    EXPECT_TRUE(well.has_value()) << well.error().message(); \
+    if (!well.has_value()) co_return;                        \
   } while (false)
 
 Task<Result<ObjectId>> put_object(Volume& volume, DatasetId dataset, ByteView data) {
@@ -83,7 +90,8 @@ Task<Result<ObjectId>> put_object(Volume& volume, DatasetId dataset, ByteView da
 Task<Result<Bytes>> get_object(Volume& volume, DatasetId dataset, ObjectId id, std::size_t size) {
   Bytes data(size);
   for (std::size_t at = 0; at < size;) {
-    const MutableByteView part = MutableByteView(data).subspan(at, std::min<std::size_t>(1u << 20, size - at));
+    const MutableByteView part =
+        MutableByteView(data).subspan(at, std::min<std::size_t>(1u << 20, size - at));
     CO_TRY(const std::size_t got, co_await volume.read(volume.find_dataset(dataset)->head, id, at, part));
     if (got == 0) co_return fail(ErrorKind::corrupt, "short object");
     at += got;
@@ -144,7 +152,8 @@ Task<> write_sync_drop_read(World& world) {
   world.network.kill(3);
   FakeTransport other(world.reactor, world.network, 1, world.keys.volume_id());
   other.set_miners(world.network.entries());
-  volume = co_await Volume::recover(world.parts(other, "b"), small_options(), OpenMode::read_write, false, {});
+  volume =
+      co_await Volume::recover(world.parts(other, "b"), small_options(), OpenMode::read_write, false, {});
   ASSERT_WELL(volume);
   EXPECT_NE((*volume)->find_dataset("main"), nullptr);
   for (const auto& [id, data] : model) {
@@ -155,7 +164,8 @@ Task<> write_sync_drop_read(World& world) {
   // A third is refused while the second is open, and takes over when told to.
   FakeTransport third(world.reactor, world.network, 2, world.keys.volume_id());
   third.set_miners(world.network.entries());
-  auto refused = co_await Volume::recover(world.parts(third, "c"), small_options(), OpenMode::read_write, false, {});
+  auto refused =
+      co_await Volume::recover(world.parts(third, "c"), small_options(), OpenMode::read_write, false, {});
   EXPECT_FALSE(refused.has_value());
   if (!refused) {
     EXPECT_NE(refused.error().message().find("tester@b"), std::string::npos) << refused.error().message();

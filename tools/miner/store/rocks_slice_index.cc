@@ -14,7 +14,6 @@
 namespace cumulus {
 namespace {
 
-
 rocksdb::Slice slice_of(ByteView bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
