@@ -35,11 +35,12 @@ class AeadKey {
   [[nodiscard]] bool open(const Nonce& nonce, ByteView aad, ByteView sealed, MutableByteView out) const;
 
   // A run of cells: plain is cut into cells of `cell_size` bytes (the last may be shorter), each sealed on
-  // its own at offset first_offset + i * (cell_size + 16), without associated data. Sizes match exactly
-  // (checked).
+  // its own at offset first_offset + i * (cell_size + 16), without associated data. Sizes match exactly and
+  // the last offset fits 32 bits (checked). `plain` and `sealed` do not overlap.
   void seal_cells(std::uint64_t nonce64, std::uint32_t first_offset, std::uint32_t cell_size, ByteView plain,
                   MutableByteView sealed) const;
-  // False when a cell does not verify: `plain` is then unspecified and must not be used.
+  // False when a cell does not verify or `sealed` is not exactly as long as the cells of `plain`: `plain` is
+  // then unspecified and must not be used.
   [[nodiscard]] bool open_cells(std::uint64_t nonce64, std::uint32_t first_offset, std::uint32_t cell_size,
                                 ByteView sealed, MutableByteView plain) const;
 

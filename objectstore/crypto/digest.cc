@@ -1,5 +1,6 @@
 #include "objectstore/crypto/digest.h"
 
+#include <algorithm>
 #include <openssl/evp.h>
 
 #include "objectstore/crypto/multi_buffer.h"
@@ -40,13 +41,26 @@ Digest Sha256::finish() {
 }
 
 std::vector<Digest> sha256_leaves(ByteView data, std::size_t leaf_size) {
+  CHECK(leaf_size > 0);
   std::vector<Digest> digests((data.size() + leaf_size - 1) / leaf_size);
-  if (digests.size() < 4) {  // too few to fill the lanes
-    for (std::size_t i = 0; i < digests.size(); ++i)
-      digests[i] = sha256(data.subspan(i * leaf_size, std::min(leaf_size, data.size() - i * leaf_size)));
-    return digests;
+  sha256_leaves(data, leaf_size, digests);
+  return digests;
+}
+
+void sha256_leaves(ByteView data, std::size_t leaf_size, std::span<Digest> digests) {
+  CHECK(leaf_size > 0 && digests.size() == (data.size() + leaf_size - 1) / leaf_size);
+  if (digests.size() == 1) {  // nothing to share the lanes with
+    digests[0] = sha256(data);
+    return;
   }
-  IMB_MGR& manager = multi_buffer();
+  IMB_MGR& manager = hash_lanes();
+  std::size_t done = 0;
+  const auto collect = [&done](const IMB_JOB* job) {
+    if (job == nullptr) return false;
+    CHECK(job->status == IMB_STATUS_COMPLETED);
+    ++done;
+    return true;
+  };
   for (std::size_t i = 0; i < digests.size(); ++i) {
     IMB_JOB* job = IMB_GET_NEXT_JOB(&manager);
     *job = {};
@@ -58,11 +72,11 @@ std::vector<Digest> sha256_leaves(ByteView data, std::size_t leaf_size) {
     job->msg_len_to_hash_in_bytes = std::min(leaf_size, data.size() - i * leaf_size);
     job->auth_tag_output = digests[i].data();
     job->auth_tag_output_len_in_bytes = digests[i].size();
-    IMB_SUBMIT_JOB_NOCHECK(&manager);
+    collect(IMB_SUBMIT_JOB_NOCHECK(&manager));
   }
-  while (IMB_FLUSH_JOB(&manager) != nullptr) {
+  while (collect(IMB_FLUSH_JOB(&manager))) {
   }
-  return digests;
+  CHECK(done == digests.size());
 }
 
 }  // namespace cumulus

@@ -52,7 +52,10 @@ SecretKey hkdf_expand(const SecretKey& key, ByteView info) {
 }
 
 Result<SecretKey> scrypt(std::string_view passphrase, ByteView salt, ScryptCost cost) {
-  if (cost.n_log2 < 1 || cost.n_log2 > 22 || cost.r < 1 || cost.r > 32 || cost.p < 1 || cost.p > 16)
+  constexpr std::uint64_t kMemoryMax = std::uint64_t{1} << 30;
+  if (cost.n_log2 < 1 || cost.r < 1 || cost.r > 32 || cost.p < 1 || cost.p > 16 ||
+      cost.n_log2 >= 16 * cost.r || cost.n_log2 > 23 ||
+      (std::uint64_t{128} << cost.n_log2) * cost.r > kMemoryMax)
     return fail(ErrorKind::invalid, format("scrypt cost N=2^{}, r={}, p={} is beyond what is accepted",
                                            cost.n_log2, cost.r, cost.p));
   SecretKey key;

@@ -13,8 +13,9 @@ namespace cumulus {
 
 // HKDF-Extract(salt, input) then Expand(info) to 32 bytes.
 SecretKey hkdf(ByteView salt, ByteView input, ByteView info);
-// HKDF-Expand alone: `key` is a uniform key already.
+// HKDF-Expand alone: `key` is uniform already (or the output of an extraction).
 SecretKey hkdf_expand(const SecretKey& key, ByteView info);
+// HKDF-Extract and -Expand to at most 255 * 32 bytes (checked).
 void hkdf_bytes(ByteView salt, ByteView input, ByteView info, MutableByteView out);
 
 // Cost parameters as stored beside what they protect.
@@ -23,7 +24,8 @@ struct ScryptCost {
   std::uint8_t r = 8;
   std::uint8_t p = 1;
 };
-// invalid for parameters beyond n_log2 22, r 32, p 16 (a hostile key file must not exhaust memory).
+// invalid for parameters that RFC 7914 forbids (n_log2 >= 16 r) or that are beyond 1 GiB of memory, r 32 or p
+// 16: a key file from elsewhere must not exhaust the machine. no_space when there is no memory for it.
 Result<SecretKey> scrypt(std::string_view passphrase, ByteView salt, ScryptCost cost);
 
 }  // namespace cumulus

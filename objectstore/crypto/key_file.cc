@@ -1,5 +1,7 @@
 #include "objectstore/crypto/key_file.h"
 
+#include <algorithm>
+
 #include "objectstore/base/codec.h"
 #include "objectstore/crypto/aead.h"
 #include "objectstore/crypto/digest.h"
@@ -33,10 +35,55 @@ Result<ByteView> checked(ByteView bytes) {
   return body;
 }
 
+// Reserved at once, so that a growing buffer leaves no copy of the key behind.
+Bytes make_empty() {
+  Bytes bytes;
+  bytes.reserve(kKeyFileSizeMax);
+  return bytes;
+}
+
+struct Wrapped {
+  ScryptCost cost;
+  std::array<std::uint8_t, 16> salt{};
+  Nonce nonce{};
+  ByteView associated;
+  ByteView sealed;
+};
+// One of the two is set; both point into the file's bytes.
+struct KeyFile {
+  std::optional<ByteView> clear;
+  std::optional<Wrapped> wrapped;
+};
+
+Result<KeyFile> parse(ByteView bytes) {
+  TRY(const ByteView body, checked(bytes));
+  Decoder in(body.subspan(kMagic.size() + 2));
+  const std::uint8_t kind = in.u8();
+  const std::uint8_t reserved = in.u8();
+  KeyFile file;
+  bool good = kind <= 1 && reserved == 0;
+  if (kind == 0) {
+    file.clear = in.bytes(32);
+  } else {
+    Wrapped& wrapped = file.wrapped.emplace();
+    wrapped.cost.n_log2 = in.u8();
+    wrapped.cost.r = in.u8();
+    wrapped.cost.p = in.u8();
+    good = in.u8() == 0 && good;
+    wrapped.salt = in.array<16>();
+    wrapped.nonce = in.array<12>();
+    wrapped.associated = body.first(body.size() - in.remaining());
+    wrapped.sealed = in.bytes(32 + kAeadTagSize);
+  }
+  if (!good || !in.done())
+    return fail(ErrorKind::corrupt, "the key file does not parse: it was made by a faulty program");
+  return file;
+}
+
 }  // namespace
 
 Bytes encode_key_file(const SecretKey& master) {
-  Bytes bytes;
+  Bytes bytes = make_empty();
   Encoder out(bytes);
   begin(out, false);
   out.bytes(master.view());
@@ -46,7 +93,7 @@ Bytes encode_key_file(const SecretKey& master) {
 
 Result<Bytes> encode_key_file(const SecretKey& master, std::string_view passphrase, Random& random,
                               ScryptCost cost) {
-  Bytes bytes;
+  Bytes bytes = make_empty();
   Encoder out(bytes);
   begin(out, true);
   std::array<std::uint8_t, 16> salt;
@@ -68,39 +115,24 @@ Result<Bytes> encode_key_file(const SecretKey& master, std::string_view passphra
 }
 
 Result<bool> key_file_is_wrapped(ByteView bytes) {
-  TRY(const ByteView body, checked(bytes));
-  return body[kMagic.size() + 2] != 0;
+  TRY(const KeyFile file, parse(bytes));
+  return file.wrapped.has_value();
 }
 
 Result<SecretKey> decode_key_file(ByteView bytes, std::optional<std::string_view> passphrase) {
-  TRY(const ByteView body, checked(bytes));
-  Decoder in(body.subspan(kMagic.size() + 2));
-  const std::uint8_t wrapped = in.u8();
-  const std::uint8_t reserved = in.u8();
-  const Error damaged(ErrorKind::corrupt, "the key file does not parse");
-  if (wrapped > 1 || reserved != 0) return fail(damaged);
-  if (wrapped == 0) {
-    SecretKey key(in.array<32>());
-    if (!in.done()) return fail(damaged);
+  TRY(const KeyFile file, parse(bytes));
+  SecretKey key;
+  if (file.clear) {
+    std::ranges::copy(*file.clear, key.view().begin());
     return key;
   }
-  ScryptCost cost;
-  cost.n_log2 = in.u8();
-  cost.r = in.u8();
-  cost.p = in.u8();
-  const std::uint8_t zero = in.u8();
-  const auto salt = in.array<16>();
-  const auto nonce = in.array<12>();
-  const std::size_t aad = body.size() - in.remaining();
-  const auto sealed = in.array<32 + kAeadTagSize>();
-  if (!in.done() || zero != 0) return fail(damaged);
   if (!passphrase)
     return fail(
         ErrorKind::denied,
         "the key file is protected by a passphrase: give it on the terminal or with --passphrase-file");
-  TRY(const SecretKey wrapping, scrypt(*passphrase, salt, cost));
-  SecretKey key;
-  if (!AeadKey(wrapping).open(nonce, body.first(aad), sealed, key.view()))
+  const Wrapped& wrapped = *file.wrapped;
+  TRY(const SecretKey wrapping, scrypt(*passphrase, wrapped.salt, wrapped.cost));
+  if (!AeadKey(wrapping).open(wrapped.nonce, wrapped.associated, wrapped.sealed, key.view()))
     return fail(ErrorKind::denied, "wrong passphrase for the key file");
   return key;
 }

@@ -20,14 +20,17 @@ namespace cumulus {
 
 inline constexpr std::size_t kKeyFileSizeMax = 1024;
 
+// Holds the key in clear: wipe() it once it is written.
 Bytes encode_key_file(const SecretKey& master);
-// no_space when scrypt finds no memory.
+// no_space when scrypt finds no memory; invalid for a cost beyond its bounds.
 Result<Bytes> encode_key_file(const SecretKey& master, std::string_view passphrase, Random& random,
                               ScryptCost cost = {});
 
-// True when a passphrase is needed. corrupt / unsupported when it is no (undamaged) key file.
+// True when a passphrase is needed. corrupt when this is no key file or a damaged one, unsupported when it is
+// of another version.
 Result<bool> key_file_is_wrapped(ByteView bytes);
-// denied: wrong passphrase, or none given for a wrapped file.
+// Besides: denied when the passphrase is wrong, or none is given for a wrapped file. A passphrase given for a
+// file in clear is ignored.
 Result<SecretKey> decode_key_file(ByteView bytes, std::optional<std::string_view> passphrase);
 
 }  // namespace cumulus

@@ -1,5 +1,6 @@
 #include "objectstore/crypto/merkle.h"
 
+#include <algorithm>
 #include <bit>
 #include <optional>
 
@@ -10,20 +11,39 @@
 namespace cumulus {
 namespace {
 
+constexpr std::size_t kNodeInput = 1 + 2 * sizeof(Digest);
+
+// Writes the input of the node over `left` and `right`.
+void put_node(const Digest& left, const Digest& right, MutableByteView into) {
+  into[0] = 1;
+  std::ranges::copy(left, into.begin() + 1);
+  std::ranges::copy(right, into.begin() + 1 + sizeof left);
+}
+
 Digest node(const Digest& left, const Digest& right) {
-  std::array<std::uint8_t, 65> input;
-  input[0] = 1;
-  std::copy(left.begin(), left.end(), input.begin() + 1);
-  std::copy(right.begin(), right.end(), input.begin() + 33);
+  std::array<std::uint8_t, kNodeInput> input;
+  put_node(left, right, input);
   return sha256(input);
 }
 
 std::size_t split(std::size_t count) { return std::bit_floor(count - 1); }
 
+// Level by level, so that a level's nodes share the lanes. Pairing neighbours and lifting an odd last one
+// gives the same tree as splitting at the largest power of two.
 Digest top_of(std::span<const Digest> leaves) {
   if (leaves.size() == 1) return leaves.front();
-  const std::size_t left = split(leaves.size());
-  return node(top_of(leaves.first(left)), top_of(leaves.subspan(left)));
+  std::vector<Digest> level(leaves.begin(), leaves.end());
+  Bytes inputs(level.size() / 2 * kNodeInput);
+  while (level.size() > 1) {
+    const std::size_t pairs = level.size() / 2;
+    const MutableByteView used = MutableByteView(inputs).first(pairs * kNodeInput);
+    for (std::size_t i = 0; i < pairs; ++i)
+      put_node(level[2 * i], level[2 * i + 1], used.subspan(i * kNodeInput, kNodeInput));
+    if (level.size() % 2 != 0) level[pairs] = level.back();
+    level.resize(pairs + level.size() % 2);
+    sha256_leaves(used, kNodeInput, std::span(level).first(pairs));
+  }
+  return level.front();
 }
 
 Digest finish(const Digest& top, std::uint64_t length) {
@@ -71,13 +91,12 @@ std::optional<Digest> fold(std::size_t base, std::size_t count, std::size_t firs
 }  // namespace
 
 std::vector<Digest> merkle_leaves(ByteView data) {
+  constexpr std::size_t kLeafInput = 1 + sizeof(Digest);
   std::vector<Digest> leaves = sha256_leaves(data, kMerkleLeafSize);
-  std::array<std::uint8_t, 33> input;
-  input[0] = 0;
-  for (Digest& leaf : leaves) {
-    std::copy(leaf.begin(), leaf.end(), input.begin() + 1);
-    leaf = sha256(input);
-  }
+  Bytes inputs(leaves.size() * kLeafInput);  // each begins with its 0x00
+  for (std::size_t i = 0; i < leaves.size(); ++i)
+    std::ranges::copy(leaves[i], inputs.begin() + static_cast<std::ptrdiff_t>(i * kLeafInput + 1));
+  sha256_leaves(inputs, kLeafInput, leaves);
   return leaves;
 }
 

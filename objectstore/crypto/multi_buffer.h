@@ -1,5 +1,5 @@
-// The calling thread's ipsec-mb manager: its job interface is not thread-safe, so each thread has one. Used
-// only by aead.cc and digest.cc.
+// The calling thread's ipsec-mb managers: they are not thread-safe, so each thread has its own. Used only by
+// aead.cc and digest.cc.
 #pragma once
 
 #define NO_COMPAT_IMB_API_053
@@ -7,6 +7,10 @@
 
 namespace cumulus {
 
-IMB_MGR& multi_buffer();
+// With the widest instruction set of this processor: vector AES wants it.
+IMB_MGR& cipher_lanes();
+// With the instruction set that hashes fastest. Two SHA-NI lanes keep up with sixteen full AVX-512 lanes, and
+// are full with two messages.
+IMB_MGR& hash_lanes();
 
 }  // namespace cumulus

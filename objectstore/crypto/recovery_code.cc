@@ -20,12 +20,62 @@ Digest checksum(ByteView key) {
   return hash.finish();
 }
 
+// As people read symbols: case apart, O for 0, I and L for 1.
+char fold(char symbol) {
+  const char upper = symbol >= 'a' && symbol <= 'z' ? static_cast<char>(symbol - 'a' + 'A') : symbol;
+  if (upper == 'O') return '0';
+  return upper == 'I' || upper == 'L' ? '1' : upper;
+}
+
 int value_of(char symbol) {
-  char upper = symbol >= 'a' && symbol <= 'z' ? static_cast<char>(symbol - 'a' + 'A') : symbol;
-  if (upper == 'O') upper = '0';
-  if (upper == 'I' || upper == 'L') upper = '1';
-  const auto at = kAlphabet.find(upper);
+  const auto at = kAlphabet.find(symbol);
   return at == std::string_view::npos ? -1 : static_cast<int>(at);
+}
+
+bool is_separator(char c) { return c == '-' || c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+// What was typed after "cumulus1", folded; wiped when it goes.
+struct Symbols {
+  std::array<std::uint8_t, kSymbols> values{};
+  std::size_t count = 0;  // may exceed kSymbols: the rest was not kept
+  ~Symbols() { wipe(values); }
+};
+
+Status read_symbols(std::string_view text, Symbols& symbols) {
+  std::size_t beginning = 0;
+  std::size_t group = 0;  // as the person sees them: separated by dashes or spaces
+  bool between = true;
+  for (const char c : text) {
+    if (is_separator(c)) {
+      between = true;
+      continue;
+    }
+    if (beginning < kBeginning.size()) {
+      if (fold(c) != fold(kBeginning[beginning++]))
+        return fail(ErrorKind::invalid,
+                    "a recovery code begins with 'cumulus1': this is something else, or of a newer version");
+      between = true;
+      continue;
+    }
+    if (between) ++group;
+    between = false;
+    const int value = value_of(fold(c));
+    if (value < 0) {
+      const bool printable = c > ' ' && c < 0x7F;
+      return fail(ErrorKind::invalid,
+                  format("the recovery code has {} in group {}: it uses digits and the letters without U",
+                         printable ? format("a '{}'", c) : "an unknown sign", group));
+    }
+    if (symbols.count < kSymbols) symbols.values[symbols.count] = static_cast<std::uint8_t>(value);
+    ++symbols.count;
+  }
+  if (beginning < kBeginning.size())
+    return fail(ErrorKind::invalid, "a recovery code begins with 'cumulus1': this is too short");
+  if (symbols.count != kSymbols)
+    return fail(ErrorKind::invalid,
+                format("the recovery code has {} symbols after 'cumulus1' instead of {}: {}", symbols.count,
+                       kSymbols, symbols.count < kSymbols ? "some are missing" : "there are too many"));
+  return {};
 }
 
 }  // namespace
@@ -36,6 +86,7 @@ std::string encode_recovery_code(const SecretKey& master) {
   const Digest check = checksum(master.view());
   std::copy_n(check.begin(), kCheckBytes, bits.begin() + 32);
   std::string text(kBeginning);
+  text.reserve(kBeginning.size() + kSymbols + kSymbols / 5 + 1);
   for (std::size_t i = 0; i < kSymbols; ++i) {
     if (i % 5 == 0) text.push_back('-');
     unsigned symbol = 0;
@@ -48,34 +99,12 @@ std::string encode_recovery_code(const SecretKey& master) {
 }
 
 Result<SecretKey> decode_recovery_code(std::string_view text) {
-  std::string symbols;
-  for (const char c : text)
-    if (c != '-' && c != ' ' && c != '\t' && c != '\n' && c != '\r') symbols.push_back(c);
-  for (std::size_t i = 0; i < kBeginning.size(); ++i) {
-    const char lower = i < symbols.size() && symbols[i] >= 'A' && symbols[i] <= 'Z'
-                           ? static_cast<char>(symbols[i] - 'A' + 'a')
-                       : i < symbols.size() ? symbols[i]
-                                            : '\0';
-    if (lower != kBeginning[i])
-      return fail(ErrorKind::invalid,
-                  "a recovery code begins with 'cumulus1': this is something else, or of a newer version");
-  }
-  symbols.erase(0, kBeginning.size());
-  for (std::size_t i = 0; i < symbols.size(); ++i)
-    if (value_of(symbols[i]) < 0)
-      return fail(ErrorKind::invalid,
-                  format("the recovery code has a '{}' in group {}: it uses digits and letters without U",
-                         symbols[i], i / 5 + 1));
-  if (symbols.size() != kSymbols)
-    return fail(
-        ErrorKind::invalid,
-        format(
-            "the recovery code has {} symbols after 'cumulus1', not {}: one or more are missing or too many",
-            symbols.size(), kSymbols));
+  Symbols symbols;
+  TRY_OK(read_symbols(text, symbols));
   std::array<std::uint8_t, 32 + kCheckBytes> bits{};
   for (std::size_t i = 0; i < kSymbols; ++i)
     for (std::size_t b = 0; b < 5; ++b)
-      if ((value_of(symbols[i]) >> (4 - b) & 1) != 0)
+      if ((symbols.values[i] >> (4 - b) & 1) != 0)
         bits[(i * 5 + b) / 8] |= static_cast<std::uint8_t>(0x80 >> (i * 5 + b) % 8);
   SecretKey key;
   std::copy_n(bits.begin(), 32, key.view().begin());
@@ -87,7 +116,7 @@ Result<SecretKey> decode_recovery_code(std::string_view text) {
   if (!right)
     return fail(ErrorKind::invalid,
                 "the recovery code's checksum is wrong: some symbol is mistyped or two are swapped; compare "
-                "it with the paper");
+                "it with the paper, group by group");
   return key;
 }
 

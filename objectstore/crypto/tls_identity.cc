@@ -5,6 +5,7 @@
 #include <openssl/x509.h>
 
 #include "objectstore/crypto/openssl_check.h"
+#include "objectstore/crypto/secret.h"
 
 namespace cumulus {
 namespace {
@@ -25,6 +26,8 @@ Bytes to_der(int (*encode)(const T*, unsigned char**), const T* value) {
 }
 
 }  // namespace
+
+TlsIdentity::~TlsIdentity() { wipe(private_key_); }
 
 TlsIdentity TlsIdentity::from_seed(const std::array<std::uint8_t, 32>& seed) {
   const std::unique_ptr<EVP_PKEY, Free> key(

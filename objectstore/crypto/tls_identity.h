@@ -13,11 +13,19 @@ class TlsIdentity {
  public:
   static TlsIdentity from_seed(const std::array<std::uint8_t, 32>& seed);
 
+  TlsIdentity(const TlsIdentity&) = default;
+  TlsIdentity(TlsIdentity&&) = default;
+  TlsIdentity& operator=(const TlsIdentity&) = delete;
+  TlsIdentity& operator=(TlsIdentity&&) = delete;
+  ~TlsIdentity();  // wipes the private key
+
   const std::array<std::uint8_t, 32>& public_key() const { return public_; }
   const Bytes& certificate_der() const { return certificate_; }
   const Bytes& private_key_der() const { return private_key_; }  // PKCS#8
 
  private:
+  TlsIdentity() = default;
+
   std::array<std::uint8_t, 32> public_{};
   Bytes certificate_;
   Bytes private_key_;

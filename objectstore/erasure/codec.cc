@@ -8,6 +8,11 @@
 #include "objectstore/base/check.h"
 
 namespace cumulus {
+namespace {
+
+constexpr std::size_t kRowsKept = 64;
+
+}  // namespace
 
 const ErasureCode& ErasureCode::of(std::uint8_t k, std::uint8_t m) {
   CHECK(k >= 1 && k <= kDataSlicesMax && m <= kParitySlicesMax);
@@ -23,7 +28,7 @@ ErasureCode::ErasureCode(std::uint8_t k, std::uint8_t m) : k_(k), m_(m), matrix_
 
 ErasureCode::~ErasureCode() = default;
 
-void ErasureCode::run(const std::vector<std::uint8_t>& coefficients, std::size_t rows,
+void ErasureCode::run(std::span<const std::uint8_t> coefficients, std::size_t rows,
                       std::span<const ByteView> sources, std::span<const MutableByteView> targets) const {
   const std::size_t length = targets.empty() ? 0 : targets.front().size();
   for (std::size_t at = 0; at < length;) {
@@ -61,27 +66,48 @@ void ErasureCode::encode(std::span<const ByteView> data, std::span<const Mutable
   if (m_ == 0) return;
   for (const MutableByteView& slice : parity) CHECK(slice.size() == parity.front().size());
   for (const ByteView& slice : data) CHECK(slice.size() <= parity.front().size());
-  const std::vector<std::uint8_t> rows(matrix_.begin() + std::ptrdiff_t{k_} * k_, matrix_.end());
-  run(rows, m_, data, parity);
+  run(std::span(matrix_).subspan(std::size_t{k_} * k_), m_, data, parity);
 }
 
 // The coefficients that give `wanted` from the k present slices: its generator row times the inverse of
 // theirs.
-std::vector<std::uint8_t> ErasureCode::decode_row(std::span<const std::uint16_t> present,
-                                                  std::uint16_t wanted) const {
+std::vector<std::uint8_t> ErasureCode::make_decode_row(std::span<const std::uint16_t> present,
+                                                       std::uint16_t wanted) const {
   std::vector<std::uint8_t> rows(std::size_t{k_} * k_);
   std::vector<std::uint8_t> inverse(rows.size());
   for (std::size_t i = 0; i < k_; ++i)
     std::copy_n(matrix_.begin() + std::ptrdiff_t{present[i]} * k_, k_,
                 rows.begin() + static_cast<std::ptrdiff_t>(i * k_));
-  CHECK(gf_invert_matrix(rows.data(), inverse.data(), k_) ==
-        0);  // every square submatrix of a Cauchy code is regular
+  // Every square submatrix of a Cauchy code is regular.
+  CHECK(gf_invert_matrix(rows.data(), inverse.data(), k_) == 0);
   std::vector<std::uint8_t> row(k_);
   for (std::size_t column = 0; column < k_; ++column)
     for (std::size_t i = 0; i < k_; ++i)
       row[column] = static_cast<std::uint8_t>(
           row[column] ^ gf_mul(matrix_[std::size_t{wanted} * k_ + i], inverse[i * k_ + column]));
   return row;
+}
+
+// Inverting costs far more than decoding a cell when k is large, and a degraded read asks for the same row
+// again and again: each thread keeps a few rows, the newest of each hash.
+const std::vector<std::uint8_t>& ErasureCode::decode_row(std::span<const std::uint16_t> present,
+                                                         std::uint16_t wanted) const {
+  struct Known {
+    std::vector<std::uint16_t> question;
+    std::vector<std::uint8_t> row;
+  };
+  thread_local std::array<Known, kRowsKept> known;
+  thread_local std::vector<std::uint16_t> question;
+  question.assign({k_, m_, wanted});
+  question.insert(question.end(), present.begin(), present.end());
+  std::uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
+  for (const std::uint16_t word : question) hash = (hash ^ word) * 0x100000001B3u;
+  Known& entry = known[(hash ^ hash >> 32) % kRowsKept];
+  if (entry.question != question) {
+    entry.row = make_decode_row(present, wanted);
+    entry.question = question;
+  }
+  return entry.row;
 }
 
 bool ErasureCode::reconstruct(std::span<const PresentSlice> present, std::uint16_t wanted,

@@ -44,9 +44,12 @@ class ErasureCode {
 
  private:
   // Runs `rows` of coefficients over the sources, cutting at the sources' ends so that nothing is copied.
-  void run(const std::vector<std::uint8_t>& coefficients, std::size_t rows, std::span<const ByteView> sources,
+  void run(std::span<const std::uint8_t> coefficients, std::size_t rows, std::span<const ByteView> sources,
            std::span<const MutableByteView> targets) const;
-  std::vector<std::uint8_t> decode_row(std::span<const std::uint16_t> present, std::uint16_t wanted) const;
+  const std::vector<std::uint8_t>& decode_row(std::span<const std::uint16_t> present,
+                                              std::uint16_t wanted) const;
+  std::vector<std::uint8_t> make_decode_row(std::span<const std::uint16_t> present,
+                                            std::uint16_t wanted) const;
 
   std::uint8_t k_;
   std::uint8_t m_;

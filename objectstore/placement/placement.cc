@@ -4,11 +4,15 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <string_view>
 
 #include "objectstore/base/format.h"
 
 namespace cumulus {
 namespace {
+
+// Also what is taken for a weight that is no number.
+constexpr double kWeightMin = 1e-9;
 
 // SplitMix64's finaliser (Steele, Lea, Flood 2014): the inputs are digests and keys, it only has to mix them.
 std::uint64_t mix(std::uint64_t x) {
@@ -30,43 +34,53 @@ double score(const VolumeId& volume, const SegmentId& segment, const Candidate& 
   hash = mix(hash ^ segment.epoch);
   hash = mix(hash ^ segment.sequence);
   hash = mix(hash ^ word(candidate.id.view()));
-  const double u = (static_cast<double>(hash >> 11) + 0.5) / 9007199254740992.0;
-  return -std::max(candidate.weight, 1e-9) / std::log(u);
+  const double u = (static_cast<double>(hash >> 12) + 0.5) / 4503599627370496.0;  // 2^52: exact, never 1
+  const double weight = candidate.weight > kWeightMin ? candidate.weight : kWeightMin;
+  return -weight / std::log(u);
 }
+
+struct Ranked {
+  double score = 0;
+  const Candidate* candidate = nullptr;
+  std::size_t domain = 0;  // its number
+  std::size_t slices = 0;  // of this segment, on this miner
+};
 
 }  // namespace
 
 Result<Placement> place(const VolumeId& volume, const SegmentId& segment, std::uint8_t m,
                         std::vector<MinerId> placed, std::span<const Candidate> candidates) {
-  std::map<MinerId, std::size_t> on_miner;
-  std::map<std::string, std::size_t> in_domain;
-  for (const MinerId& miner : placed) {
-    if (miner == MinerId{}) continue;
-    ++on_miner[miner];
-    for (const Candidate& candidate : candidates)
-      if (candidate.id == miner) ++in_domain[candidate.domain];
+  // Miners and domains are numbered once; the choice itself then only counts.
+  std::map<MinerId, std::size_t> taken;
+  for (const MinerId& miner : placed)
+    if (miner != MinerId{}) ++taken[miner];
+  std::map<std::string_view, std::size_t> domain_numbers;
+  std::vector<Ranked> ranked;
+  ranked.reserve(candidates.size());
+  for (const Candidate& candidate : candidates) {
+    const auto on_it = taken.find(candidate.id);
+    ranked.push_back({score(volume, segment, candidate), &candidate,
+                      domain_numbers.try_emplace(candidate.domain, domain_numbers.size()).first->second,
+                      on_it == taken.end() ? 0 : on_it->second});
   }
-  std::vector<std::pair<double, const Candidate*>> ranked;
-  for (const Candidate& candidate : candidates)
-    ranked.emplace_back(score(volume, segment, candidate), &candidate);
-  std::ranges::sort(ranked, [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second->id < b.second->id;
+  std::ranges::sort(ranked, [](const Ranked& a, const Ranked& b) {
+    return a.score != b.score ? a.score > b.score : a.candidate->id < b.candidate->id;
   });
+  std::vector<std::size_t> in_domain(domain_numbers.size());
+  for (const Ranked& miner : ranked) in_domain[miner.domain] += miner.slices;
 
   const std::size_t most = std::max<std::size_t>(m, 1);
   Placement placement{std::move(placed), false};
+  for (const auto& [miner, count] : taken) placement.crowded = placement.crowded || count > 1;
   for (MinerId& slot : placement.miners) {
     if (slot != MinerId{}) continue;
     // The emptiest miner first, then the emptiest domain, then the rank.
-    const Candidate* best = nullptr;
-    std::pair<std::size_t, std::size_t> best_load;
-    for (const auto& [rank, candidate] : ranked) {
-      const std::size_t here = on_miner[candidate->id];
-      if (here >= most) continue;
-      const std::pair<std::size_t, std::size_t> load{here, in_domain[candidate->domain]};
-      if (best != nullptr && load >= best_load) continue;
-      best = candidate;
-      best_load = load;
+    Ranked* best = nullptr;
+    for (Ranked& miner : ranked) {
+      if (miner.slices >= most) continue;
+      if (best == nullptr ||
+          std::pair(miner.slices, in_domain[miner.domain]) < std::pair(best->slices, in_domain[best->domain]))
+        best = &miner;
     }
     if (best == nullptr) {
       const std::size_t needed = (placement.miners.size() + most - 1) / most;
@@ -74,11 +88,11 @@ Result<Placement> place(const VolumeId& volume, const SegmentId& segment, std::u
                   format("{} miners can take slices; {} slices with at most {} on one need {}",
                          candidates.size(), placement.miners.size(), most, needed));
     }
-    slot = best->id;
-    ++on_miner[best->id];
+    slot = best->candidate->id;
+    ++best->slices;
     ++in_domain[best->domain];
+    placement.crowded = placement.crowded || best->slices > 1;
   }
-  for (const auto& [miner, count] : on_miner) placement.crowded = placement.crowded || count > 1;
   return placement;
 }
 

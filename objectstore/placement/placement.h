@@ -19,7 +19,7 @@ namespace cumulus {
 struct Candidate {
   MinerId id;
   std::string domain;
-  double weight = 1.0;  // > 0
+  double weight = 1.0;  // > 0; anything else counts as next to nothing
 };
 
 struct Placement {
@@ -27,9 +27,10 @@ struct Placement {
   bool crowded = false;         // some miner holds more than one
 };
 
-// Chooses for the slots of `placed` that are all zeros (MinerId{}); the others are kept and counted.
+// Chooses for the slots of `placed` that are all zeros (MinerId{}); the others are kept and counted, in their
+// domains too as far as they are among the candidates. Each candidate is given once.
 // no_space, saying how many miners would be enough, when the slices cannot be placed without more than max(m,
-// 1) of them on one miner.
+// 1) of them on one miner. The order of the candidates does not matter.
 Result<Placement> place(const VolumeId& volume, const SegmentId& segment, std::uint8_t m,
                         std::vector<MinerId> placed, std::span<const Candidate> candidates);
 
