@@ -313,10 +313,17 @@ Task<Status> StoreVolume::segment_stored(change::Placed placed) {
 }
 
 Task<Result<std::shared_ptr<const Buffer>>> StoreVolume::load_segment(SealedSegment segment) {
-  for (const LocalSegments::Found& found : slots_->log_segments())
-    if (found.header == segment.header) co_return co_await slots_->read_slot(found.slot);
-  co_return fail(ErrorKind::not_found,
-                 format("log segment {} is not on the local disk any more", segment.header.id.sequence));
+  const auto slot = slots_->lookup(segment.header.id, 0, segment.length);
+  if (!slot)
+    co_return fail(ErrorKind::not_found,
+                   format("log segment {} is not on the local disk any more", segment.header.id.sequence));
+  auto read = co_await slot->read(0, segment.length);
+  if (!read) co_return fail(read.error());
+  // The pusher wants the bytes at the buffer's beginning.
+  if (read->owner->data() == read->bytes.data()) co_return read->owner;
+  auto copy = std::make_shared<Buffer>(segment.length);
+  std::ranges::copy(read->bytes, copy->data());
+  co_return copy;
 }
 
 Task<Result<bool>> StoreVolume::compare_bytes(const Transaction::Body::Compare& compare) {
