@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "objectstore/base/random.h"
@@ -36,6 +37,7 @@ enum class SimFault : std::uint8_t {
   rotten,  // the miner itself noticed rot
   count
 };
+std::string_view to_string(SimFault fault);
 using SimFaultCounts = std::array<std::uint64_t, static_cast<std::size_t>(SimFault::count)>;
 
 // How a miner misbehaves; each share is of 1000 requests.

@@ -29,6 +29,8 @@ using Step = std::function<void()>;
 
 }  // namespace
 
+std::string_view to_string(SimFault fault) { return kFaultNames[static_cast<std::size_t>(fault)]; }
+
 SimNetwork::SimNetwork(Runtime& runtime, std::size_t miner_count, std::uint64_t capacity_each)
     : runtime_(runtime), carried_(runtime) {
   hosts_.resize(miner_count);

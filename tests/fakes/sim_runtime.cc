@@ -23,6 +23,8 @@ std::list<Remains>& graveyard() {
 
 }  // namespace
 
+SimWorld::SimWorld(std::uint64_t seed) : random_(seed) {}
+
 SimWorld::~SimWorld() {
   // Events may own handlers of processes: first the events, while their processes still stand.
   events_.clear();

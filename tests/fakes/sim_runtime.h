@@ -23,7 +23,7 @@ class SimProcess;
 
 class SimWorld {
  public:
-  explicit SimWorld(std::uint64_t seed) : random_(seed) {}
+  explicit SimWorld(std::uint64_t seed);
   ~SimWorld();
   SimWorld(const SimWorld&) = delete;
   SimWorld& operator=(const SimWorld&) = delete;
