@@ -101,10 +101,14 @@ Task<Status> SliceStore::put_locked(Put request) {
   });
   if (!checked.old) co_return fail(checked.old.error());
   CO_TRY_OK(checked.verified);
-  const auto& old = *checked.old;
+  auto old = *checked.old;
   if (old && !old->rotten) {
-    if (old->root == checked.root) co_return Status();
-    co_return fail(ErrorKind::exists, request.key.describe() + " is stored here with other content");
+    if (old->root != checked.root)
+      co_return fail(ErrorKind::exists, request.key.describe() + " is stored here with other content");
+    // "Stored" is a promise about the bytes on the disk now: who sends a slice again may do so because they rotted.
+    CO_TRY(const bool good, co_await scrub(request.key));
+    if (good) co_return Status();
+    CO_TRY(old, co_await find(request.key));
   }
   CO_TRY_OK(room_for(request, charge));
   auto entry = std::make_shared<Pending>(runtime_);
