@@ -61,8 +61,8 @@ Task<Status> Miner::assemble(MinerOptions options) {
   holders_ = std::make_unique<HolderBook>(runtime_, files_, directory_.holders_path());
   allowed_ = std::make_unique<AllowList>(files_, directory_.allow_path(), options.open_quota);
   CO_TRY_OK(co_await allowed_->reload());
-  handler_ =
-      std::make_unique<RequestHandler>(*store_, *holders_, *allowed_, condition_, options.server.software);
+  handler_ = std::make_unique<RequestHandler>(*store_, *holders_, *allowed_, condition_,
+                                              options.server.software, options.open_volumes_max);
   scrubber_ = std::make_unique<Scrubber>(runtime_, *store_, metrics_, config_.scrub_rate);
   server_ = std::make_unique<MinerServer>(runtime_, *handler_, *allowed_, std::move(context), metrics_,
                                           options.server);

@@ -19,7 +19,8 @@ namespace cumulus {
 
 struct MinerOptions {
   MinerServerOptions server;
-  std::optional<std::uint64_t> open_quota;                       // admit every volume, each with this quota
+  std::optional<std::uint64_t> open_quota;  // admit every volume, each with this quota
+  std::size_t open_volumes_max = RequestHandler::kOpenVolumesMax;
   std::optional<std::pair<std::string, std::uint16_t>> metrics;  // address and port
   bool control = true;                                           // DIR/control.sock
 };

@@ -25,6 +25,8 @@ class AllowList {
     return found != quotas_.end() ? found->second : open_quota_;
   }
   std::size_t size() const { return quotas_.size(); }
+  // Has a line of its own: not admitted by `run --open` alone.
+  bool lists(const VolumeId& volume) const { return quotas_.contains(volume); }
 
   // "VOLUME-ID BYTES" lines; '#' begins a comment.
   static Result<std::map<VolumeId, std::uint64_t>> parse(std::string_view text);

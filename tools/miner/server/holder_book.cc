@@ -1,5 +1,7 @@
 #include "tools/miner/server/holder_book.h"
 
+#include <algorithm>
+
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/digest.h"
@@ -125,6 +127,12 @@ Task<Result<HolderState>> HolderBook::state(VolumeId volume) {
   co_await lock(volume);
   const Lock held(*this, volume);
   co_return co_await load(volume);
+}
+
+Result<std::size_t> HolderBook::count() {
+  TRY(const auto names, files_.list(directory_));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(names, [](const std::string& name) { return name.ends_with(".holder"); }));
 }
 
 Task<Result<bool>> HolderBook::destroyed(VolumeId volume) {

@@ -30,6 +30,10 @@ class HolderBook {
   // An accepted record says so: no put is taken any more.
   Task<Result<bool>> destroyed(VolumeId volume);
 
+  // Whether anything was promised or accepted for it; of how many volumes. Look at the disk.
+  Result<bool> knows(const VolumeId& volume) { return files_.exists(path(volume)); }
+  Result<std::size_t> count();
+
   static Bytes encode_file(const HolderState& state);
   static Result<HolderState> decode_file(ByteView bytes);
 

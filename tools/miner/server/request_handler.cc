@@ -135,13 +135,27 @@ Task<Result<MinerAnswer>> RequestHandler::dispatch(const MinerRequest& request) 
   }
 }
 
+Status RequestHandler::admit(const VolumeId& volume) {
+  if (allowed_.lists(volume)) return {};
+  if (!allowed_.quota(volume))
+    return fail(ErrorKind::denied, "volume " + volume.brief() + " is not on this miner's allow list");
+  if (store_.usage(volume).slices != 0) return {};
+  TRY(const bool known, holders_.knows(volume));
+  if (known) return {};
+  TRY(const std::size_t held, holders_.count());
+  if (std::max<std::uint64_t>(held, store_.totals().volumes) < open_volumes_max_) return {};
+  return fail(
+      ErrorKind::no_space,
+      cumulus::format("this miner is open to everybody and {} volumes came already: its operator runs "
+                      "cumulus-miner allow DIR {} --quota SIZE",
+                      open_volumes_max_, volume.hex()));
+}
+
 Task<Result<MinerAnswer>> RequestHandler::put(const MinerRequest& request, VolumeId volume) {
   CO_TRY(const auto message, wire::PutRequest::decode(request.header));
   if (condition_.draining)
     co_return fail(ErrorKind::no_space, "this miner is being drained: it takes no new slices");
-  const auto quota = allowed_.quota(volume);
-  if (!quota)
-    co_return fail(ErrorKind::denied, "volume " + volume.brief() + " is not on this miner's allow list");
+  CO_TRY_OK(admit(volume));
   CO_TRY(const bool destroyed, co_await holders_.destroyed(volume));
   if (destroyed) co_return fail(ErrorKind::fenced, "volume " + volume.brief() + " was destroyed");
   SliceStore::Put put;
@@ -149,7 +163,7 @@ Task<Result<MinerAnswer>> RequestHandler::put(const MinerRequest& request, Volum
   put.manifest = std::make_shared<const Bytes>(message.manifest.begin(), message.manifest.end());
   put.data = request.payload ? request.payload : store_.buffers().acquire(0);
   put.length = request.prelude.payload_length;
-  put.quota = *quota;
+  put.quota = allowed_.quota(volume).value_or(0);
   CO_TRY_OK(co_await store_.put(std::move(put)));
   co_return answer_with(request.prelude, wire::Empty{});
 }
@@ -263,8 +277,7 @@ Task<Result<MinerAnswer>> RequestHandler::promise(const MinerRequest& request, V
   CO_TRY(const auto message, wire::PromiseRequest::decode(request.header));
   CO_TRY(const auto claim, BallotClaim::decode(message.claim));
   if (claim.volume != volume) co_return fail(ErrorKind::denied, "PROMISE: the claim is another volume's");
-  if (!allowed_.quota(volume))
-    co_return fail(ErrorKind::denied, "volume " + volume.brief() + " is not on this miner's allow list");
+  CO_TRY_OK(admit(volume));
   CO_TRY(const auto held, co_await holders_.promise(claim));
   const Bytes state = held.state.encode();
   wire::HolderMessage answer{held.accepted, state};
@@ -275,8 +288,7 @@ Task<Result<MinerAnswer>> RequestHandler::accept(const MinerRequest& request, Vo
   CO_TRY(const auto message, wire::AcceptRequest::decode(request.header));
   CO_TRY(const auto record, Superblock::decode(message.record));
   if (record.volume != volume) co_return fail(ErrorKind::denied, "ACCEPT: the record is another volume's");
-  if (!allowed_.quota(volume))
-    co_return fail(ErrorKind::denied, "volume " + volume.brief() + " is not on this miner's allow list");
+  CO_TRY_OK(admit(volume));
   CO_TRY(const auto held, co_await holders_.accept(record));
   const Bytes state = held.state.encode();
   wire::HolderMessage answer{held.accepted, state};

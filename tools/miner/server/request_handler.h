@@ -37,13 +37,18 @@ struct MinerCondition {
 
 class RequestHandler {
  public:
+  // With `run --open`, how many volumes without a line of their own are taken in: each costs a file and rows.
+  static constexpr std::size_t kOpenVolumesMax = 4096;
+
   RequestHandler(SliceStore& store, HolderBook& holders, const AllowList& allowed,
-                 const MinerCondition& condition, std::string version)
+                 const MinerCondition& condition, std::string version,
+                 std::size_t open_volumes_max = kOpenVolumesMax)
       : store_(store),
         holders_(holders),
         allowed_(allowed),
         condition_(condition),
-        version_(std::move(version)) {}
+        version_(std::move(version)),
+        open_volumes_max_(open_volumes_max) {}
 
   // Never fails: errors are answers.
   Task<MinerAnswer> handle(MinerRequest request);
@@ -53,6 +58,8 @@ class RequestHandler {
   static MinerAnswer error_answer(const wire::Prelude& prelude, const Error& error);
 
  private:
+  // denied: not on the allow list; no_space: too many volumes came in by `run --open`.
+  Status admit(const VolumeId& volume);
   Task<Result<MinerAnswer>> dispatch(const MinerRequest& request);
   Task<Result<MinerAnswer>> put(const MinerRequest& request, VolumeId volume);
   Task<Result<MinerAnswer>> read(const MinerRequest& request, VolumeId volume);
@@ -71,6 +78,7 @@ class RequestHandler {
   const AllowList& allowed_;
   const MinerCondition& condition_;
   std::string version_;
+  std::size_t open_volumes_max_;
 };
 
 }  // namespace cumulus
