@@ -1,3 +1,6 @@
+# What packaging/check runs under sanitizers, and so builds under them: the tests of tests/unit, contract and sim.
+add_custom_target(sanitized_tests)
+
 # cumulus_library(name SOURCES ... PUBLIC ... PRIVATE ...): one floor or room.
 # cumulus_program(name SOURCES ... LIBS ...): one executable in build/<preset>/bin.
 # cumulus_test(name SOURCES ... LIBS ... [LABELS ...] [TIMEOUT seconds] [ARGS ...]): one GoogleTest program, one ctest entry.
@@ -24,4 +27,7 @@ function(cumulus_test name)
   # The folder is the kind of proof: ctest -L unit, contract, crash, sim, integration.
   get_filename_component(kind ${CMAKE_CURRENT_SOURCE_DIR} NAME)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${kind};${A_LABELS}")
+  if(kind MATCHES "^(unit|contract|sim)$")
+    add_dependencies(sanitized_tests ${name})
+  endif()
 endfunction()
