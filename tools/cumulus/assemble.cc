@@ -12,7 +12,7 @@
 namespace cumulus {
 namespace {
 
-constexpr std::size_t kBlockCacheShare = 4;   // of the memory budget: store/README.md has the table
+constexpr std::size_t kBlockCacheShare = 4;  // of the memory budget: store/README.md has the table
 constexpr std::size_t kWriteBufferShare = 16;
 
 std::string writer_label() {
@@ -40,8 +40,12 @@ TransportIdentity transport_identity(const KeyTree& keys) {
 }  // namespace
 
 Json OpenRequest::to_json() const {
-  Json json = {{"kind", static_cast<int>(kind)}, {"steal", steal}, {"accept_loss", accept_loss},
-               {"k", shape.k}, {"m", shape.m}, {"segment_log2", shape.segment_log2}};
+  Json json = {{"kind", static_cast<int>(kind)},
+               {"steal", steal},
+               {"accept_loss", accept_loss},
+               {"k", shape.k},
+               {"m", shape.m},
+               {"segment_log2", shape.segment_log2}};
   if (has_passphrase) json["passphrase"] = passphrase;
   return json;
 }
@@ -52,14 +56,15 @@ Result<OpenRequest> OpenRequest::from_json(const Json& json) {
   request.kind = static_cast<Kind>(json.value("kind", 0));
   request.steal = json.value("steal", false);
   request.accept_loss = json.value("accept_loss", false);
-  request.shape = {json.value("k", std::uint8_t{4}), json.value("m", std::uint8_t{2}), json.value("segment_log2", std::uint8_t{23})};
+  request.shape = {json.value("k", std::uint8_t{4}), json.value("m", std::uint8_t{2}),
+                   json.value("segment_log2", std::uint8_t{23})};
   request.has_passphrase = json.contains("passphrase");
   request.passphrase = json.value("passphrase", "");
   return request;
 }
 
-Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home, std::string name, OpenRequest request,
-                                                     Progress progress) {
+Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home, std::string name,
+                                                     OpenRequest request, Progress progress) {
   auto stack = std::make_unique<Stack>();
   const std::string directory = home.volume(name);
   CO_TRY(stack->settings_, home.load_settings(name));
@@ -72,22 +77,27 @@ Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home
   CO_TRY(auto miners, load_miner_list(directory + "/miners.toml"));
 
   stack->disk_ = make_uring_file_system(reactor);
-  CO_TRY(stack->transport_, make_tcp_transport(reactor, transport_identity(*stack->keys_), std::move(miners)));
+  CO_TRY(stack->transport_,
+         make_tcp_transport(reactor, transport_identity(*stack->keys_), std::move(miners)));
 
   const KeyTree& keys = *stack->keys_;
   RocksDbOptions engine;
   engine.block_cache_bytes = stack->settings_.options.memory_bytes / kBlockCacheShare;
   engine.write_buffer_bytes = stack->settings_.options.memory_bytes / kWriteBufferShare;
-  const auto open_engine = [&reactor, &keys, engine](std::string path, std::function<Status()> barrier, bool fresh) {
-    return open_rocksdb_engine(reactor, std::move(path), keys.index_key().clone(), std::move(barrier), fresh, engine);
+  const auto open_engine = [&reactor, &keys, engine](std::string path, std::function<Status()> barrier,
+                                                     bool fresh) {
+    return open_rocksdb_engine(reactor, std::move(path), keys.index_key().clone(), std::move(barrier), fresh,
+                               engine);
   };
-  VolumeParts parts{reactor, *stack->disk_, *stack->transport_, keys, stack->metrics_, directory, open_engine, writer_label()};
+  VolumeParts parts{reactor,         *stack->disk_, *stack->transport_, keys,
+                    stack->metrics_, directory,     open_engine,        writer_label()};
   const OpenMode mode = request.steal ? OpenMode::steal : OpenMode::read_write;
   Result<std::unique_ptr<Volume>> volume = fail(ErrorKind::invalid, "unknown way to open a volume");
   if (request.kind == OpenRequest::Kind::create)
     volume = co_await Volume::create(std::move(parts), request.shape, stack->settings_.options);
   else if (request.kind == OpenRequest::Kind::recover)
-    volume = co_await Volume::recover(std::move(parts), stack->settings_.options, mode, request.accept_loss, std::move(progress));
+    volume = co_await Volume::recover(std::move(parts), stack->settings_.options, mode, request.accept_loss,
+                                      std::move(progress));
   else
     volume = co_await Volume::open(std::move(parts), stack->settings_.options, mode);
   if (!volume) {

@@ -31,8 +31,8 @@ struct OpenRequest {
 class Stack {
  public:
   // Reads key, settings and miners from the volume's folder. The reactor outlives the stack.
-  static Task<Result<std::unique_ptr<Stack>>> assemble(Reactor& reactor, Home home, std::string name, OpenRequest request,
-                                                       Progress progress);
+  static Task<Result<std::unique_ptr<Stack>>> assemble(Reactor& reactor, Home home, std::string name,
+                                                       OpenRequest request, Progress progress);
   Task<Status> close();
 
   Volume& volume() { return *volume_; }

@@ -38,7 +38,8 @@ Result<BucketEntry> BucketEntry::decode(std::string name, ByteView bytes) {
   entry.object = in.varint();
   entry.size = in.varint();
   entry.modified_at = in.u64();
-  if (!in.done() || version != 1) return fail(ErrorKind::corrupt, format("the entry of '{}' does not parse", entry.name));
+  if (!in.done() || version != 1)
+    return fail(ErrorKind::corrupt, format("the entry of '{}' does not parse", entry.name));
   return entry;
 }
 
@@ -52,7 +53,8 @@ Task<Result<Bucket>> Bucket::open(Volume& volume, std::string name, bool make) {
     info = volume.find_dataset(name);
     if (info == nullptr) co_return fail(ErrorKind::io, format("bucket '{}' was not made", name));
   }
-  if (info->type != DatasetType::bucket) co_return fail(ErrorKind::invalid, format("'{}' is not a bucket", name));
+  if (info->type != DatasetType::bucket)
+    co_return fail(ErrorKind::invalid, format("'{}' is not a bucket", name));
   Bucket bucket(volume, info->id, info->head);
   CO_TRY(const auto directory, co_await volume.stat(bucket.view_, kDirectory));
   if (!directory && make) {
@@ -81,9 +83,10 @@ Task<Status> Bucket::drop_object(ObjectId object, std::uint64_t size) {
   co_return Status();
 }
 
-Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size, Source source,
-                                 Progress progress) {
-  if (name.empty() || name.size() > kNameMax) co_return fail(ErrorKind::invalid, format("an object's name has 1 to {} bytes", kNameMax));
+Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size,
+                                 Source source, Progress progress) {
+  if (name.empty() || name.size() > kNameMax)
+    co_return fail(ErrorKind::invalid, format("an object's name has 1 to {} bytes", kNameMax));
   ObjectId id = 0;
   do {
     CO_TRY(id, volume_.allocate_object(dataset_));
@@ -93,7 +96,8 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
   create.create(object, {});
   CO_TRY_OK(co_await volume_.commit(std::move(create)));
 
-  // Workers take the next piece, read it and commit it; the order of pieces does not matter before the name is set.
+  // Workers take the next piece, read it and commit it; the order of pieces does not matter before the name
+  // is set.
   struct State {
     std::uint64_t next = 0;
     std::uint64_t done = 0;
@@ -113,7 +117,8 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
         const Semaphore::Hold turn = co_await reading.acquire();
         if (state.ended || !state.status) co_return;
         at = state.next;
-        const std::size_t wanted = size ? static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, *size - at)) : kPiece;
+        const std::size_t wanted =
+            size ? static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, *size - at)) : kPiece;
         state.next += wanted;
         if (wanted == 0 || (size && state.next >= *size)) state.ended = true;
         if (wanted == 0) co_return;
@@ -125,7 +130,10 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
         got = *read;
         if (got < wanted) {
           state.ended = true;
-          if (size) state.status = fail(ErrorKind::io, format("the file ended at {} while it was read: it was changed meanwhile", at + got));
+          if (size)
+            state.status =
+                fail(ErrorKind::io,
+                     format("the file ended at {} while it was read: it was changed meanwhile", at + got));
         }
         state.end = std::max(state.end, at + got);
       }
@@ -170,7 +178,8 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     }
     set.add_usage(dataset_, 0, bytes, objects);
     auto done = co_await volume_.commit(std::move(set));
-    const bool raced = !done && (done.error().kind() == ErrorKind::exists || done.error().kind() == ErrorKind::not_found);
+    const bool raced =
+        !done && (done.error().kind() == ErrorKind::exists || done.error().kind() == ErrorKind::not_found);
     if (!raced || attempt == 8) {
       if (!done) {
         const Status dropped = co_await drop_object(id, 0);
@@ -181,7 +190,8 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
   }
 }
 
-Task<Result<std::uint64_t>> Bucket::get(Runtime& runtime, std::string name, bool in_order, Sink sink, Progress progress) {
+Task<Result<std::uint64_t>> Bucket::get(Runtime& runtime, std::string name, bool in_order, Sink sink,
+                                        Progress progress) {
   CO_TRY(const BucketEntry entry, co_await stat(name));
   struct State {
     std::uint64_t next = 0;
@@ -201,13 +211,15 @@ Task<Result<std::uint64_t>> Bucket::get(Runtime& runtime, std::string name, bool
       const auto got = co_await volume_.read(view_, entry.object, at, buffer->view(0, wanted));
       Status status;
       if (!got) status = fail(got.error());
-      if (got && *got != wanted) status = fail(ErrorKind::corrupt, format("'{}' ends at {} of {} bytes", name, at + *got, entry.size));
+      if (got && *got != wanted)
+        status = fail(ErrorKind::corrupt, format("'{}' ends at {} of {} bytes", name, at + *got, entry.size));
       while (in_order && state.written != at && state.status) co_await turn.wait();
       if (status && state.status) status = co_await sink(at, buffer->view(0, wanted));
       if (!status && state.status) state.status = status;
       state.written = at + wanted;
       state.done += wanted;
-      if (progress && state.status && !progress(state.done, entry.size)) state.status = fail(ErrorKind::closed, "interrupted");
+      if (progress && state.status && !progress(state.done, entry.size))
+        state.status = fail(ErrorKind::closed, "interrupted");
       turn.notify_all();
     }
   };
@@ -224,7 +236,8 @@ Task<Result<BucketEntry>> Bucket::stat(std::string name) {
   co_return BucketEntry::decode(name, *value);
 }
 
-Task<Result<std::vector<BucketEntry>>> Bucket::list(std::string prefix, std::string after, std::size_t limit) {
+Task<Result<std::vector<BucketEntry>>> Bucket::list(std::string prefix, std::string after,
+                                                    std::size_t limit) {
   std::vector<BucketEntry> entries;
   CO_TRY(const auto directory, co_await volume_.stat(view_, kDirectory));
   if (!directory) co_return entries;
@@ -239,7 +252,8 @@ Task<Result<std::vector<BucketEntry>>> Bucket::list(std::string prefix, std::str
     }
   }
   while (entries.size() < limit) {
-    CO_TRY(const auto page, co_await volume_.omap_list(view_, kDirectory, cursor, std::min<std::size_t>(limit - entries.size(), 1024)));
+    CO_TRY(const auto page, co_await volume_.omap_list(view_, kDirectory, cursor,
+                                                       std::min<std::size_t>(limit - entries.size(), 1024)));
     for (const OmapEntry& row : page) {
       const std::string name(text_of(row.key));
       if (!name.starts_with(prefix)) co_return entries;

@@ -1,6 +1,6 @@
-// Bucket: named objects of a dataset. Object 1 is the directory: its omap maps a name to the object that holds the bytes.
-// A put writes a new object and then sets the name in one transaction, so a name is replaced whole or not at all. Reactor
-// thread.
+// Bucket: named objects of a dataset. Object 1 is the directory: its omap maps a name to the object that
+// holds the bytes. A put writes a new object and then sets the name in one transaction, so a name is replaced
+// whole or not at all. Reactor thread.
 #pragma once
 
 #include <functional>
@@ -29,21 +29,24 @@ class Bucket {
   // At a snapshot.
   static Result<Bucket> at_snapshot(Volume& volume, std::string name, std::string snapshot);
 
-  // Gives up to `into.size()` bytes at `offset`; fewer only at the end. Concurrent calls are made for different offsets.
+  // Gives up to `into.size()` bytes at `offset`; fewer only at the end. Concurrent calls are made for
+  // different offsets.
   using Source = std::function<Task<Result<std::size_t>>(std::uint64_t offset, MutableByteView into)>;
   // Takes bytes at an offset. In order of offset when `in_order`.
   using Sink = std::function<Task<Status>(std::uint64_t offset, ByteView bytes)>;
 
   // `size` unknown: read until the source ends, one call after the other.
-  Task<Result<Commit>> put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size, Source source,
-                           Progress progress);
-  Task<Result<std::uint64_t>> get(Runtime& runtime, std::string name, bool in_order, Sink sink, Progress progress);
+  Task<Result<Commit>> put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size,
+                           Source source, Progress progress);
+  Task<Result<std::uint64_t>> get(Runtime& runtime, std::string name, bool in_order, Sink sink,
+                                  Progress progress);
   Task<Result<BucketEntry>> stat(std::string name);
   Task<Result<std::vector<BucketEntry>>> list(std::string prefix, std::string after, std::size_t limit);
   Task<Status> remove(std::string name);
 
  private:
-  Bucket(Volume& volume, DatasetId dataset, View view) : volume_(volume), dataset_(dataset), view_(std::move(view)) {}
+  Bucket(Volume& volume, DatasetId dataset, View view)
+      : volume_(volume), dataset_(dataset), view_(std::move(view)) {}
   Task<Status> drop_object(ObjectId object, std::uint64_t size);
 
   Volume& volume_;

@@ -1,16 +1,15 @@
 #include "tools/cumulus/client.h"
 
+#include <chrono>
+#include <cstdio>
 #include <fcntl.h>
+#include <filesystem>
+#include <map>
 #include <sys/file.h>
 #include <sys/wait.h>
 #include <termios.h>
-#include <unistd.h>
-
-#include <chrono>
-#include <cstdio>
-#include <filesystem>
-#include <map>
 #include <thread>
+#include <unistd.h>
 
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/key_file.h"
@@ -24,11 +23,17 @@ double seconds_now() {
 }
 
 Error error_from(const Json& error) {
-  static const std::map<std::string, ErrorKind> kKinds = {
-      {"not_found", ErrorKind::not_found}, {"exists", ErrorKind::exists}, {"no_space", ErrorKind::no_space},
-      {"unavailable", ErrorKind::unavailable}, {"corrupt", ErrorKind::corrupt}, {"fenced", ErrorKind::fenced},
-      {"invalid", ErrorKind::invalid}, {"denied", ErrorKind::denied}, {"unsupported", ErrorKind::unsupported},
-      {"closed", ErrorKind::closed}, {"io", ErrorKind::io}};
+  static const std::map<std::string, ErrorKind> kKinds = {{"not_found", ErrorKind::not_found},
+                                                          {"exists", ErrorKind::exists},
+                                                          {"no_space", ErrorKind::no_space},
+                                                          {"unavailable", ErrorKind::unavailable},
+                                                          {"corrupt", ErrorKind::corrupt},
+                                                          {"fenced", ErrorKind::fenced},
+                                                          {"invalid", ErrorKind::invalid},
+                                                          {"denied", ErrorKind::denied},
+                                                          {"unsupported", ErrorKind::unsupported},
+                                                          {"closed", ErrorKind::closed},
+                                                          {"io", ErrorKind::io}};
   const auto kind = kKinds.find(error.value("kind", "io"));
   return {kind == kKinds.end() ? ErrorKind::io : kind->second, error.value("message", "unknown error")};
 }
@@ -48,11 +53,14 @@ void ProgressLine::show(std::uint64_t done, std::uint64_t total) {
   if (now - (last_ == 0 ? began_ : last_) < (terminal_ ? 0.2 : 5.0)) return;
   last_ = now;
   const double rate = static_cast<double>(done - std::min(done, first_done_)) / std::max(now - began_, 0.001);
-  const auto amount = [this](std::uint64_t value) { return bytes_ ? format_size(value) : std::to_string(value); };
+  const auto amount = [this](std::uint64_t value) {
+    return bytes_ ? format_size(value) : std::to_string(value);
+  };
   std::string line = format("{}: {}", what_, amount(done));
   if (total > 0) line += format(" of {} ({}%)", amount(total), total == 0 ? 100 : done * 100 / total);
   if (rate >= 1) line += format(", {}/s", amount(static_cast<std::uint64_t>(rate)));
-  if (rate >= 1 && total > done) line += format(", {}s left", static_cast<std::uint64_t>(static_cast<double>(total - done) / rate));
+  if (rate >= 1 && total > done)
+    line += format(", {}s left", static_cast<std::uint64_t>(static_cast<double>(total - done) / rate));
   std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
   std::fflush(stderr);
   shown_ = true;
@@ -65,7 +73,10 @@ Result<std::string> read_passphrase(const std::string& file, const std::string& 
     return line.substr(0, line.find_first_of("\r\n"));
   }
   const int terminal = ::open("/dev/tty", O_RDWR | O_CLOEXEC);
-  if (terminal < 0) return fail(ErrorKind::denied, "the key file is protected by a passphrase and there is no terminal to ask on: give --passphrase-file");
+  if (terminal < 0)
+    return fail(ErrorKind::denied,
+                "the key file is protected by a passphrase and there is no terminal to ask on: give "
+                "--passphrase-file");
   termios before{};
   ::tcgetattr(terminal, &before);
   termios silent = before;
@@ -123,7 +134,8 @@ Status Client::start(OpenRequest request, bool must_be_new, const std::string& w
       ::dup2(out[1], STDOUT_FILENO);
       ::dup2(errors < 0 ? out[1] : errors, STDERR_FILENO);
       static_cast<void>(!::chdir("/"));
-      ::execl(self.c_str(), "cumulus", "--home", home_.path().c_str(), "daemon", name_.c_str(), static_cast<char*>(nullptr));
+      ::execl(self.c_str(), "cumulus", "--home", home_.path().c_str(), "daemon", name_.c_str(),
+              static_cast<char*>(nullptr));
       ::_exit(127);
     }
     ::close(in[0]);
@@ -155,19 +167,22 @@ Status Client::start(OpenRequest request, bool must_be_new, const std::string& w
     if (!busy) return fail(ErrorKind::io, format("the volume's daemon ended while it started: see {}", log));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
-  return fail(ErrorKind::unavailable, format("the daemon of volume '{}' neither serves nor ends: see its daemon.log", name_));
+  return fail(ErrorKind::unavailable,
+              format("the daemon of volume '{}' neither serves nor ends: see its daemon.log", name_));
 }
 
-Result<Json> Client::call(Json request, const std::string& what, bool bytes, int descriptor, const DataIn& data_in,
-                          const DataOut& data_out) {
+Result<Json> Client::call(Json request, const std::string& what, bool bytes, int descriptor,
+                          const DataIn& data_in, const DataOut& data_out) {
   TRY_OK(home_.check_volume(name_));
   TRY_OK(start({}, false, "opening"));
   TRY(DaemonSocket socket, connect());
-  TRY_OK(socket.send(FrameKind::json, view_of(request.dump(-1, ' ', false, Json::error_handler_t::replace)), descriptor));
+  TRY_OK(socket.send(FrameKind::json, view_of(request.dump(-1, ' ', false, Json::error_handler_t::replace)),
+                     descriptor));
   if (data_in) {
     for (;;) {
       TRY(const Bytes piece, data_in());
-      const Status sent = piece.empty() ? socket.send(FrameKind::end, {}) : socket.send(FrameKind::data, piece);
+      const Status sent =
+          piece.empty() ? socket.send(FrameKind::end, {}) : socket.send(FrameKind::data, piece);
       if (!sent || piece.empty()) break;  // the daemon may have said why
     }
   }

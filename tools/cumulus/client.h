@@ -1,4 +1,5 @@
-// Client: how a command talks to the volume's daemon, starting it when it is not running. Blocking; the command's thread.
+// Client: how a command talks to the volume's daemon, starting it when it is not running. Blocking; the
+// command's thread.
 #pragma once
 
 #include <functional>
@@ -10,7 +11,8 @@
 
 namespace cumulus {
 
-// Shows long work on standard error: a bar with rate and time left on a terminal, a line every few seconds otherwise.
+// Shows long work on standard error: a bar with rate and time left on a terminal, a line every few seconds
+// otherwise.
 class ProgressLine {
  public:
   ProgressLine(std::string what, bool bytes);
@@ -39,8 +41,8 @@ class Client {
   // One request, its result. `data_in` feeds data frames until it gives none; `data_out` takes them.
   using DataIn = std::function<Result<Bytes>()>;
   using DataOut = std::function<Status(ByteView)>;
-  Result<Json> call(Json request, const std::string& what, bool bytes, int descriptor = -1, const DataIn& data_in = {},
-                    const DataOut& data_out = {});
+  Result<Json> call(Json request, const std::string& what, bool bytes, int descriptor = -1,
+                    const DataIn& data_in = {}, const DataOut& data_out = {});
   // True when a daemon runs; asks it to end and waits for it.
   Result<bool> stop();
 

@@ -1,12 +1,12 @@
-// The commands: each adds its subcommands to the program and, when one was given, sets what is to be run. Blocking.
+// The commands: each adds its subcommands to the program and, when one was given, sets what is to be run.
+// Blocking.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
-
-#include <CLI/CLI.hpp>
 
 #include "tools/cumulus/client.h"
 #include "tools/cumulus/home.h"
@@ -31,7 +31,8 @@ struct Invocation {
 };
 
 // "VOLUME/REST": invalid without both parts. `rest_default`: used when there is no slash.
-Result<std::pair<std::string, std::string>> split_target(const std::string& target, const std::string& rest_default = "");
+Result<std::pair<std::string, std::string>> split_target(const std::string& target,
+                                                         const std::string& rest_default = "");
 int fail_with(const Error& error);
 void print_json(const Json& json);
 

@@ -1,20 +1,18 @@
 #include "tools/cumulus/daemon.h"
 
+#include <boost/asio/basic_socket_acceptor.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <csignal>
+#include <cstring>
 #include <fcntl.h>
+#include <map>
+#include <memory>
+#include <set>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include <csignal>
-#include <map>
-#include <memory>
-#include <set>
-#include <cstring>
-
-#include <boost/asio/basic_socket_acceptor.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/signal_set.hpp>
 
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
@@ -32,21 +30,31 @@ using Acceptor = asio::basic_socket_acceptor<asio::local::stream_protocol, React
 
 void tell(int ready, const Json& line) {
   const std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  static_cast<void>(!::write(ready, text.data(), text.size()));  // the starting command may be gone: the daemon serves others
+  static_cast<void>(!::write(ready, text.data(),
+                             text.size()));  // the starting command may be gone: the daemon serves others
 }
 
 class Daemon {
  public:
   Daemon(Reactor& reactor, Home home, std::string name, OpenRequest request, int ready)
-      : reactor_(reactor), home_(std::move(home)), name_(std::move(name)), request_(std::move(request)), ready_(ready),
-        acceptor_(reactor.context()), signals_(reactor.context()), ended_(reactor), tasks_(reactor) {}
+      : reactor_(reactor),
+        home_(std::move(home)),
+        name_(std::move(name)),
+        request_(std::move(request)),
+        ready_(ready),
+        acceptor_(reactor.context()),
+        signals_(reactor.context()),
+        ended_(reactor),
+        tasks_(reactor) {}
 
   Task<void> run() {
     const Status status = co_await serve();
     if (status) co_return;
     exit_code_ = 1;
     log_error("{}", status.error().message());
-    if (ready_ >= 0) tell(ready_, {{"error", {{"kind", to_string(status.error().kind())}, {"message", status.error().message()}}}});
+    if (ready_ >= 0)
+      tell(ready_,
+           {{"error", {{"kind", to_string(status.error().kind())}, {"message", status.error().message()}}}});
   }
   int exit_code() const { return exit_code_; }
 
@@ -102,14 +110,16 @@ class Daemon {
       co_await acceptor_.async_accept(socket, asio::redirect_error(token, error));
       if (stopping_) co_return;
       if (error) {
-        co_await reactor_.sleep_for(std::chrono::milliseconds(100));  // out of descriptors: some will come back
+        co_await reactor_.sleep_for(
+            std::chrono::milliseconds(100));  // out of descriptors: some will come back
         continue;
       }
       ucred peer{};
       socklen_t size = sizeof peer;
       const bool known = ::getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
                          (peer.uid == ::geteuid() || peer.uid == 0);
-      if (known && sessions_.size() < kSessionsMax) tasks_.spawn(serve_session(std::make_shared<Session>(reactor_, std::move(socket))));
+      if (known && sessions_.size() < kSessionsMax)
+        tasks_.spawn(serve_session(std::make_shared<Session>(reactor_, std::move(socket))));
     }
   }
 
@@ -124,7 +134,8 @@ class Daemon {
       if (!request.is_discarded()) answer = co_await serve_request(desk, *session, std::move(request));
       Json reply;
       if (answer) reply["result"] = std::move(*answer);
-      if (!answer) reply["error"] = {{"kind", to_string(answer.error().kind())}, {"message", answer.error().message()}};
+      if (!answer)
+        reply["error"] = {{"kind", to_string(answer.error().kind())}, {"message", answer.error().message()}};
       const Status sent = co_await session->send_json(std::move(reply));
       static_cast<void>(sent);  // the command is gone: nobody is left to be told
     }

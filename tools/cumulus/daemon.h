@@ -1,5 +1,5 @@
-// The volume's daemon: one process for each volume, started by whichever command first needs it and shared by all. It
-// stays until nothing has used it for a minute and everything is Remote.
+// The volume's daemon: one process for each volume, started by whichever command first needs it and shared by
+// all. It stays until nothing has used it for a minute and everything is Remote.
 #pragma once
 
 #include <string>
@@ -8,7 +8,8 @@
 
 namespace cumulus {
 
-// Runs the daemon in this process. `ready` is a descriptor that gets one JSON line: {"ready":true}, or {"error":...}, with
+// Runs the daemon in this process. `ready` is a descriptor that gets one JSON line: {"ready":true}, or
+// {"error":...}, with
 // {"progress":[done,total]} lines before it. Returns the exit code.
 int run_daemon(const Home& home, const std::string& name, OpenRequest request, int ready);
 

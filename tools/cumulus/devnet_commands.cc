@@ -4,15 +4,14 @@
 //   DIR/miner-I/               the miner's own directory
 //   DIR/miner-I.json           its port, its pid, and its proxy's when it is slow
 //   DIR/miner-I.log
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cstdio>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <signal.h>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 
 #include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
@@ -36,25 +35,34 @@ struct Arguments {
 };
 Arguments arguments;
 
-std::string miner_path(unsigned i) { return format("{}/miner-{}", std::filesystem::absolute(arguments.directory).string(), i); }
+std::string miner_path(unsigned i) {
+  return format("{}/miner-{}", std::filesystem::absolute(arguments.directory).string(), i);
+}
 
 struct MinerState {
-  int port = 0;          // what the volume knows
-  int miner_port = 0;    // where the miner listens: another one behind a proxy
+  int port = 0;        // what the volume knows
+  int miner_port = 0;  // where the miner listens: another one behind a proxy
   pid_t pid = 0;
   pid_t proxy_pid = 0;
 };
 
 Result<MinerState> load_state(unsigned i) {
   const auto bytes = Home::read_file(miner_path(i) + ".json", 65536);
-  if (!bytes) return fail(ErrorKind::not_found, format("there is no miner {} in {}: 'cumulus devnet up' makes them, they count from 1", i, arguments.directory));
+  if (!bytes)
+    return fail(ErrorKind::not_found,
+                format("there is no miner {} in {}: 'cumulus devnet up' makes them, they count from 1", i,
+                       arguments.directory));
   const Json json = Json::parse(text_of(*bytes), nullptr, false);
   if (!json.is_object()) return fail(ErrorKind::corrupt, miner_path(i) + ".json does not parse");
-  return MinerState{json.value("port", 0), json.value("miner_port", 0), json.value("pid", 0), json.value("proxy_pid", 0)};
+  return MinerState{json.value("port", 0), json.value("miner_port", 0), json.value("pid", 0),
+                    json.value("proxy_pid", 0)};
 }
 
 Status save_state(unsigned i, const MinerState& state) {
-  const Json json = {{"port", state.port}, {"miner_port", state.miner_port}, {"pid", state.pid}, {"proxy_pid", state.proxy_pid}};
+  const Json json = {{"port", state.port},
+                     {"miner_port", state.miner_port},
+                     {"pid", state.pid},
+                     {"proxy_pid", state.proxy_pid}};
   return Home::write_file(miner_path(i) + ".json", view_of(json.dump(2) + "\n"));
 }
 
@@ -112,7 +120,8 @@ Result<std::pair<pid_t, std::string>> launch(std::vector<std::string> words, con
   std::string line;
   for (char c = 0; ::read(out[0], &c, 1) == 1 && c != '\n';) line.push_back(c);
   ::close(out[0]);
-  if (!known || line.empty()) return fail(ErrorKind::io, format("{} did not start: see {}", words.front(), log));
+  if (!known || line.empty())
+    return fail(ErrorKind::io, format("{} did not start: see {}", words.front(), log));
   return std::pair(pid, line);
 }
 
@@ -132,7 +141,8 @@ Result<std::string> capture(std::vector<std::string> words) {
   ::close(out[1]);
   std::string text;
   char piece[4096];
-  for (ssize_t got = 0; (got = ::read(out[0], piece, sizeof piece)) > 0;) text.append(piece, static_cast<std::size_t>(got));
+  for (ssize_t got = 0; (got = ::read(out[0], piece, sizeof piece)) > 0;)
+    text.append(piece, static_cast<std::size_t>(got));
   ::close(out[0]);
   int code = 0;
   if (child < 0 || ::waitpid(child, &code, 0) != child || !WIFEXITED(code) || WEXITSTATUS(code) != 0)
@@ -143,7 +153,8 @@ Result<std::string> capture(std::vector<std::string> words) {
 Result<std::string> identity_of(unsigned i) {
   TRY(const std::string text, capture({program_beside("cumulus-miner"), "status", miner_path(i), "--json"}));
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object() || !json.contains("identity")) return fail(ErrorKind::corrupt, miner_path(i) + " does not tell its identity");
+  if (!json.is_object() || !json.contains("identity"))
+    return fail(ErrorKind::corrupt, miner_path(i) + " does not tell its identity");
   return json.value("identity", "");
 }
 
@@ -151,15 +162,17 @@ Result<std::string> identity_of(unsigned i) {
 Result<int> port_of(const std::string& line) {
   const auto colon = line.rfind(':');
   const int port = colon == std::string::npos ? 0 : std::atoi(line.c_str() + colon + 1);
-  if (!line.starts_with("ready ") || port == 0) return fail(ErrorKind::io, format("a miner said '{}' instead of ready", line));
+  if (!line.starts_with("ready ") || port == 0)
+    return fail(ErrorKind::io, format("a miner said '{}' instead of ready", line));
   return port;
 }
 
 Status start_miner(unsigned i, MinerState& state) {
   if (is_running(state.pid)) return {};
-  TRY(const auto started, launch({program_beside("cumulus-miner"), "run", miner_path(i), "--listen", format("127.0.0.1:{}", state.miner_port),
-                                  "--open", "--quota-per-volume", "1000T"},
-                                 miner_path(i) + ".log"));
+  TRY(const auto started,
+      launch({program_beside("cumulus-miner"), "run", miner_path(i), "--listen",
+              format("127.0.0.1:{}", state.miner_port), "--open", "--quota-per-volume", "1000T"},
+             miner_path(i) + ".log"));
   state.pid = started.first;
   TRY(state.miner_port, port_of(started.second));
   if (state.port == 0) state.port = state.miner_port;
@@ -172,7 +185,8 @@ void stop_proxy(MinerState& state) {
 }
 
 Result<int> up(const Invocation& invocation) {
-  if (arguments.miners < 1 || arguments.miners > 200) return fail(ErrorKind::invalid, "a devnet has 1 to 200 miners");
+  if (arguments.miners < 1 || arguments.miners > 200)
+    return fail(ErrorKind::invalid, "a devnet has 1 to 200 miners");
   std::error_code error;
   std::filesystem::create_directories(arguments.directory, error);
   if (error) return fail(from_errno(error.value(), "make directory " + arguments.directory));
@@ -181,19 +195,24 @@ Result<int> up(const Invocation& invocation) {
     MinerState state;
     if (auto known = load_state(i)) state = *known;
     if (!std::filesystem::exists(miner_path(i) + "/config")) {
-      TRY(const std::string made, capture({program_beside("cumulus-miner"), "init", miner_path(i), "--capacity", arguments.capacity,
-                                           "--domain", format("devnet-{}", i), "--json"}));
+      TRY(const std::string made,
+          capture({program_beside("cumulus-miner"), "init", miner_path(i), "--capacity", arguments.capacity,
+                   "--domain", format("devnet-{}", i), "--json"}));
       static_cast<void>(made);
     }
     TRY_OK(start_miner(i, state));
     TRY(const std::string identity, identity_of(i));
-    list += format("[[miner]]\naddress = \"127.0.0.1:{}\"\nidentity = \"{}\"\ndomain = \"devnet-{}\"\ncapacity = \"{}\"\n\n", state.port, identity, i, arguments.capacity);
+    list += format(
+        "[[miner]]\naddress = \"127.0.0.1:{}\"\nidentity = \"{}\"\ndomain = \"devnet-{}\"\ncapacity = "
+        "\"{}\"\n\n",
+        state.port, identity, i, arguments.capacity);
   }
   TRY_OK(Home::write_file(arguments.directory + "/miners.toml", view_of(list)));
   if (invocation.json) {
     print_json({{"miners", arguments.miners}, {"list", arguments.directory + "/miners.toml"}});
   } else {
-    std::printf("%u miners run on this machine; %s/miners.toml lists them\n", arguments.miners, arguments.directory.c_str());
+    std::printf("%u miners run on this machine; %s/miners.toml lists them\n", arguments.miners,
+                arguments.directory.c_str());
   }
   return 0;
 }
@@ -226,8 +245,14 @@ Result<int> status(const Invocation& invocation) {
     TRY(const MinerState state, load_state(i));
     const bool running = is_running(state.pid);
     const bool slow = is_running(state.proxy_pid);
-    all.push_back({{"miner", i}, {"running", running}, {"slow", slow}, {"port", state.port}, {"pid", running ? state.pid : 0}});
-    if (!invocation.json) std::printf("miner %u  127.0.0.1:%d  %s%s\n", i, state.port, running ? format("running, pid {}", state.pid).c_str() : "stopped", slow ? ", slow" : "");
+    all.push_back({{"miner", i},
+                   {"running", running},
+                   {"slow", slow},
+                   {"port", state.port},
+                   {"pid", running ? state.pid : 0}});
+    if (!invocation.json)
+      std::printf("miner %u  127.0.0.1:%d  %s%s\n", i, state.port,
+                  running ? format("running, pid {}", state.pid).c_str() : "stopped", slow ? ", slow" : "");
   }
   if (invocation.json) print_json(all);
   return 0;
@@ -269,7 +294,8 @@ Result<int> corrupt() {
   TRY(MinerState state, load_state(arguments.index));
   const bool running = is_running(state.pid);
   end_process(state.pid, SIGKILL);
-  const auto flipped = capture({program_beside("cumulus-miner"), "corrupt", miner_path(arguments.index), "--slices", std::to_string(arguments.slices)});
+  const auto flipped = capture({program_beside("cumulus-miner"), "corrupt", miner_path(arguments.index),
+                                "--slices", std::to_string(arguments.slices)});
   if (running) TRY_OK(start_miner(arguments.index, state));
   if (!flipped) return fail(flipped.error());
   return 0;
@@ -298,7 +324,8 @@ Result<Duration> parse_delay(const std::string& text) {
   char* end = nullptr;
   const double amount = std::strtod(text.c_str(), &end);
   const std::string unit = end;
-  if (end == text.c_str() || amount < 0 || amount > 3600 || (unit != "ms" && unit != "s" && !unit.empty())) return fail(ErrorKind::invalid, format("'{}' is not a delay: give 200ms or 1s", text));
+  if (end == text.c_str() || amount < 0 || amount > 3600 || (unit != "ms" && unit != "s" && !unit.empty()))
+    return fail(ErrorKind::invalid, format("'{}' is not a delay: give 200ms or 1s", text));
   return std::chrono::nanoseconds(static_cast<std::int64_t>(amount * (unit == "ms" ? 1e6 : 1e9)));
 }
 
@@ -316,9 +343,11 @@ Result<int> slow() {
     TRY_OK(save_state(arguments.index, state));
     return 0;
   }
-  TRY(const auto proxy, launch({program_beside("cumulus"), "devnet", "proxy", "--listen", format("127.0.0.1:{}", state.port), "--to",
-                                format("127.0.0.1:{}", state.miner_port), "--delay", arguments.delay, "--rate", arguments.rate},
-                               miner_path(arguments.index) + ".log"));
+  TRY(const auto proxy,
+      launch({program_beside("cumulus"), "devnet", "proxy", "--listen", format("127.0.0.1:{}", state.port),
+              "--to", format("127.0.0.1:{}", state.miner_port), "--delay", arguments.delay, "--rate",
+              arguments.rate},
+             miner_path(arguments.index) + ".log"));
   state.proxy_pid = proxy.first;
   TRY_OK(save_state(arguments.index, state));
   return 0;
@@ -333,11 +362,18 @@ Result<int> proxy() {
 }  // namespace
 
 void add_devnet_commands(CLI::App& app, Invocation& invocation) {
-  auto* devnet = app.add_subcommand("devnet", "a private network of miners on this machine")->require_subcommand(1)->fallthrough();
-  const auto command = [&](const char* name, const char* help, const std::function<Result<int>()>& body, bool with_index) {
+  auto* devnet = app.add_subcommand("devnet", "a private network of miners on this machine")
+                     ->require_subcommand(1)
+                     ->fallthrough();
+  const auto command = [&](const char* name, const char* help, const std::function<Result<int>()>& body,
+                           bool with_index) {
     auto* made = devnet->add_subcommand(name, help)->fallthrough();
     made->add_option("--dir", arguments.directory, "its folder")->capture_default_str()->type_name("DIR");
-    if (with_index) made->add_option("I", arguments.index, "which miner, from 1")->required()->check(CLI::Range(1u, 200u))->type_name("");
+    if (with_index)
+      made->add_option("I", arguments.index, "which miner, from 1")
+          ->required()
+          ->check(CLI::Range(1u, 200u))
+          ->type_name("");
     made->footer(format("Example: cumulus devnet {}{}", name, with_index ? " 2" : ""));
     made->callback([&invocation, body] {
       invocation.run = [body] {
@@ -347,7 +383,8 @@ void add_devnet_commands(CLI::App& app, Invocation& invocation) {
     });
     return made;
   };
-  auto* upping = command("up", "start the miners; makes them first", [&invocation] { return up(invocation); }, false);
+  auto* upping =
+      command("up", "start the miners; makes them first", [&invocation] { return up(invocation); }, false);
   upping->add_option("--miners", arguments.miners, "how many")->capture_default_str()->type_name("N");
   upping->add_option("--capacity", arguments.capacity, "of each")->capture_default_str()->type_name("SIZE");
   command("down", "stop all of them", down, false);
@@ -355,14 +392,20 @@ void add_devnet_commands(CLI::App& app, Invocation& invocation) {
   command("stop", "kill -9 a miner", stop, true);
   command("start", "start it again", start, true);
   command("wipe", "empty a miner; it keeps its identity", wipe_miner, true);
-  command("corrupt", "flip bytes in what it stores", corrupt, true)->add_option("--slices", arguments.slices, "in so many slices; 0: all")->type_name("N");
+  command("corrupt", "flip bytes in what it stores", corrupt, true)
+      ->add_option("--slices", arguments.slices, "in so many slices; 0: all")
+      ->type_name("N");
   auto* slowing = command("slow", "put a slow forwarding process before it", slow, true);
   slowing->add_option("--delay", arguments.delay, "each way")->capture_default_str()->type_name("TIME");
-  slowing->add_option("--rate", arguments.rate, "bytes a second; 0: unlimited")->capture_default_str()->type_name("SIZE");
+  slowing->add_option("--rate", arguments.rate, "bytes a second; 0: unlimited")
+      ->capture_default_str()
+      ->type_name("SIZE");
   slowing->add_flag("--off", arguments.off, "take it away");
   auto* filling = command("fill", "fill its capacity: it takes nothing more", fill, true);
   filling->add_flag("--off", arguments.off, "give the capacity back");
-  filling->add_option("--capacity", arguments.capacity, "with --off: the capacity")->capture_default_str()->type_name("SIZE");
+  filling->add_option("--capacity", arguments.capacity, "with --off: the capacity")
+      ->capture_default_str()
+      ->type_name("SIZE");
   auto* forwarding = command("proxy", "the forwarding process of `slow`", proxy, false)->group("");
   forwarding->add_option("--listen", arguments.listen)->required();
   forwarding->add_option("--to", arguments.to)->required();

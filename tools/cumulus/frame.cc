@@ -1,11 +1,10 @@
 #include "tools/cumulus/frame.h"
 
+#include <cstring>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include <cstring>
 #include <utility>
 
 #include "objectstore/base/format.h"
@@ -25,7 +24,8 @@ Result<DaemonSocket> DaemonSocket::connect(const std::string& directory) {
   const int error = errno;
   ::close(folder);
   if (result == 0) return socket;
-  if (error == ENOENT || error == ECONNREFUSED) return fail(ErrorKind::unavailable, "the volume's daemon is not running");
+  if (error == ENOENT || error == ECONNREFUSED)
+    return fail(ErrorKind::unavailable, "the volume's daemon is not running");
   return fail(from_errno(error, "connect to the volume's daemon"));
 }
 
@@ -56,7 +56,9 @@ Status DaemonSocket::send(FrameKind kind, ByteView body, int descriptor) {
   for (std::size_t left = header.size() + body.size(); left > 0;) {
     const ssize_t sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
-    if (sent <= 0) return fail(ErrorKind::closed, "the volume's daemon went away in the middle of the command; run it again");
+    if (sent <= 0)
+      return fail(ErrorKind::closed,
+                  "the volume's daemon went away in the middle of the command; run it again");
     left -= static_cast<std::size_t>(sent);
     message.msg_control = nullptr;
     message.msg_controllen = 0;
@@ -85,7 +87,11 @@ Result<DaemonSocket::Frame> DaemonSocket::receive() {
     }
     return true;
   };
-  const auto gone = [] { return fail(ErrorKind::closed, "the volume's daemon went away in the middle of the command (see daemon.log in the volume's folder); run it again"); };
+  const auto gone = [] {
+    return fail(ErrorKind::closed,
+                "the volume's daemon went away in the middle of the command (see daemon.log in the volume's "
+                "folder); run it again");
+  };
   std::array<std::uint8_t, kFrameHeader> header;
   if (!read_all(header)) return gone();
   std::uint32_t length = 0;

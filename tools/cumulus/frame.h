@@ -1,7 +1,7 @@
-// Frames between the commands and a volume's daemon, over its unix socket: length u32, kind u8, then the body. JSON frames
-// carry requests, progress and results; data frames carry bytes that have no file descriptor to come from; `end` ends them.
-// A descriptor may travel with the request (SCM_RIGHTS), so that file data never crosses the socket. Both ends are the
-// same user on one machine; limits still hold.
+// Frames between the commands and a volume's daemon, over its unix socket: length u32, kind u8, then the
+// body. JSON frames carry requests, progress and results; data frames carry bytes that have no file
+// descriptor to come from; `end` ends them. A descriptor may travel with the request (SCM_RIGHTS), so that
+// file data never crosses the socket. Both ends are the same user on one machine; limits still hold.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,8 @@ class DaemonSocket {
   int fd_;
 };
 
-// "/proc/self/fd/N/daemon.sock": a socket's path has at most 107 bytes, a home's may be longer. `directory_fd` stays open.
+// "/proc/self/fd/N/daemon.sock": a socket's path has at most 107 bytes, a home's may be longer.
+// `directory_fd` stays open.
 std::string socket_path(int directory_fd);
 
 }  // namespace cumulus

@@ -1,12 +1,11 @@
 #include "tools/cumulus/home.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "objectstore/base/format.h"
 #include "tools/sizes.h"
@@ -39,16 +38,21 @@ Home Home::locate(const std::optional<std::string>& given) {
 
 Status check_volume_name(const std::string& name) {
   const bool bad = name.empty() || name.size() > 128 || name.front() == '.' || name.front() == '-' ||
-                   std::ranges::any_of(name, [](char c) { return c == '/' || c == '@' || c == ':' || static_cast<unsigned char>(c) <= 32; });
+                   std::ranges::any_of(name, [](char c) {
+                     return c == '/' || c == '@' || c == ':' || static_cast<unsigned char>(c) <= 32;
+                   });
   if (bad)
-    return fail(ErrorKind::invalid, format("'{}' cannot name a volume: 1 to 128 characters, without spaces, '/', '@' and ':', not beginning with '.' or '-'", name));
+    return fail(ErrorKind::invalid, format("'{}' cannot name a volume: 1 to 128 characters, without spaces, "
+                                           "'/', '@' and ':', not beginning with '.' or '-'",
+                                           name));
   return {};
 }
 
 std::vector<std::string> Home::volumes() const {
   std::vector<std::string> names;
   std::error_code error;
-  for (std::filesystem::directory_iterator entry(path_ + "/volumes", error), end; !error && entry != end; entry.increment(error))
+  for (std::filesystem::directory_iterator entry(path_ + "/volumes", error), end; !error && entry != end;
+       entry.increment(error))
     if (std::filesystem::exists(entry->path() / "settings.json")) names.push_back(entry->path().filename());
   std::ranges::sort(names);
   return names;
@@ -57,8 +61,9 @@ std::vector<std::string> Home::volumes() const {
 Status Home::check_volume(const std::string& name) const {
   TRY_OK(check_volume_name(name));
   if (std::filesystem::exists(volume(name) + "/settings.json")) return {};
-  return fail(ErrorKind::not_found,
-              format("there is no volume '{}' in {}: 'cumulus volume ls' lists them, 'cumulus volume recover' brings one back", name, path_));
+  return fail(ErrorKind::not_found, format("there is no volume '{}' in {}: 'cumulus volume ls' lists them, "
+                                           "'cumulus volume recover' brings one back",
+                                           name, path_));
 }
 
 Result<Bytes> Home::read_file(const std::string& path, std::size_t size_max) {
@@ -67,11 +72,13 @@ Result<Bytes> Home::read_file(const std::string& path, std::size_t size_max) {
   Bytes content(size_max + 1);
   std::size_t size = 0;
   ssize_t got = 0;
-  while (size < content.size() && (got = ::read(fd, content.data() + size, content.size() - size)) > 0) size += static_cast<std::size_t>(got);
+  while (size < content.size() && (got = ::read(fd, content.data() + size, content.size() - size)) > 0)
+    size += static_cast<std::size_t>(got);
   const int error = errno;
   ::close(fd);
   if (got < 0) return fail(from_errno(error, "read " + path));
-  if (size > size_max) return fail(ErrorKind::invalid, format("{}: larger than the {} bytes that it may have", path, size_max));
+  if (size > size_max)
+    return fail(ErrorKind::invalid, format("{}: larger than the {} bytes that it may have", path, size_max));
   content.resize(size);
   return content;
 }
@@ -101,7 +108,10 @@ Json VolumeSettings::to_json() const {
           {"durability", options.flush_means == Durability::remote ? "network" : "local"},
           {"cache-size", options.cache_bytes},
           {"memory", options.memory_bytes},
-          {"outage-wait", options.outage_wait ? format("{}s", std::chrono::duration_cast<std::chrono::seconds>(*options.outage_wait).count()) : "forever"}};
+          {"outage-wait",
+           options.outage_wait
+               ? format("{}s", std::chrono::duration_cast<std::chrono::seconds>(*options.outage_wait).count())
+               : "forever"}};
 }
 
 Result<VolumeSettings> VolumeSettings::from_json(const Json& json) {
@@ -112,14 +122,16 @@ Result<VolumeSettings> VolumeSettings::from_json(const Json& json) {
   for (const char* key : {"durability", "cache-size", "memory", "outage-wait"}) {
     const auto found = json.find(key);
     if (found == json.end()) continue;
-    TRY_OK(settings.set(key, found->is_string() ? found->get<std::string>() : std::to_string(found->get<std::uint64_t>())));
+    TRY_OK(settings.set(
+        key, found->is_string() ? found->get<std::string>() : std::to_string(found->get<std::uint64_t>())));
   }
   return settings;
 }
 
 Status VolumeSettings::set(const std::string& key, const std::string& value) {
   if (key == "durability") {
-    if (value != "local" && value != "network") return fail(ErrorKind::invalid, format("durability is 'local' or 'network', not '{}'", value));
+    if (value != "local" && value != "network")
+      return fail(ErrorKind::invalid, format("durability is 'local' or 'network', not '{}'", value));
     options.flush_means = value == "network" ? Durability::remote : Durability::local;
     return {};
   }
@@ -136,20 +148,26 @@ Status VolumeSettings::set(const std::string& key, const std::string& value) {
     char* end = nullptr;
     const double amount = std::strtod(value.c_str(), &end);
     const std::string unit = end;
-    const double seconds = unit == "ms" ? amount / 1000 : unit == "m" ? amount * 60 : unit == "h" ? amount * 3600 : amount;
-    if (end == value.c_str() || amount < 0 || seconds > 1e8 || (!unit.empty() && unit != "s" && unit != "ms" && unit != "m" && unit != "h"))
+    const double seconds = unit == "ms"  ? amount / 1000
+                           : unit == "m" ? amount * 60
+                           : unit == "h" ? amount * 3600
+                                         : amount;
+    if (end == value.c_str() || amount < 0 || seconds > 1e8 ||
+        (!unit.empty() && unit != "s" && unit != "ms" && unit != "m" && unit != "h"))
       return fail(ErrorKind::invalid, format("'{}' is not a time: use 60s, 5m, 1h or forever", value));
     options.outage_wait = std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
     return {};
   }
-  return fail(ErrorKind::invalid, format("'{}' is not a setting: durability, cache-size, memory, outage-wait", key));
+  return fail(ErrorKind::invalid,
+              format("'{}' is not a setting: durability, cache-size, memory, outage-wait", key));
 }
 
 Result<VolumeSettings> Home::load_settings(const std::string& name) const {
   const std::string path = volume(name) + "/settings.json";
   TRY(const Bytes content, read_file(path, 1u << 20));
   const Json json = Json::parse(text_of(content), nullptr, false);
-  if (json.is_discarded()) return fail(ErrorKind::corrupt, path + " is not valid JSON: restore it, or recover the volume");
+  if (json.is_discarded())
+    return fail(ErrorKind::corrupt, path + " is not valid JSON: restore it, or recover the volume");
   auto settings = VolumeSettings::from_json(json);
   if (!settings) return fail(settings.error().within(path));
   return settings;

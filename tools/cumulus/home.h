@@ -7,11 +7,10 @@
 //   HOME/volumes/NAME/lock, daemon.sock, daemon.log     of its daemon
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "objectstore/base/bytes.h"
 #include "objectstore/base/result.h"

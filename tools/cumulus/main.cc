@@ -1,8 +1,7 @@
 // cumulus: the client and admin program.
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdio>
+#include <unistd.h>
 
 #include "tools/cumulus/commands.h"
 #include "tools/cumulus/daemon.h"
@@ -10,11 +9,14 @@
 
 namespace cumulus {
 
-Result<std::pair<std::string, std::string>> split_target(const std::string& target, const std::string& rest_default) {
+Result<std::pair<std::string, std::string>> split_target(const std::string& target,
+                                                         const std::string& rest_default) {
   const auto slash = target.find('/');
-  std::pair<std::string, std::string> parts{target.substr(0, slash), slash == std::string::npos ? rest_default : target.substr(slash + 1)};
+  std::pair<std::string, std::string> parts{
+      target.substr(0, slash), slash == std::string::npos ? rest_default : target.substr(slash + 1)};
   TRY_OK(check_volume_name(parts.first));
-  if (parts.second.empty()) return fail(ErrorKind::invalid, "'" + target + "' names no part of a volume: give VOLUME/NAME");
+  if (parts.second.empty())
+    return fail(ErrorKind::invalid, "'" + target + "' names no part of a volume: give VOLUME/NAME");
   return parts;
 }
 
@@ -23,10 +25,13 @@ int fail_with(const Error& error) {
   return error.kind() == ErrorKind::invalid ? kExitUsage : kExitFailed;
 }
 
-void print_json(const Json& json) { std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str()); }
+void print_json(const Json& json) {
+  std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+}
 
 void add_daemon_command(CLI::App& app, Invocation& invocation) {
-  auto* daemon = app.add_subcommand("daemon", "the daemon of one volume; commands start it by themselves")->group("");
+  auto* daemon =
+      app.add_subcommand("daemon", "the daemon of one volume; commands start it by themselves")->group("");
   static std::string name;
   static bool foreground = false;
   daemon->add_option("VOLUME", name)->required();
@@ -35,7 +40,8 @@ void add_daemon_command(CLI::App& app, Invocation& invocation) {
     invocation.run = [&invocation] {
       OpenRequest request;
       if (foreground) return run_daemon(invocation.home_folder(), name, request, STDOUT_FILENO);
-      // The starting command gives the request, with the passphrase, on standard input: never on the command line.
+      // The starting command gives the request, with the passphrase, on standard input: never on the command
+      // line.
       std::string line;
       for (char c = 0; ::read(STDIN_FILENO, &c, 1) == 1 && c != '\n';) line.push_back(c);
       const auto parsed = OpenRequest::from_json(Json::parse(line, nullptr, false));
@@ -56,9 +62,12 @@ int main(int argc, char** argv) {
   app.fallthrough();
   app.set_version_flag("--version", "cumulus 0.1.0");
   std::string home;
-  app.add_option("--home", home, "where everything lies (default: CUMULUS_HOME, XDG folders, /var/lib/cumulus)")->type_name("DIR");
+  app.add_option("--home", home,
+                 "where everything lies (default: CUMULUS_HOME, XDG folders, /var/lib/cumulus)")
+      ->type_name("DIR");
   app.add_flag("--json", invocation.json, "print one JSON document");
-  app.add_option("--passphrase-file", invocation.passphrase_file, "first line is the key file's passphrase")->type_name("FILE");
+  app.add_option("--passphrase-file", invocation.passphrase_file, "first line is the key file's passphrase")
+      ->type_name("FILE");
   app.footer("Example: cumulus devnet up && cumulus volume create photos --miners devnet/miners.toml");
   add_volume_commands(app, invocation);
   add_object_commands(app, invocation);

@@ -21,7 +21,8 @@ Result<std::vector<MinerEntry>> listed(const Invocation& invocation) {
 
 Result<int> replace(const Invocation& invocation, const std::vector<MinerEntry>& miners) {
   Client client = invocation.client(volume);
-  TRY(const Json result, client.call({{"request", "miner.set"}, {"miners", print_miner_list(miners)}}, "telling the holders", false));
+  TRY(const Json result, client.call({{"request", "miner.set"}, {"miners", print_miner_list(miners)}},
+                                     "telling the holders", false));
   if (invocation.json) print_json(result);
   return 0;
 }
@@ -30,8 +31,14 @@ Result<int> list(const Invocation& invocation) {
   TRY(const auto miners, listed(invocation));
   Json all = Json::array();
   for (const MinerEntry& miner : miners) {
-    all.push_back({{"identity", miner.id.hex()}, {"address", miner.address}, {"domain", miner.domain}, {"capacity", miner.capacity}, {"weight", miner.weight}});
-    if (!invocation.json) std::printf("%s  %-24s %-12s %s\n", miner.id.brief().c_str(), miner.address.c_str(), miner.domain.c_str(), format_size(miner.capacity).c_str());
+    all.push_back({{"identity", miner.id.hex()},
+                   {"address", miner.address},
+                   {"domain", miner.domain},
+                   {"capacity", miner.capacity},
+                   {"weight", miner.weight}});
+    if (!invocation.json)
+      std::printf("%s  %-24s %-12s %s\n", miner.id.brief().c_str(), miner.address.c_str(),
+                  miner.domain.c_str(), format_size(miner.capacity).c_str());
   }
   if (invocation.json) print_json(all);
   return 0;
@@ -41,7 +48,8 @@ Result<int> add(const Invocation& invocation) {
   TRY(auto miners, listed(invocation));
   TRY(const auto more, load_miner_list(file));
   for (const MinerEntry& miner : more) {
-    const auto known = std::find_if(miners.begin(), miners.end(), [&](const MinerEntry& entry) { return entry.id == miner.id; });
+    const auto known = std::find_if(miners.begin(), miners.end(),
+                                    [&](const MinerEntry& entry) { return entry.id == miner.id; });
     if (known == miners.end()) {
       miners.push_back(miner);
     } else {
@@ -53,12 +61,20 @@ Result<int> add(const Invocation& invocation) {
 
 Result<int> remove(const Invocation& invocation) {
   TRY(auto miners, listed(invocation));
-  const auto matches = [](const MinerEntry& entry) { return entry.id.hex().starts_with(identity) || entry.address == identity; };
+  const auto matches = [](const MinerEntry& entry) {
+    return entry.id.hex().starts_with(identity) || entry.address == identity;
+  };
   const auto found = std::count_if(miners.begin(), miners.end(), matches);
-  if (found == 0) return fail(ErrorKind::not_found, format("no miner of volume '{}' is '{}': give an identity's beginning or an address", volume, identity));
-  if (found > 1) return fail(ErrorKind::invalid, format("'{}' fits {} miners: give more of the identity", identity, found));
+  if (found == 0)
+    return fail(ErrorKind::not_found,
+                format("no miner of volume '{}' is '{}': give an identity's beginning or an address", volume,
+                       identity));
+  if (found > 1)
+    return fail(ErrorKind::invalid,
+                format("'{}' fits {} miners: give more of the identity", identity, found));
   std::erase_if(miners, matches);
-  if (miners.empty()) return fail(ErrorKind::invalid, "a volume without miners keeps nothing: this is the last one");
+  if (miners.empty())
+    return fail(ErrorKind::invalid, "a volume without miners keeps nothing: this is the last one");
   return replace(invocation, miners);
 }
 
@@ -71,10 +87,14 @@ Result<int> status(const Invocation& invocation) {
   }
   for (const Json& miner : result["miners"]) {
     const bool answers = miner.value("answers", false);
-    std::printf("%s  %-24s %s\n", miner.value("identity", "").substr(0, 8).c_str(), miner.value("address", "").c_str(),
-                answers ? format("{} of {} used, {} slices of this volume{}{}", format_size(miner.value("used", std::uint64_t{0})),
-                                 format_size(miner.value("capacity", std::uint64_t{0})), miner.value("volume_slices", std::uint64_t{0}),
-                                 miner.value("draining", false) ? ", draining" : "", miner.value("read_only", false) ? ", its disk refuses writes" : "")
+    std::printf("%s  %-24s %s\n", miner.value("identity", "").substr(0, 8).c_str(),
+                miner.value("address", "").c_str(),
+                answers ? format("{} of {} used, {} slices of this volume{}{}",
+                                 format_size(miner.value("used", std::uint64_t{0})),
+                                 format_size(miner.value("capacity", std::uint64_t{0})),
+                                 miner.value("volume_slices", std::uint64_t{0}),
+                                 miner.value("draining", false) ? ", draining" : "",
+                                 miner.value("read_only", false) ? ", its disk refuses writes" : "")
                               .c_str()
                         : ("does not answer: " + miner.value("error", "")).c_str());
   }
@@ -85,7 +105,8 @@ Result<int> status(const Invocation& invocation) {
 
 void add_miner_commands(CLI::App& app, Invocation& invocation) {
   auto* miner = app.add_subcommand("miner", "a volume's miners")->require_subcommand(1)->fallthrough();
-  const auto command = [&](const char* name, const char* help, const char* example, std::function<Result<int>()> body) {
+  const auto command = [&](const char* name, const char* help, const char* example,
+                           std::function<Result<int>()> body) {
     auto* made = miner->add_subcommand(name, help)->fallthrough();
     made->add_option("VOLUME", volume, "the volume")->required()->type_name("");
     made->footer(std::string("Example: cumulus miner ") + example);
@@ -99,10 +120,16 @@ void add_miner_commands(CLI::App& app, Invocation& invocation) {
   };
   command("ls", "the miners on the volume's list", "ls photos", [&invocation] { return list(invocation); });
   command("status", "ask each miner", "status photos", [&invocation] { return status(invocation); });
-  command("add", "add the miners of a list, or change their addresses", "add photos more.toml", [&invocation] { return add(invocation); })
-      ->add_option("FILE", file, "a miners.toml")->required()->type_name("");
-  command("remove", "take a miner off the list; repair then rebuilds what it held", "remove photos 1f2e3d4c", [&invocation] { return remove(invocation); })
-      ->add_option("MINER", identity, "the beginning of its identity, or its address")->required()->type_name("");
+  command("add", "add the miners of a list, or change their addresses", "add photos more.toml",
+          [&invocation] { return add(invocation); })
+      ->add_option("FILE", file, "a miners.toml")
+      ->required()
+      ->type_name("");
+  command("remove", "take a miner off the list; repair then rebuilds what it held", "remove photos 1f2e3d4c",
+          [&invocation] { return remove(invocation); })
+      ->add_option("MINER", identity, "the beginning of its identity, or its address")
+      ->required()
+      ->type_name("");
 }
 
 }  // namespace cumulus

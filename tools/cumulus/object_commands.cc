@@ -1,13 +1,11 @@
 // cumulus object ...
+#include <cstdio>
+#include <ctime>
 #include <fcntl.h>
+#include <filesystem>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
-
-#include <ctime>
-
-#include <cstdio>
-#include <filesystem>
 
 #include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
@@ -47,21 +45,24 @@ Result<Json> request_for(const std::string& name, const std::string& bucket) {
   return request;
 }
 
-// A descriptor that the daemon may read or write without ever waiting for somebody: a regular file, or /dev/null.
+// A descriptor that the daemon may read or write without ever waiting for somebody: a regular file, or
+// /dev/null.
 bool passable(int fd) {
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd, &info) != 0) return false;
   return S_ISREG(info.st_mode) || (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3));
 }
 
-Result<Json> put_file(Client& client, const std::string& bucket, const std::string& object, const std::string& path, bool sync) {
+Result<Json> put_file(Client& client, const std::string& bucket, const std::string& object,
+                      const std::string& path, bool sync) {
   TRY(Json request, request_for("object.put", bucket));
   request["object"] = object;
   request["sync"] = sync;
   const File file(path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0) return fail(from_errno(errno, "open " + path));
-  struct stat info {};
-  if (::fstat(file.get(), &info) == 0 && S_ISDIR(info.st_mode)) return fail(ErrorKind::invalid, format("{} is a folder: give -r", path));
+  struct stat info{};
+  if (::fstat(file.get(), &info) == 0 && S_ISDIR(info.st_mode))
+    return fail(ErrorKind::invalid, format("{} is a folder: give -r", path));
   if (passable(file.get()) && path != "-") return client.call(std::move(request), object, true, file.get());
   const Client::DataIn data = [&file]() -> Result<Bytes> {
     Bytes piece(kDataFrameMax);
@@ -91,11 +92,14 @@ Result<int> put(const Invocation& invocation, const Arguments& arguments) {
   Json all = Json::array();
   std::error_code error;
   const std::filesystem::path top(arguments.file);
-  if (!std::filesystem::is_directory(top)) return fail(ErrorKind::invalid, format("{} is not a folder", arguments.file));
-  for (std::filesystem::recursive_directory_iterator entry(top, error), end; !error && entry != end; entry.increment(error)) {
+  if (!std::filesystem::is_directory(top))
+    return fail(ErrorKind::invalid, format("{} is not a folder", arguments.file));
+  for (std::filesystem::recursive_directory_iterator entry(top, error), end; !error && entry != end;
+       entry.increment(error)) {
     if (!entry->is_regular_file()) continue;
     const std::string below = entry->path().lexically_relative(top).string();
-    const std::string name = arguments.object.empty() || arguments.object == "." ? below : arguments.object + "/" + below;
+    const std::string name =
+        arguments.object.empty() || arguments.object == "." ? below : arguments.object + "/" + below;
     TRY(Json result, put_file(client, target.second, name, entry->path().string(), false));
     all.push_back(std::move(result));
   }
@@ -124,11 +128,13 @@ Result<Json> get_to_stdout(Client& client, Json request) {
   return client.call(std::move(request), "", true, -1, {}, out);
 }
 
-// Into a temporary file beside it first: the file appears whole or not at all. Devices and pipes are written as they are.
-Result<Json> get_file(Client& client, const std::string& bucket, const std::string& object, const std::string& path) {
+// Into a temporary file beside it first: the file appears whole or not at all. Devices and pipes are written
+// as they are.
+Result<Json> get_file(Client& client, const std::string& bucket, const std::string& object,
+                      const std::string& path) {
   TRY(Json request, request_for("object.get", bucket));
   request["object"] = object;
-  struct stat info {};
+  struct stat info{};
   const bool special = ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
   if (special && S_ISDIR(info.st_mode)) return fail(ErrorKind::invalid, format("{} is a folder", path));
   const std::string written = special ? path : format("{}.part-{}", path, ::getpid());
@@ -192,12 +198,17 @@ Result<int> list(const Invocation& invocation, const Arguments& arguments) {
 }  // namespace
 
 void add_object_commands(CLI::App& app, Invocation& invocation) {
-  auto* object = app.add_subcommand("object", "plain objects in buckets")->require_subcommand(1)->fallthrough();
+  auto* object =
+      app.add_subcommand("object", "plain objects in buckets")->require_subcommand(1)->fallthrough();
   static Arguments arguments;
-  const auto add = [&](const char* name, const char* help, const char* example, bool with_name, const std::function<Result<int>()>& body) {
+  const auto add = [&](const char* name, const char* help, const char* example, bool with_name,
+                       const std::function<Result<int>()>& body) {
     auto* command = object->add_subcommand(name, help)->fallthrough();
-    command->add_option("VOLUME/BUCKET", arguments.target, "a bucket, or BUCKET@SNAPSHOT to read")->required()->type_name("");
-    if (with_name) command->add_option("NAME", arguments.object, "the object's name")->required()->type_name("");
+    command->add_option("VOLUME/BUCKET", arguments.target, "a bucket, or BUCKET@SNAPSHOT to read")
+        ->required()
+        ->type_name("");
+    if (with_name)
+      command->add_option("NAME", arguments.object, "the object's name")->required()->type_name("");
     command->footer(std::string("Example: cumulus object ") + example);
     command->callback([&invocation, body] {
       invocation.run = [body] {
@@ -207,18 +218,24 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
     });
     return command;
   };
-  auto* putting = add("put", "store a file; replaces the object whole or not at all", "put photos/2026 beach.jpg ./beach.jpg", true,
-                      [&] { return put(invocation, arguments); });
-  putting->add_option("FILE", arguments.file, "a file, - for standard input, or a folder with -r")->required()->type_name("");
+  auto* putting =
+      add("put", "store a file; replaces the object whole or not at all",
+          "put photos/2026 beach.jpg ./beach.jpg", true, [&] { return put(invocation, arguments); });
+  putting->add_option("FILE", arguments.file, "a file, - for standard input, or a folder with -r")
+      ->required()
+      ->type_name("");
   putting->add_flag("--sync", arguments.sync, "return when it is on the miners");
-  putting->add_flag("-r,--recursive", arguments.recursive, "every file of a folder, named below NAME (. for no prefix)");
-  auto* getting = add("get", "fetch an object into a file", "get photos/2026 beach.jpg ./beach.jpg", true, [&] { return get(invocation, arguments); });
+  putting->add_flag("-r,--recursive", arguments.recursive,
+                    "every file of a folder, named below NAME (. for no prefix)");
+  auto* getting = add("get", "fetch an object into a file", "get photos/2026 beach.jpg ./beach.jpg", true,
+                      [&] { return get(invocation, arguments); });
   getting->add_option("FILE", arguments.file, "a file, or - for standard output")->required()->type_name("");
   add("cat", "write an object to standard output", "cat photos/notes readme.txt", true, [&] {
     arguments.file = "-";
     return get(invocation, arguments);
   });
-  auto* listing = add("ls", "the objects of a bucket", "ls photos/2026 --prefix beach", false, [&] { return list(invocation, arguments); });
+  auto* listing = add("ls", "the objects of a bucket", "ls photos/2026 --prefix beach", false,
+                      [&] { return list(invocation, arguments); });
   listing->add_option("--prefix", arguments.prefix, "only names that begin so")->type_name("TEXT");
   add("stat", "size and time of an object", "stat photos/2026 beach.jpg", true, [&]() -> Result<int> {
     TRY(const auto target, split_target(arguments.target));
@@ -234,7 +251,8 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
       std::tm utc{};
       ::gmtime_r(&seconds, &utc);
       std::strftime(time, sizeof time, "%Y-%m-%d %H:%M:%S UTC", &utc);
-      std::printf("%s: %s bytes, %s\n", result.value("name", "").c_str(), result["size"].dump().c_str(), time);
+      std::printf("%s: %s bytes, %s\n", result.value("name", "").c_str(), result["size"].dump().c_str(),
+                  time);
     }
     return 0;
   });

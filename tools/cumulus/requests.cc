@@ -1,10 +1,9 @@
 #include "tools/cumulus/requests.h"
 
 #include <fcntl.h>
+#include <map>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <map>
 
 #include "netclient/miner_list.h"
 #include "objectstore/base/format.h"
@@ -28,7 +27,10 @@ std::string text(const Json& request, const char* key) { return request.value(ke
 Json status_json(const VolumeStatus& status, Desk& desk) {
   Json miners = Json::array();
   for (const MinerHealth& miner : status.miners) {
-    Json one = {{"identity", miner.entry.id.hex()}, {"address", miner.entry.address}, {"domain", miner.entry.domain}, {"answers", miner.answers}};
+    Json one = {{"identity", miner.entry.id.hex()},
+                {"address", miner.entry.address},
+                {"domain", miner.entry.domain},
+                {"answers", miner.answers}};
     if (!miner.answers) one["error"] = miner.error;
     if (miner.answers) {
       one["capacity"] = miner.status.capacity;
@@ -57,9 +59,21 @@ Json status_json(const VolumeStatus& status, Desk& desk) {
           {"segments", status.segments},
           {"segments_crowded", status.segments_crowded},
           {"segments_degraded", status.segments_degraded},
-          {"positions", {{"accepted", status.accepted}, {"written", status.written}, {"local", status.durable}, {"remote", status.remote}, {"recovered", status.recovered}}},
-          {"tail", {{"epoch", status.tail.through.epoch}, {"sequence", status.tail.through.sequence}, {"position", status.tail.position}}},
-          {"holders", {{"count", status.quorum.holders}, {"quorum", status.quorum.quorum}, {"may_be_away", status.quorum.holders == 0 ? 0 : status.quorum.may_be_away()}, {"may_lie", status.quorum.holders == 0 ? 0 : status.quorum.may_lie()}}},
+          {"positions",
+           {{"accepted", status.accepted},
+            {"written", status.written},
+            {"local", status.durable},
+            {"remote", status.remote},
+            {"recovered", status.recovered}}},
+          {"tail",
+           {{"epoch", status.tail.through.epoch},
+            {"sequence", status.tail.through.sequence},
+            {"position", status.tail.position}}},
+          {"holders",
+           {{"count", status.quorum.holders},
+            {"quorum", status.quorum.quorum},
+            {"may_be_away", status.quorum.holders == 0 ? 0 : status.quorum.may_be_away()},
+            {"may_lie", status.quorum.holders == 0 ? 0 : status.quorum.may_lie()}}},
           {"cache", status.cache_bytes},
           {"miners", std::move(miners)}};
 }
@@ -76,19 +90,31 @@ Progress progress_of(Session& session) {
 Answer volume_sync(Desk& desk, Session& session, Json) {
   CO_TRY_OK(co_await desk.stack.volume().flush(Durability::remote, progress_of(session)));
   CO_TRY(const VolumeStatus status, co_await desk.stack.volume().status(false));
-  co_return Json{{"tail", {{"epoch", status.tail.through.epoch}, {"sequence", status.tail.through.sequence}, {"position", status.tail.position}}}};
+  co_return Json{{"tail",
+                  {{"epoch", status.tail.through.epoch},
+                   {"sequence", status.tail.through.sequence},
+                   {"position", status.tail.position}}}};
 }
 
 Answer volume_check(Desk& desk, Session& session, Json request) {
-  CO_TRY(const CheckReport report, co_await desk.stack.volume().check(request.value("data", false), progress_of(session)));
-  co_return Json{{"clean", report.clean()}, {"rows", report.rows}, {"segments", report.segments}, {"slices", report.slices},
-                 {"slices_missing", report.slices_missing}, {"slices_wrong", report.slices_wrong}, {"problems", report.problems}};
+  CO_TRY(const CheckReport report,
+         co_await desk.stack.volume().check(request.value("data", false), progress_of(session)));
+  co_return Json{{"clean", report.clean()},
+                 {"rows", report.rows},
+                 {"segments", report.segments},
+                 {"slices", report.slices},
+                 {"slices_missing", report.slices_missing},
+                 {"slices_wrong", report.slices_wrong},
+                 {"problems", report.problems}};
 }
 
 Answer volume_repair(Desk& desk, Session& session, Json) {
   CO_TRY(const RepairReport report, co_await desk.stack.volume().repair(progress_of(session)));
-  co_return Json{{"segments", report.segments}, {"rebuilt", report.rebuilt}, {"spread", report.spread},
-                 {"unrepairable", report.unrepairable}, {"problems", report.problems}};
+  co_return Json{{"segments", report.segments},
+                 {"rebuilt", report.rebuilt},
+                 {"spread", report.spread},
+                 {"unrepairable", report.unrepairable},
+                 {"problems", report.problems}};
 }
 
 Answer volume_drop_cache(Desk& desk, Session&, Json) {
@@ -113,7 +139,8 @@ Answer volume_set(Desk& desk, Session&, Json request) {
 Answer miner_set(Desk& desk, Session&, Json request) {
   CO_TRY(auto miners, parse_miner_list(text(request, "miners"), "miners"));
   CO_TRY_OK(co_await desk.stack.volume().set_miners(miners));
-  CO_TRY_OK(Home::write_file(desk.home.volume(desk.name) + "/miners.toml", view_of(print_miner_list(miners))));
+  CO_TRY_OK(
+      Home::write_file(desk.home.volume(desk.name) + "/miners.toml", view_of(print_miner_list(miners))));
   co_return Json{{"miners", miners.size()}};
 }
 
@@ -144,14 +171,15 @@ Answer object_put(Desk& desk, Session& session, Json request) {
   std::size_t rest_at = 0;
   bool ended = false;
   if (file.fd >= 0) {
-    struct stat info {};
+    struct stat info{};
     if (::fstat(file.fd, &info) != 0) co_return fail(from_errno(errno, "look at the file"));
     size = static_cast<std::uint64_t>(info.st_size);
     source = [&desk, &file](std::uint64_t offset, MutableByteView into) -> Task<Result<std::size_t>> {
       const auto read = [&]() -> Result<std::size_t> {
         std::size_t done = 0;
         while (done < into.size()) {
-          const ssize_t got = ::pread(file.fd, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+          const ssize_t got =
+              ::pread(file.fd, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
           if (got < 0 && errno == EINTR) continue;
           if (got < 0) return fail(from_errno(errno, "read the file"));
           if (got == 0) break;
@@ -168,22 +196,27 @@ Answer object_put(Desk& desk, Session& session, Json request) {
         if (rest_at == rest.size()) {
           CO_TRY(Session::Frame frame, co_await session.receive());
           ended = frame.kind == FrameKind::end;
-          if (!ended && frame.kind != FrameKind::data) co_return fail(ErrorKind::invalid, "data was expected");
+          if (!ended && frame.kind != FrameKind::data)
+            co_return fail(ErrorKind::invalid, "data was expected");
           rest = std::move(frame.body);
           rest_at = 0;
           continue;
         }
         const std::size_t part = std::min(into.size() - done, rest.size() - rest_at);
-        std::copy_n(rest.begin() + static_cast<std::ptrdiff_t>(rest_at), part, into.begin() + static_cast<std::ptrdiff_t>(done));
+        std::copy_n(rest.begin() + static_cast<std::ptrdiff_t>(rest_at), part,
+                    into.begin() + static_cast<std::ptrdiff_t>(done));
         rest_at += part;
         done += part;
       }
       co_return done;
     };
   }
-  CO_TRY(const Commit commit, co_await bucket.put(desk.reactor, text(request, "object"), size, source, progress_of(session)));
+  CO_TRY(const Commit commit,
+         co_await bucket.put(desk.reactor, text(request, "object"), size, source, progress_of(session)));
   const bool remote = request.value("sync", false);
-  CO_TRY_OK(co_await volume.wait(commit, remote ? Durability::remote : std::max(Durability::local, desk.stack.settings().options.flush_means)));
+  CO_TRY_OK(co_await volume.wait(
+      commit,
+      remote ? Durability::remote : std::max(Durability::local, desk.stack.settings().options.flush_means)));
   CO_TRY(const BucketEntry entry, co_await bucket.stat(text(request, "object")));
   Json answer = entry_json(entry);
   answer["position"] = commit.position;
@@ -216,14 +249,16 @@ Answer object_get(Desk& desk, Session& session, Json request) {
     };
   }
   const bool in_order = file.fd < 0;
-  CO_TRY(const std::uint64_t size, co_await bucket.get(desk.reactor, text(request, "object"), in_order, sink, progress_of(session)));
+  CO_TRY(const std::uint64_t size,
+         co_await bucket.get(desk.reactor, text(request, "object"), in_order, sink, progress_of(session)));
   co_return Json{{"size", size}};
 }
 
 Answer object_ls(Desk& desk, Session&, Json request) {
   CO_TRY(Bucket bucket, co_await bucket_of(desk, request, false));
   const std::size_t limit = request.value("limit", std::size_t{10000});
-  CO_TRY(const auto entries, co_await bucket.list(text(request, "prefix"), text(request, "after"), std::min<std::size_t>(limit, 10000)));
+  CO_TRY(const auto entries, co_await bucket.list(text(request, "prefix"), text(request, "after"),
+                                                  std::min<std::size_t>(limit, 10000)));
   Json list = Json::array();
   for (const BucketEntry& entry : entries) list.push_back(entry_json(entry));
   co_return list;
@@ -251,8 +286,12 @@ Json dataset_json(const DatasetInfo& info) {
   Json snapshots = Json::array();
   for (const SnapshotInfo& snapshot : info.snapshots)
     snapshots.push_back({{"name", snapshot.name}, {"created_at", snapshot.created_at / 1'000'000'000}});
-  return {{"name", info.name}, {"type", kTypes.at(info.type)}, {"parent", info.parent}, {"snapshots", snapshots},
-          {"bytes", usage == info.trees.end() ? 0 : usage->second.bytes}, {"objects", usage == info.trees.end() ? 0 : usage->second.objects}};
+  return {{"name", info.name},
+          {"type", kTypes.at(info.type)},
+          {"parent", info.parent},
+          {"snapshots", snapshots},
+          {"bytes", usage == info.trees.end() ? 0 : usage->second.bytes},
+          {"objects", usage == info.trees.end() ? 0 : usage->second.objects}};
 }
 
 Answer dataset_ls(Desk& desk, Session&, Json) {
@@ -263,7 +302,8 @@ Answer dataset_ls(Desk& desk, Session&, Json) {
 
 Result<const DatasetInfo*> dataset_named(Desk& desk, const std::string& name) {
   const DatasetInfo* info = desk.stack.volume().find_dataset(name);
-  if (info == nullptr) return fail(ErrorKind::not_found, format("there is no '{}' in volume '{}'", name, desk.name));
+  if (info == nullptr)
+    return fail(ErrorKind::not_found, format("there is no '{}' in volume '{}'", name, desk.name));
   return info;
 }
 
@@ -302,15 +342,24 @@ Answer clone(Desk& desk, Session&, Json request) {
 
 using Serve = Answer (*)(Desk&, Session&, Json);
 const std::map<std::string, Serve, std::less<>> kRequests = {
-    {"volume.status", volume_status},     {"volume.sync", volume_sync},
-    {"volume.check", volume_check},       {"volume.repair", volume_repair},
-    {"volume.drop-cache", volume_drop_cache}, {"volume.destroy", volume_destroy},
-    {"volume.set", volume_set},           {"miner.set", miner_set},
-    {"daemon.stop", daemon_stop},         {"object.put", object_put},
-    {"object.get", object_get},           {"object.ls", object_ls},
-    {"object.stat", object_stat},         {"object.rm", object_rm},
-    {"dataset.ls", dataset_ls},           {"snapshot.create", snapshot_create},
-    {"snapshot.rm", snapshot_rm},         {"snapshot.rollback", snapshot_rollback},
+    {"volume.status", volume_status},
+    {"volume.sync", volume_sync},
+    {"volume.check", volume_check},
+    {"volume.repair", volume_repair},
+    {"volume.drop-cache", volume_drop_cache},
+    {"volume.destroy", volume_destroy},
+    {"volume.set", volume_set},
+    {"miner.set", miner_set},
+    {"daemon.stop", daemon_stop},
+    {"object.put", object_put},
+    {"object.get", object_get},
+    {"object.ls", object_ls},
+    {"object.stat", object_stat},
+    {"object.rm", object_rm},
+    {"dataset.ls", dataset_ls},
+    {"snapshot.create", snapshot_create},
+    {"snapshot.rm", snapshot_rm},
+    {"snapshot.rollback", snapshot_rollback},
     {"clone", clone},
 };
 
@@ -320,7 +369,10 @@ Task<Result<Json>> serve_request(Desk& desk, Session& session, Json request) {
   const std::string name = request.is_object() ? text(request, "request") : "";
   const auto found = kRequests.find(name);
   if (found == kRequests.end())
-    co_return fail(ErrorKind::invalid, format("the daemon does not know '{}': it is of another version; stop it with 'cumulus volume stop'", name));
+    co_return fail(
+        ErrorKind::invalid,
+        format("the daemon does not know '{}': it is of another version; stop it with 'cumulus volume stop'",
+               name));
   co_return co_await found->second(desk, session, std::move(request));
 }
 

@@ -1,5 +1,5 @@
-// Requests: what a volume's daemon does for each command. One function a request; the table in requests.cc names them.
-// Reactor thread.
+// Requests: what a volume's daemon does for each command. One function a request; the table in requests.cc
+// names them. Reactor thread.
 #pragma once
 
 #include "tools/cumulus/assemble.h"

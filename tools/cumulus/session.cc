@@ -1,11 +1,9 @@
 #include "tools/cumulus/session.h"
 
+#include <boost/asio/redirect_error.hpp>
+#include <cstring>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <cstring>
-
-#include <boost/asio/redirect_error.hpp>
 
 #include "objectstore/base/format.h"
 
@@ -47,7 +45,8 @@ Task<bool> Session::read_exactly(MutableByteView into) {
       continue;
     }
     if (got <= 0) co_return false;
-    for (cmsghdr* part_of = CMSG_FIRSTHDR(&message); part_of != nullptr; part_of = CMSG_NXTHDR(&message, part_of)) {
+    for (cmsghdr* part_of = CMSG_FIRSTHDR(&message); part_of != nullptr;
+         part_of = CMSG_NXTHDR(&message, part_of)) {
       if (part_of->cmsg_level != SOL_SOCKET || part_of->cmsg_type != SCM_RIGHTS) continue;
       if (descriptor_ >= 0) ::close(descriptor_);
       std::memcpy(&descriptor_, CMSG_DATA(part_of), sizeof descriptor_);
@@ -59,7 +58,8 @@ Task<bool> Session::read_exactly(MutableByteView into) {
 
 Task<bool> Session::write_exactly(ByteView from) {
   while (!from.empty()) {
-    const ssize_t put = ::send(socket_.native_handle(), from.data(), from.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t put =
+        ::send(socket_.native_handle(), from.data(), from.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (put < 0 && errno == EINTR) continue;
     if (put < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       boost::system::error_code error;
@@ -133,7 +133,8 @@ bool Session::progress(std::uint64_t done, std::uint64_t total) {
   std::memcpy(frame.data(), &length, sizeof length);
   frame[4] = static_cast<std::uint8_t>(FrameKind::json);
   std::memcpy(frame.data() + kFrameHeader, text.data(), text.size());
-  const ssize_t put = ::send(socket_.native_handle(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  const ssize_t put =
+      ::send(socket_.native_handle(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   if (put >= 0 && put != static_cast<ssize_t>(frame.size())) end();  // half a frame cannot be taken back
   return !gone_;
 }

@@ -1,12 +1,11 @@
-// Session: the daemon's end of one command's connection. A Task reads frames ahead into a small bounded queue, so that a
-// command that goes away is noticed while its work runs. Reactor thread.
+// Session: the daemon's end of one command's connection. A Task reads frames ahead into a small bounded
+// queue, so that a command that goes away is noticed while its work runs. Reactor thread.
 #pragma once
-
-#include <deque>
-#include <optional>
 
 #include <boost/asio/basic_stream_socket.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <deque>
+#include <optional>
 
 #include "objectstore/io/sync.h"
 #include "tools/cumulus/frame.h"

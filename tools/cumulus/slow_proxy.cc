@@ -1,13 +1,12 @@
 #include "tools/cumulus/slow_proxy.h"
 
-#include <cstdio>
-#include <deque>
-#include <memory>
-
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/write.hpp>
+#include <cstdio>
+#include <deque>
+#include <memory>
 
 #include "netclient/address.h"
 #include "objectstore/base/format.h"
@@ -47,7 +46,8 @@ class Direction {
       Bytes bytes(16384);
       boost::system::error_code error;
       Token token;
-      const std::size_t got = co_await from_.async_read_some(asio::buffer(bytes), asio::redirect_error(token, error));
+      const std::size_t got =
+          co_await from_.async_read_some(asio::buffer(bytes), asio::redirect_error(token, error));
       if (error || ended_) break;
       bytes.resize(got);
       const TimePoint now = reactor_.now();
@@ -95,7 +95,8 @@ class Direction {
   Signal changed_;
 };
 
-Task<void> forward(Reactor& reactor, std::shared_ptr<Pair> pair, Tcp::endpoint to, Duration delay, std::uint64_t rate) {
+Task<void> forward(Reactor& reactor, std::shared_ptr<Pair> pair, Tcp::endpoint to, Duration delay,
+                   std::uint64_t rate) {
   boost::system::error_code error;
   Token token;
   co_await pair->far.async_connect(to, asio::redirect_error(token, error));
@@ -129,7 +130,8 @@ Task<void> serve(Reactor& reactor, Acceptor& acceptor, Tcp::endpoint to, Duratio
 
 }  // namespace
 
-Result<int> run_slow_proxy(const std::string& listen, const std::string& to, Duration delay, std::uint64_t rate) {
+Result<int> run_slow_proxy(const std::string& listen, const std::string& to, Duration delay,
+                           std::uint64_t rate) {
   TRY(const HostPort near_address, parse_host_port(listen));
   TRY(const HostPort far_address, parse_host_port(to));
   TRY(const auto near_end, numeric_endpoint(near_address));

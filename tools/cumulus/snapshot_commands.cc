@@ -1,7 +1,6 @@
 // cumulus snapshot ... and cumulus clone.
-#include <ctime>
-
 #include <cstdio>
+#include <ctime>
 
 #include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
@@ -18,7 +17,8 @@ struct Target {
 // VOLUME/NAME@SNAPSHOT.
 Result<Target> parse_target(const std::string& text) {
   const auto at = text.rfind('@');
-  if (at == std::string::npos || at + 1 == text.size()) return fail(ErrorKind::invalid, format("'{}' names no snapshot: give VOLUME/NAME@SNAPSHOT", text));
+  if (at == std::string::npos || at + 1 == text.size())
+    return fail(ErrorKind::invalid, format("'{}' names no snapshot: give VOLUME/NAME@SNAPSHOT", text));
   TRY(const auto parts, split_target(text.substr(0, at)));
   return Target{parts.first, parts.second, text.substr(at + 1)};
 }
@@ -33,7 +33,9 @@ Result<int> create(const Invocation& invocation) {
   std::string volume;
   for (const std::string& text : targets) {
     TRY(const Target one, parse_target(text));
-    if (!volume.empty() && volume != one.volume) return fail(ErrorKind::invalid, "one instant is of one volume: take each volume's snapshots by a command of its own");
+    if (!volume.empty() && volume != one.volume)
+      return fail(ErrorKind::invalid,
+                  "one instant is of one volume: take each volume's snapshots by a command of its own");
     volume = one.volume;
     request["targets"].push_back({{"dataset", one.dataset}, {"snapshot", one.snapshot}});
   }
@@ -46,7 +48,8 @@ Result<int> create(const Invocation& invocation) {
 Result<int> with_snapshot(const Invocation& invocation, const char* name) {
   TRY(const Target one, parse_target(target));
   Client client = invocation.client(one.volume);
-  TRY(const Json ignored, client.call({{"request", name}, {"dataset", one.dataset}, {"snapshot", one.snapshot}}, "", false));
+  TRY(const Json ignored,
+      client.call({{"request", name}, {"dataset", one.dataset}, {"snapshot", one.snapshot}}, "", false));
   static_cast<void>(ignored);
   return 0;
 }
@@ -79,9 +82,13 @@ Result<int> clone(const Invocation& invocation) {
   TRY(const auto parts, split_target(destination));
   if (parts.first != one.volume) return fail(ErrorKind::invalid, "a clone lives in its parent's volume");
   Json names = Json::array();
-  for (unsigned i = 1; i <= count; ++i) names.push_back(count == 1 ? parts.second : format("{}-{}", parts.second, i));
+  for (unsigned i = 1; i <= count; ++i)
+    names.push_back(count == 1 ? parts.second : format("{}-{}", parts.second, i));
   Client client = invocation.client(one.volume);
-  TRY(const Json ignored, client.call({{"request", "clone"}, {"dataset", one.dataset}, {"snapshot", one.snapshot}, {"names", names}}, "cloning", false));
+  TRY(const Json ignored,
+      client.call(
+          {{"request", "clone"}, {"dataset", one.dataset}, {"snapshot", one.snapshot}, {"names", names}},
+          "cloning", false));
   static_cast<void>(ignored);
   return 0;
 }
@@ -98,7 +105,8 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
       };
     });
   };
-  auto* snapshot = app.add_subcommand("snapshot", "points in time of buckets")->require_subcommand(1)->fallthrough();
+  auto* snapshot =
+      app.add_subcommand("snapshot", "points in time of buckets")->require_subcommand(1)->fallthrough();
   auto* make = snapshot->add_subcommand("create", "take snapshots; several targets are one instant");
   make->add_option("TARGET@NAME", targets, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");
   make->footer("Example: cumulus snapshot create photos/2026@monday photos/notes@monday");
@@ -119,7 +127,9 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
 
   auto* cloning = app.add_subcommand("clone", "writable copies of a snapshot, at once and without copying");
   cloning->add_option("TARGET@NAME", target, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");
-  cloning->add_option("VOLUME/NEW", destination, "the clone; with --count NEW-1, NEW-2 ...")->required()->type_name("");
+  cloning->add_option("VOLUME/NEW", destination, "the clone; with --count NEW-1, NEW-2 ...")
+      ->required()
+      ->type_name("");
   cloning->add_option("--count", count, "how many")->check(CLI::Range(1u, 100000u))->type_name("N");
   cloning->footer("Example: cumulus clone photos/2026@monday photos/experiment");
   run(cloning, [&invocation] { return clone(invocation); });

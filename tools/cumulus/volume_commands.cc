@@ -1,9 +1,8 @@
 // cumulus volume ...
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cstdio>
 #include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "netclient/miner_list.h"
 #include "objectstore/base/format.h"
@@ -38,14 +37,16 @@ Result<VolumeShape> parse_shape(const std::string& code, const std::string& segm
   unsigned k = 0;
   unsigned m = 0;
   int used = 0;
-  if (std::sscanf(code.c_str(), "%u+%u%n", &k, &m, &used) != 2 || static_cast<std::size_t>(used) != code.size() || k > 255 || m > 255)
+  if (std::sscanf(code.c_str(), "%u+%u%n", &k, &m, &used) != 2 ||
+      static_cast<std::size_t>(used) != code.size() || k > 255 || m > 255)
     return fail(ErrorKind::invalid, format("'{}' is not a code: give data+parity slices, as 4+2", code));
   TRY(const std::uint64_t size, parse_size(segment));
   shape.k = static_cast<std::uint8_t>(k);
   shape.m = static_cast<std::uint8_t>(m);
   shape.segment_log2 = 0;
   while (shape.segment_log2 < 63 && (std::uint64_t{1} << shape.segment_log2) < size) ++shape.segment_log2;
-  if ((std::uint64_t{1} << shape.segment_log2) != size) return fail(ErrorKind::invalid, "segments are a power of two from 64K to 64M");
+  if ((std::uint64_t{1} << shape.segment_log2) != size)
+    return fail(ErrorKind::invalid, "segments are a power of two from 64K to 64M");
   TRY_OK(shape.validate());
   return shape;
 }
@@ -65,8 +66,9 @@ class NewFolder {
   bool kept_ = false;
 };
 
-Status fill_home(const Home& home, const std::string& name, const SecretKey& master, const std::vector<MinerEntry>& miners,
-                 const VolumeSettings& settings, const std::optional<std::string>& passphrase) {
+Status fill_home(const Home& home, const std::string& name, const SecretKey& master,
+                 const std::vector<MinerEntry>& miners, const VolumeSettings& settings,
+                 const std::optional<std::string>& passphrase) {
   const std::string directory = home.volume(name);
   std::error_code error;
   std::filesystem::create_directories(directory, error);
@@ -107,13 +109,16 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(check_volume_name(arguments.name));
   if (std::filesystem::exists(home.volume(arguments.name)))
-    return fail(ErrorKind::exists, format("there is a volume '{}' in {} already", arguments.name, home.path()));
+    return fail(ErrorKind::exists,
+                format("there is a volume '{}' in {} already", arguments.name, home.path()));
   TRY(const VolumeShape shape, parse_shape(arguments.code, arguments.segment));
   TRY(const auto miners, load_miner_list(arguments.miners));
   if (miners.empty()) return fail(ErrorKind::invalid, arguments.miners + " lists no miners");
-  const std::size_t fewest = (std::size_t{shape.k} + shape.m + std::max<std::size_t>(shape.m, 1) - 1) / std::max<std::size_t>(shape.m, 1);
+  const std::size_t fewest = (std::size_t{shape.k} + shape.m + std::max<std::size_t>(shape.m, 1) - 1) /
+                             std::max<std::size_t>(shape.m, 1);
   if (miners.size() < fewest)
-    return fail(ErrorKind::invalid, format("{} needs at least {} miners, {} lists {}", arguments.code, fewest, arguments.miners, miners.size()));
+    return fail(ErrorKind::invalid, format("{} needs at least {} miners, {} lists {}", arguments.code, fewest,
+                                           arguments.miners, miners.size()));
   SystemRandom random;
   SecretKey master;
   random.fill(master.view());
@@ -137,14 +142,27 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
 
   const QuorumShape quorum = QuorumShape::for_volume(static_cast<std::uint32_t>(miners.size()), shape.m);
   if (invocation.json) {
-    print_json({{"name", arguments.name}, {"id", settings.volume_id}, {"recovery_code", code}, {"code", arguments.code},
-                {"holders", {{"count", quorum.holders}, {"quorum", quorum.quorum}, {"may_be_away", quorum.may_be_away()}, {"may_lie", quorum.may_lie()}}}});
+    print_json({{"name", arguments.name},
+                {"id", settings.volume_id},
+                {"recovery_code", code},
+                {"code", arguments.code},
+                {"holders",
+                 {{"count", quorum.holders},
+                  {"quorum", quorum.quorum},
+                  {"may_be_away", quorum.may_be_away()},
+                  {"may_lie", quorum.may_lie()}}}});
     return 0;
   }
-  std::printf("volume %s is made: %u data and %u parity slices on %zu miners\n", arguments.name.c_str(), shape.k, shape.m, miners.size());
-  std::printf("any %u miners may fail at once; %u of its %u holders may be away and %u may lie about what is newest\n\n", shape.m,
-              quorum.may_be_away(), quorum.holders, quorum.may_lie());
-  std::printf("Recovery code, shown this once. Write it down: it alone brings the data back, and whoever has it can read it.\n\n    %s\n", code.c_str());
+  std::printf("volume %s is made: %u data and %u parity slices on %zu miners\n", arguments.name.c_str(),
+              shape.k, shape.m, miners.size());
+  std::printf(
+      "any %u miners may fail at once; %u of its %u holders may be away and %u may lie about what is "
+      "newest\n\n",
+      shape.m, quorum.may_be_away(), quorum.holders, quorum.may_lie());
+  std::printf(
+      "Recovery code, shown this once. Write it down: it alone brings the data back, and whoever has it can "
+      "read it.\n\n    %s\n",
+      code.c_str());
   return 0;
 }
 
@@ -152,12 +170,15 @@ Result<int> recover(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(check_volume_name(arguments.name));
   if (std::filesystem::exists(home.volume(arguments.name)))
-    return fail(ErrorKind::exists, format("there is a volume '{}' in {} already: choose another name, or move that folder away", arguments.name, home.path()));
+    return fail(ErrorKind::exists,
+                format("there is a volume '{}' in {} already: choose another name, or move that folder away",
+                       arguments.name, home.path()));
   TRY(const auto miners, load_miner_list(arguments.miners));
   std::string code;
   if (arguments.code_stdin) {
     char line[512];
-    if (std::fgets(line, sizeof line, stdin) == nullptr) return fail(ErrorKind::invalid, "no recovery code on standard input");
+    if (std::fgets(line, sizeof line, stdin) == nullptr)
+      return fail(ErrorKind::invalid, "no recovery code on standard input");
     code = line;
   } else {
     TRY(code, read_passphrase("", "recovery code: "));
@@ -183,32 +204,45 @@ Result<int> recover(const Invocation& invocation, const Arguments& arguments) {
   if (invocation.json) {
     print_json(status);
   } else {
-    std::printf("volume %s is recovered up to position %s of its log\n", arguments.name.c_str(), status["positions"]["recovered"].dump().c_str());
+    std::printf("volume %s is recovered up to position %s of its log\n", arguments.name.c_str(),
+                status["positions"]["recovered"].dump().c_str());
   }
   return 0;
 }
 
-std::string size_of(const Json& json, const char* key) { return format_size(json.value(key, std::uint64_t{0})); }
+std::string size_of(const Json& json, const char* key) {
+  return format_size(json.value(key, std::uint64_t{0}));
+}
 
 void print_status(const Json& status) {
   const auto text = [&](const char* key) { return status.value(key, ""); };
   std::printf("volume      %s (%s)\n", text("name").c_str(), text("id").c_str());
-  std::printf("state       %s\n", status.value("writable", false) ? "open for writing" : ("read-only: " + text("read_only_reason")).c_str());
-  std::printf("code        %s, segments of %s, epoch %s\n", text("code").c_str(), size_of(status, "segment").c_str(), status["epoch"].dump().c_str());
-  std::printf("capacity    %s, free %s\n", size_of(status, "capacity").c_str(), size_of(status, "free").c_str());
-  std::printf("used        %s on the miners, about %s of it garbage\n", size_of(status, "used").c_str(), size_of(status, "garbage").c_str());
+  std::printf("state       %s\n", status.value("writable", false)
+                                      ? "open for writing"
+                                      : ("read-only: " + text("read_only_reason")).c_str());
+  std::printf("code        %s, segments of %s, epoch %s\n", text("code").c_str(),
+              size_of(status, "segment").c_str(), status["epoch"].dump().c_str());
+  std::printf("capacity    %s, free %s\n", size_of(status, "capacity").c_str(),
+              size_of(status, "free").c_str());
+  std::printf("used        %s on the miners, about %s of it garbage\n", size_of(status, "used").c_str(),
+              size_of(status, "garbage").c_str());
   std::printf("dirty       %s not yet on the miners\n", size_of(status, "dirty").c_str());
-  std::printf("segments    %s stored, %s crowded\n", status["segments"].dump().c_str(), status["segments_crowded"].dump().c_str());
+  std::printf("segments    %s stored, %s crowded\n", status["segments"].dump().c_str(),
+              status["segments_crowded"].dump().c_str());
   std::printf("local cache %s\n", size_of(status, "cache").c_str());
   for (const Json& miner : status["miners"]) {
-    const std::string what = miner.value("answers", false)
-                                 ? format("{} of {} used{}", size_of(miner, "used"), size_of(miner, "capacity"), miner.value("draining", false) ? ", draining" : "")
-                                 : "does not answer: " + miner.value("error", "");
-    std::printf("miner       %s %s %s\n", miner.value("identity", "").substr(0, 8).c_str(), miner.value("address", "").c_str(), what.c_str());
+    const std::string what =
+        miner.value("answers", false)
+            ? format("{} of {} used{}", size_of(miner, "used"), size_of(miner, "capacity"),
+                     miner.value("draining", false) ? ", draining" : "")
+            : "does not answer: " + miner.value("error", "");
+    std::printf("miner       %s %s %s\n", miner.value("identity", "").substr(0, 8).c_str(),
+                miner.value("address", "").c_str(), what.c_str());
   }
 }
 
-Result<int> simple(const Invocation& invocation, const std::string& volume, Json request, const std::string& what) {
+Result<int> simple(const Invocation& invocation, const std::string& volume, Json request,
+                   const std::string& what) {
   Client client = invocation.client(volume);
   TRY(const Json result, client.call(std::move(request), what, what == "sending"));
   if (invocation.json) print_json(result);
@@ -217,13 +251,16 @@ Result<int> simple(const Invocation& invocation, const std::string& volume, Json
 
 Result<int> check(const Invocation& invocation, const Arguments& arguments) {
   Client client = invocation.client(arguments.name);
-  TRY(const Json report, client.call({{"request", "volume.check"}, {"data", arguments.data}}, "checking", false));
+  TRY(const Json report,
+      client.call({{"request", "volume.check"}, {"data", arguments.data}}, "checking", false));
   if (invocation.json) print_json(report);
   const bool clean = report.value("clean", false);
   if (!invocation.json) {
     for (const Json& problem : report["problems"]) std::printf("%s\n", problem.get<std::string>().c_str());
-    std::printf("%s: %s rows, %s segments, %s slices, %s missing, %s wrong\n", clean ? "clean" : "NOT clean", report["rows"].dump().c_str(),
-                report["segments"].dump().c_str(), report["slices"].dump().c_str(), report["slices_missing"].dump().c_str(), report["slices_wrong"].dump().c_str());
+    std::printf("%s: %s rows, %s segments, %s slices, %s missing, %s wrong\n", clean ? "clean" : "NOT clean",
+                report["rows"].dump().c_str(), report["segments"].dump().c_str(),
+                report["slices"].dump().c_str(), report["slices_missing"].dump().c_str(),
+                report["slices_wrong"].dump().c_str());
   }
   return clean ? 0 : 1;
 }
@@ -235,8 +272,9 @@ Result<int> repair(const Invocation& invocation, const Arguments& arguments) {
   const bool whole = report.value("unrepairable", 0) == 0 && report["problems"].empty();
   if (!invocation.json) {
     for (const Json& problem : report["problems"]) std::printf("%s\n", problem.get<std::string>().c_str());
-    std::printf("%s segments: %s slices rebuilt, %s spread, %s segments beyond repair\n", report["segments"].dump().c_str(),
-                report["rebuilt"].dump().c_str(), report["spread"].dump().c_str(), report["unrepairable"].dump().c_str());
+    std::printf("%s segments: %s slices rebuilt, %s spread, %s segments beyond repair\n",
+                report["segments"].dump().c_str(), report["rebuilt"].dump().c_str(),
+                report["spread"].dump().c_str(), report["unrepairable"].dump().c_str());
   }
   return whole ? 0 : 1;
 }
@@ -245,11 +283,15 @@ Result<int> destroy(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(home.check_volume(arguments.name));
   if (!arguments.yes) {
-    if (::isatty(STDIN_FILENO) != 1) return fail(ErrorKind::invalid, "destroying a volume cannot be undone: say --yes when nobody can be asked");
-    std::printf("This deletes everything in volume '%s', for good. Type its name to go on: ", arguments.name.c_str());
+    if (::isatty(STDIN_FILENO) != 1)
+      return fail(ErrorKind::invalid,
+                  "destroying a volume cannot be undone: say --yes when nobody can be asked");
+    std::printf("This deletes everything in volume '%s', for good. Type its name to go on: ",
+                arguments.name.c_str());
     std::fflush(stdout);
     char line[256] = "";
-    if (std::fgets(line, sizeof line, stdin) == nullptr || std::string(line) != arguments.name + "\n") return fail(ErrorKind::denied, "not destroyed");
+    if (std::fgets(line, sizeof line, stdin) == nullptr || std::string(line) != arguments.name + "\n")
+      return fail(ErrorKind::denied, "not destroyed");
   }
   Client client = invocation.client(arguments.name);
   TRY(const Json result, client.call({{"request", "volume.destroy"}}, "deleting slices", false));
@@ -258,7 +300,8 @@ Result<int> destroy(const Invocation& invocation, const Arguments& arguments) {
   std::filesystem::remove_all(home.volume(arguments.name), error);
   if (error) return fail(from_errno(error.value(), "remove " + home.volume(arguments.name)));
   if (invocation.json) print_json(result);
-  for (const Json& silent : result["unanswered"]) std::fprintf(stderr, "cumulus: not told: %s\n", silent.get<std::string>().c_str());
+  for (const Json& silent : result["unanswered"])
+    std::fprintf(stderr, "cumulus: not told: %s\n", silent.get<std::string>().c_str());
   return 0;
 }
 
@@ -269,7 +312,10 @@ Result<int> list(const Invocation& invocation) {
     const auto settings = home.load_settings(name);
     const bool running = DaemonSocket::connect(home.volume(name)).has_value();
     all.push_back({{"name", name}, {"id", settings ? settings->volume_id : ""}, {"open", running}});
-    if (!invocation.json) std::printf("%-24s %s %s\n", name.c_str(), settings ? settings->volume_id.substr(0, 16).c_str() : "damaged settings", running ? "open" : "");
+    if (!invocation.json)
+      std::printf("%-24s %s %s\n", name.c_str(),
+                  settings ? settings->volume_id.substr(0, 16).c_str() : "damaged settings",
+                  running ? "open" : "");
   }
   if (invocation.json) print_json(all);
   return 0;
@@ -292,7 +338,8 @@ Result<int> set(const Invocation& invocation, const Arguments& arguments) {
   return 0;
 }
 
-Result<int> change_passphrase(const Invocation& invocation, const Arguments& arguments, const std::string& new_file, bool remove) {
+Result<int> change_passphrase(const Invocation& invocation, const Arguments& arguments,
+                              const std::string& new_file, bool remove) {
   const Home home = invocation.home_folder();
   TRY_OK(home.check_volume(arguments.name));
   const std::string path = home.volume(arguments.name) + "/key";
@@ -318,7 +365,9 @@ Result<int> change_passphrase(const Invocation& invocation, const Arguments& arg
 }  // namespace
 
 void add_volume_commands(CLI::App& app, Invocation& invocation) {
-  auto* volume = app.add_subcommand("volume", "make, look after and recover volumes")->require_subcommand(1)->fallthrough();
+  auto* volume = app.add_subcommand("volume", "make, look after and recover volumes")
+                     ->require_subcommand(1)
+                     ->fallthrough();
   static Arguments arguments;
   static std::string new_passphrase_file;
   static bool remove_passphrase = false;
@@ -341,31 +390,42 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
     auto* command = named(name, help, (std::string(name) + " photos").c_str());
     const std::string text = std::string("volume.") + name;
     const std::string doing = what;
-    run(command, [&invocation, text, doing] { return simple(invocation, arguments.name, {{"request", text}}, doing); });
+    run(command, [&invocation, text, doing] {
+      return simple(invocation, arguments.name, {{"request", text}}, doing);
+    });
   };
 
-  auto* make = named("create", "make a volume; prints its recovery code once", "create photos --miners devnet/miners.toml");
+  auto* make = named("create", "make a volume; prints its recovery code once",
+                     "create photos --miners devnet/miners.toml");
   make->add_option("--miners", arguments.miners, "the list of miners")->required()->type_name("FILE");
   make->add_option("--code", arguments.code, "data+parity slices")->capture_default_str()->type_name("K+M");
   make->add_option("--segment", arguments.segment, "segment size")->capture_default_str()->type_name("SIZE");
-  make->add_option("--durability", arguments.durability, "what flush waits for: local or network")->capture_default_str();
-  make->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")->capture_default_str()->type_name("SIZE");
+  make->add_option("--durability", arguments.durability, "what flush waits for: local or network")
+      ->capture_default_str();
+  make->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")
+      ->capture_default_str()
+      ->type_name("SIZE");
   make->add_flag("--passphrase", arguments.passphrase, "ask for a passphrase that protects the key file");
   run(make, [&] { return create(invocation, arguments); });
 
-  auto* back = named("recover", "bring a volume back from its recovery code and the miners", "recover photos --miners miners.toml --code-stdin < code.txt");
+  auto* back = named("recover", "bring a volume back from its recovery code and the miners",
+                     "recover photos --miners miners.toml --code-stdin < code.txt");
   back->add_option("--miners", arguments.miners, "the list of miners")->required()->type_name("FILE");
   back->add_flag("--code-stdin", arguments.code_stdin, "read the recovery code from standard input");
   back->add_flag("--steal", arguments.steal, "take it over although another home did not close it");
-  back->add_flag("--accept-loss", arguments.accept_loss, "go on with what can be read when some of the log is gone");
-  back->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")->capture_default_str()->type_name("SIZE");
+  back->add_flag("--accept-loss", arguments.accept_loss,
+                 "go on with what can be read when some of the log is gone");
+  back->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")
+      ->capture_default_str()
+      ->type_name("SIZE");
   back->add_flag("--passphrase", arguments.passphrase, "ask for a passphrase that protects the key file");
   run(back, [&] { return recover(invocation, arguments); });
 
   auto* ls = volume->add_subcommand("ls", "the volumes of this home");
   run(ls, [&] { return list(invocation); });
 
-  auto* status = named("status", "capacity, use, what is not yet on the miners, the miners", "status photos --json");
+  auto* status =
+      named("status", "capacity, use, what is not yet on the miners, the miners", "status photos --json");
   run(status, [&]() -> Result<int> {
     Client client = invocation.client(arguments.name);
     TRY(const Json result, client.call({{"request", "volume.status"}}, "status", false));
@@ -382,18 +442,22 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
   auto* checking = named("check", "verify the index, with --data every slice too", "check photos --data");
   checking->add_flag("--data", arguments.data, "read and verify every slice on every miner");
   run(checking, [&] { return check(invocation, arguments); });
-  auto* mending = named("repair", "rebuild missing and wrong slices, spread crowded segments", "repair photos");
+  auto* mending =
+      named("repair", "rebuild missing and wrong slices, spread crowded segments", "repair photos");
   run(mending, [&] { return repair(invocation, arguments); });
   auto* end = named("destroy", "delete a volume everywhere, for good", "destroy photos --yes");
   end->add_flag("--yes", arguments.yes, "do not ask");
   run(end, [&] { return destroy(invocation, arguments); });
-  auto* setting = named("set", "change a setting: durability, cache-size, memory, outage-wait", "set photos durability=network");
+  auto* setting = named("set", "change a setting: durability, cache-size, memory, outage-wait",
+                        "set photos durability=network");
   setting->add_option("KEY=VALUE", arguments.assignment)->required()->type_name("");
   run(setting, [&] { return set(invocation, arguments); });
   auto* passwd = named("passwd", "set, change or remove the key file's passphrase", "passwd photos");
-  passwd->add_option("--new-passphrase-file", new_passphrase_file, "first line is the new passphrase")->type_name("FILE");
+  passwd->add_option("--new-passphrase-file", new_passphrase_file, "first line is the new passphrase")
+      ->type_name("FILE");
   passwd->add_flag("--remove", remove_passphrase, "store the key without a passphrase");
-  run(passwd, [&] { return change_passphrase(invocation, arguments, new_passphrase_file, remove_passphrase); });
+  run(passwd,
+      [&] { return change_passphrase(invocation, arguments, new_passphrase_file, remove_passphrase); });
   auto* open = named("open", "start the volume's daemon now", "open photos --steal");
   open->add_flag("--steal", arguments.steal, "take it over although another home did not close it");
   run(open, [&]() -> Result<int> {

@@ -105,7 +105,8 @@ Task<Status> SliceStore::put_locked(Put request) {
   if (old && !old->rotten) {
     if (old->root != checked.root)
       co_return fail(ErrorKind::exists, request.key.describe() + " is stored here with other content");
-    // "Stored" is a promise about the bytes on the disk now: who sends a slice again may do so because they rotted.
+    // "Stored" is a promise about the bytes on the disk now: who sends a slice again may do so because they
+    // rotted.
     CO_TRY(const bool good, co_await scrub(request.key));
     if (good) co_return Status();
     CO_TRY(old, co_await find(request.key));
