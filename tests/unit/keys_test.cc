@@ -209,18 +209,25 @@ TEST(KeyFile, DamageIsCorruptWithOrWithoutAPassphrase) {
 
 // Fields that only a faulty or newer program writes, under a right checksum.
 TEST(KeyFile, ReservedFieldsAndVersionsAreStrict) {
-  const Bytes good = encode_key_file(example_master());
-  const auto with = [&](std::size_t at, std::uint8_t value) {
+  const auto with = [](const Bytes& good, std::size_t at, std::uint8_t value) {
     Bytes bytes(good.begin(), good.end() - 32);
     bytes[at] = value;
     const Digest sum = sha256(bytes);
     bytes.insert(bytes.end(), sum.begin(), sum.end());
     return decode_key_file(bytes, "p").error().kind();
   };
-  EXPECT_EQ(with(8, 2), ErrorKind::unsupported);
-  EXPECT_EQ(with(10, 1), ErrorKind::corrupt);  // says wrapped, is too short
-  EXPECT_EQ(with(10, 2), ErrorKind::corrupt);
-  EXPECT_EQ(with(11, 1), ErrorKind::corrupt);
+  SystemRandom random;
+  const Bytes clear = encode_key_file(example_master());
+  const Bytes wrapped = *encode_key_file(example_master(), "p", random, kCheap);
+  for (const Bytes& file : {clear, wrapped}) {
+    EXPECT_EQ(with(file, 8, 2), ErrorKind::unsupported);
+    EXPECT_EQ(with(file, 10, file == clear ? 1 : 0), ErrorKind::corrupt);  // the other kind has another size
+    EXPECT_EQ(with(file, 10, 2), ErrorKind::corrupt);
+    EXPECT_EQ(with(file, 11, 1), ErrorKind::corrupt);
+  }
+  EXPECT_EQ(with(wrapped, 15, 1), ErrorKind::corrupt);
+  EXPECT_EQ(with(wrapped, 12, 40), ErrorKind::invalid);  // a cost that no machine pays
+  EXPECT_EQ(with(wrapped, 14, 2), ErrorKind::denied);    // what was sealed with another cost
 }
 
 TEST(TlsIdentity, CertificateBindsTheSeedsKey) {

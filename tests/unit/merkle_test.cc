@@ -138,6 +138,23 @@ TEST(Merkle, NothingElseVerifies) {
   }
 }
 
+// Bytes behind the slice's end are no part of it, even after leaves that verify.
+TEST(Merkle, NothingBeyondTheEndVerifies) {
+  const Bytes slice = slice_of(3, kLeaf, 8);
+  const Digest root = merkle_root(slice);
+  Bytes longer = slice;
+  ASSERT_TRUE(merkle_verify(root, slice.size(), 0, longer, {}));
+  longer.resize(slice.size() + kLeaf);
+  EXPECT_FALSE(merkle_verify(root, slice.size(), 0, longer, {}));
+  longer.resize(slice.size() + 1);
+  EXPECT_FALSE(merkle_verify(root, slice.size(), 0, longer, {}));
+  const Bytes proof = merkle_proof(merkle_leaves(slice), 2, 1);
+  longer.assign(slice.end() - kLeaf, slice.end());
+  ASSERT_TRUE(merkle_verify(root, slice.size(), 2, longer, proof));
+  longer.resize(2 * kLeaf);
+  EXPECT_FALSE(merkle_verify(root, slice.size(), 2, longer, proof));
+}
+
 // A node's two children must not pass for a leaf's bytes, nor a leaf's digest for a node.
 TEST(Merkle, NodesAreNotLeaves) {
   const Bytes slice = slice_of(2, kLeaf, 9);

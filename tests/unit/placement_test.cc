@@ -196,11 +196,15 @@ TEST(Placement, OddWeightsAreSafe) {
   all[2].weight = std::numeric_limits<double>::quiet_NaN();
   all[3].weight = std::numeric_limits<double>::infinity();
   all[4].weight = std::numeric_limits<double>::min();
+  std::mt19937_64 random(5);
   int to_odd = 0;
   for (std::uint64_t i = 0; i < 200; ++i) {
     const auto all_six = place(kVolume, segment(i), 2, nobody(6), all);
     ASSERT_TRUE(all_six);
     EXPECT_FALSE(all_six->crowded);
+    std::vector<Candidate> shuffled = all;
+    std::ranges::shuffle(shuffled, random);
+    EXPECT_EQ(place(kVolume, segment(i), 2, nobody(6), shuffled)->miners, all_six->miners);
     const auto one = place(kVolume, segment(i), 2, nobody(1), all);
     to_odd += one->miners[0] != all[3].id ? 1 : 0;
   }
