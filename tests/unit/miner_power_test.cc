@@ -300,7 +300,12 @@ class PowerCutTest {
     if (random_() % 4 == 0) disk_.fail_next_syncs(1 + static_cast<int>(random_() % 3));
     TaskGroup writers(reactor_);
     for (int i = 0; i < 4; ++i) writers.spawn(write(store));
-    co_await reactor_.sleep_for(std::chrono::microseconds(1000 + random_() % 30'000));
+    // After some puts, so that a slow machine tests as much as a fast one; not for ever: syncs may be
+    // failing.
+    const int enough = puts_ + static_cast<int>(random_() % 12);
+    const TimePoint latest = reactor_.now() + std::chrono::milliseconds(200);
+    do co_await reactor_.sleep_for(std::chrono::microseconds(1000 + random_() % 5000));
+    while (puts_ < enough && reactor_.now() < latest);
     disk_.cut_now();
     co_await writers.join();
     co_await store.close();

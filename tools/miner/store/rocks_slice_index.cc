@@ -239,7 +239,9 @@ Status RocksSliceIndex::apply(const IndexBatch& batch) {
   rows.Put("p", slice_of(value));
   rocksdb::WriteOptions options;
   options.disableWAL = true;
-  const auto done = db_->Write(options, &rows);
+  auto done = db_->Write(options, &rows);
+  // A flush that failed in the background (a full disk) stops all writes until this is asked.
+  if (!done.ok() && db_->Resume().ok()) done = db_->Write(options, &rows);
   if (!done.ok()) return fail(from_rocks(done, "slice index: write"));
   return {};
 }
