@@ -1,6 +1,7 @@
 // A real cumulus-miner is killed with SIGKILL again and again while a real client puts slices; after every
 // restart all that was acknowledged is there, byte for byte, and what was removed stays away. argv[1]: the
 // program.
+#include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <gtest/gtest.h>
@@ -36,7 +37,7 @@ class Daemon {
       ::dup2(out[1], STDOUT_FILENO);
       const std::string listen = "127.0.0.1:" + std::to_string(port_);
       ::execl(program.c_str(), program.c_str(), "run", directory_.c_str(), "--listen", listen.c_str(),
-              "--open", "--quota-per-volume", "1G", nullptr);
+              "--open", "--quota-per-volume", "3G", nullptr);
       ::_exit(127);
     }
     ::close(out[1]);
@@ -63,7 +64,7 @@ class Daemon {
 
 MinerId make_miner(const std::string& directory) {
   std::filesystem::remove_all(directory);
-  std::FILE* out = ::popen((program + " init " + directory + " --capacity 1G").c_str(), "r");
+  std::FILE* out = ::popen((program + " init " + directory + " --capacity 4G").c_str(), "r");
   std::string text;
   char buffer[4096];
   while (const std::size_t got = std::fread(buffer, 1, sizeof buffer, out)) text.append(buffer, got);
@@ -88,7 +89,8 @@ TEST(MinerCrashTest, NothingAcknowledgedIsLostByKill) {
   Sequence next = 1;
   const SampleVolume volume(1);
 
-  for (int round = 0; round < 12; ++round) {
+  const int rounds = std::getenv("CUMULUS_LONG") != nullptr ? 400 : 12;
+  for (int round = 0; round < rounds; ++round) {
     daemon.start();
     if (HasFatalFailure()) break;
     const auto session = [&]() -> Task<void> {

@@ -2,6 +2,7 @@
 // nothing removed comes back, torn batches are dropped, and no read ever returns other bytes than were put.
 // The disk keeps any subset of the 512-byte sectors written since the last sync, shows stale bytes in fresh
 // allocations, and may forget names; the index forgets any number of its newest batches.
+#include <cstdlib>
 #include <gtest/gtest.h>
 #include <random>
 
@@ -386,7 +387,8 @@ class PowerCutTest {
 TEST(MinerPowerTest, NothingAcknowledgedIsLostWhenThePowerIsCut) {
   log_to_file("/dev/null");  // hundreds of expected complaints
   std::random_device device;
-  for (int round = 0; round < 6; ++round) {
+  const int rounds = std::getenv("CUMULUS_LONG") != nullptr ? 300 : 6;
+  for (int round = 0; round < rounds; ++round) {
     const std::uint64_t seed = device();
     SCOPED_TRACE("seed " + std::to_string(seed));
     PowerCutTest(seed).run(12);
