@@ -224,8 +224,13 @@ Task<Result<std::shared_ptr<const Buffer>>> SlotStore::read_slot(std::uint32_t n
 Task<Result<std::uint32_t>> SlotStore::restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
                                                std::uint64_t length) {
   CO_TRY(const auto taken, co_await take(true));
-  CHECK(length <= bytes->size());
-  CO_TRY_OK(co_await write_range(slots_.at(taken->number()), 0, bytes->view(0, length)));
+  CHECK(length <= bytes->size() && length <= options_.segment_size);
+  // A recycled slot may hold another copy of this segment, as a failed rescue leaves it: its groups behind
+  // the end would be read as ours. Zeros go over the whole rest.
+  const std::shared_ptr<Buffer> whole = pools_.back().acquire();
+  std::ranges::copy(bytes->view(0, length), whole->data());
+  std::ranges::fill(whole->view(length, options_.segment_size - length), std::uint8_t{0});
+  CO_TRY_OK(co_await taken->file().write_at(0, whole->view(0, options_.segment_size)));
   CO_TRY_OK(co_await taken->file().datasync());
   assign(*taken, header.id);
   slots_.at(taken->number())->found = header;

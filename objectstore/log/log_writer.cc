@@ -493,8 +493,12 @@ Task<void> LogWriterImpl::rescue(SegmentPtr segment) {
 Task<Result<std::shared_ptr<SegmentSlot>>> LogWriterImpl::write_elsewhere(const SegmentPtr& segment,
                                                                           std::uint32_t upto) {
   CO_TRY(auto slot, co_await files_.take(true));
-  CO_TRY_OK(co_await slot->file().write_at(0, segment->content.memory()->view(0, upto)));
-  CO_TRY_OK(co_await slot->file().datasync());
+  Status status = co_await slot->file().write_at(0, segment->content.memory()->view(0, upto));
+  if (status) status = co_await slot->file().datasync();
+  if (!status) {
+    files_.abandon(std::move(slot));
+    co_return fail(status.error());
+  }
   co_return slot;
 }
 

@@ -197,10 +197,11 @@ class Recovery {
                                 .bookkeeping_only = bookkeeping,
                                 .memory = nullptr});
     result_.cut_whole_groups = scan.whole_groups_after_bad;
-    accepted_.push_back({candidate.slot, candidate.bytes, scan.last_group, candidate.alone});
+    const bool may_be_proven = candidate.alone && !scan.whole_groups_after_bad;
+    accepted_.push_back({candidate.slot, candidate.bytes, scan.last_group, may_be_proven});
     // The writer's window bounds how many are held: it starts no segment while several are not durable.
     for (Accepted& accepted : accepted_)
-      if (accepted.alone && accepted.last_group <= durable_upto_) accepted.bytes.reset();
+      if (accepted.may_be_proven && accepted.last_group <= durable_upto_) accepted.bytes.reset();
     chain_ = candidate.chain();
     last_ = LastGroup{scan.last_group, scan.last_group_tag};
     ++sequence_;
@@ -209,7 +210,8 @@ class Recovery {
 
   // A file's bytes may be in the page cache only, and after a failed sync that the process before us saw they
   // never reach the disk, whatever a sync says now. So what nothing proves to be durable is written again,
-  // the same bytes to another slot, before anything is built on it.
+  // the same bytes to another slot, before anything is built on it. So is a segment that was cut before whole
+  // groups: what made the torn one unreadable may pass, and the cut must last.
   Task<Status> make_durable() {
     for (std::size_t i = 0; i < accepted_.size(); ++i) {
       Accepted& accepted = accepted_[i];
@@ -239,7 +241,7 @@ class Recovery {
     std::uint32_t slot = 0;
     std::shared_ptr<const Buffer> bytes;  // until it is known to be durable
     LogPosition last_group = 0;
-    bool alone = true;
+    bool may_be_proven = true;  // a claim that its groups are durable is about this very copy
   };
 
   Runtime& runtime_;

@@ -53,7 +53,8 @@ class LocalSegments {
   virtual std::vector<Found> log_segments() const = 0;
   // The whole slot: the segment's bytes, and whatever lies behind them.
   virtual Task<Result<std::shared_ptr<const Buffer>>> read_slot(std::uint32_t slot) = 0;
-  // Writes a log segment to a fresh slot and makes it durable there.
+  // Writes a log segment to a fresh slot, zeros behind it to the slot's end, and makes all of it durable
+  // there.
   virtual Task<Result<std::uint32_t>> restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
                                               std::uint64_t length) = 0;
   // The slot's content is of no use: its header is wiped and the slot is free.

@@ -1,0 +1,249 @@
+// The slots: what may be evicted and what never, waiting when everything is dirty, the reserve, what a
+// restart finds, and that a restored segment ends where it ends.
+#include <algorithm>
+#include <gtest/gtest.h>
+
+#include "objectstore/base/check.h"
+#include "objectstore/cache/slot_store.h"
+#include "tests/fakes/sim_runtime.h"
+#include "tests/fakes/volatile_disk.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::uint32_t kSegmentSize = 256u << 10;
+constexpr std::uint32_t kBudgetSlots = 6;
+constexpr std::uint64_t kStepsMax = 1'000'000;
+const std::string kDirectory = "/segments";
+
+// A store over a simulated disk, in virtual time. Test bodies are coroutines run to their end.
+class CacheTest : public testing::Test {
+ public:
+  using Body = Task<void> (*)(CacheTest&);
+
+  void run(Body body) {
+    bool ended = false;
+    process_.spawn(body(*this), [&ended] { ended = true; });
+    ASSERT_TRUE(world_.run_until([&ended] { return ended; }, kStepsMax)) << "the test's body does not end";
+  }
+
+  Task<void> open() {
+    SlotStoreOptions options;
+    options.segment_size = kSegmentSize;
+    options.budget_bytes = std::uint64_t{kBudgetSlots} * kSegmentSize;
+    options.reserve = 2;
+    auto opened = co_await SlotStore::open(process_, disk_, kDirectory, VolumeId{}, options, metrics_);
+    CHECK(opened);
+    slots_ = std::move(*opened);
+  }
+  Task<void> close() {
+    co_await slots_->close();
+    slots_.reset();
+  }
+
+  static SegmentHeader header_of(SegmentKind kind, Sequence sequence) {
+    SegmentHeader header;
+    header.id = {kind, 1, sequence};
+    return header;
+  }
+  static SegmentId log_id(Sequence sequence) { return {SegmentKind::log, 1, sequence}; }
+
+  // A whole segment's bytes: its header, then `fill`.
+  static std::shared_ptr<Buffer> bytes_of(const SegmentHeader& header, std::uint8_t fill) {
+    auto buffer = std::make_shared<Buffer>(kSegmentSize);
+    std::ranges::fill(buffer->view(), fill);
+    Bytes encoded;
+    header.encode(encoded);
+    std::ranges::copy(encoded, buffer->data());
+    return buffer;
+  }
+
+  // As the log does: takes a slot, writes the segment, assigns it.
+  Task<void> write_log_segment(Sequence sequence) {
+    auto taken = co_await slots_->take(false);
+    CHECK(taken);
+    const auto buffer = bytes_of(header_of(SegmentKind::log, sequence), static_cast<std::uint8_t>(sequence));
+    const Status written = co_await (*taken)->file().write_at(0, buffer->view());
+    CHECK(written);
+    const Status durable = co_await (*taken)->file().datasync();
+    CHECK(durable);
+    slots_->assign(**taken, log_id(sequence));
+  }
+
+  Task<void> take_and_note(bool urgent, bool& got) {
+    const auto taken = co_await slots_->take(urgent);
+    got = taken.has_value();
+    held_.push_back(got ? *taken : nullptr);
+  }
+
+  bool here(Sequence sequence) const { return slots_->has_whole(log_id(sequence)); }
+
+  SimWorld world_{11};
+  SimProcess& process_ = world_.start_process("cache");
+  VolatileDisk disk_{process_, 5};
+  Metrics metrics_;
+  std::unique_ptr<SlotStore> slots_;
+  std::vector<std::shared_ptr<SegmentSlot>> held_;
+};
+
+TEST_F(CacheTest, WhenAllIsDirtyTakeWaitsUntilSomethingIsStored) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    t.slots_->set_replay_floor(100);
+    for (Sequence s = 1; s <= kBudgetSlots; ++s) co_await t.write_log_segment(s);
+    bool got = false;
+    TaskGroup waiting(t.process_);
+    waiting.spawn(t.take_and_note(false, got));
+    co_await t.process_.sleep_for(std::chrono::seconds(10));
+    EXPECT_FALSE(got);
+    for (Sequence s = 1; s <= kBudgetSlots; ++s) EXPECT_TRUE(t.here(s)) << s;
+    t.slots_->mark_stored(log_id(2));
+    co_await waiting.join();
+    EXPECT_TRUE(got);
+    EXPECT_FALSE(t.here(2));
+    EXPECT_TRUE(t.here(1) && t.here(3));
+    t.held_.clear();
+    co_await t.close();
+  });
+}
+
+TEST_F(CacheTest, UrgentTakesUseTheReserveAndNoMore) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    for (Sequence s = 1; s <= kBudgetSlots; ++s) co_await t.write_log_segment(s);
+    bool got[3] = {};
+    TaskGroup waiting(t.process_);
+    for (bool& each : got) {
+      waiting.spawn(t.take_and_note(true, each));
+      co_await t.process_.sleep_for(std::chrono::seconds(3));
+    }
+    EXPECT_TRUE(got[0] && got[1]);
+    EXPECT_FALSE(got[2]);
+    co_await t.slots_->close();  // who waits is told
+    co_await waiting.join();
+    EXPECT_FALSE(got[2]);
+    t.held_.clear();
+    t.slots_.reset();
+  });
+}
+
+TEST_F(CacheTest, WhatReplayNeedsAndWhatIsPinnedIsNotEvicted) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    for (Sequence s = 1; s <= 3; ++s) {
+      co_await t.write_log_segment(s);
+      t.slots_->mark_stored(log_id(s));
+    }
+    t.slots_->drop_clean();
+    EXPECT_TRUE(t.here(1) && t.here(2) && t.here(3));  // no floor yet
+    t.slots_->set_replay_floor(3);
+    auto pin = t.slots_->lookup(log_id(1), 0, 4096);
+    EXPECT_NE(pin, nullptr);
+    t.slots_->drop_clean();
+    EXPECT_TRUE(t.here(1));
+    EXPECT_FALSE(t.here(2));
+    EXPECT_TRUE(t.here(3));
+    const auto read = co_await pin->read(5000, 100);
+    CHECK(read);
+    EXPECT_TRUE(std::ranges::all_of(read->bytes, [](std::uint8_t byte) { return byte == 1; }));
+    pin.reset();
+    t.slots_->drop_clean();
+    EXPECT_FALSE(t.here(1));
+    co_await t.close();
+  });
+}
+
+TEST_F(CacheTest, RangesAreFoundOnlyWhereTheyWereTakenIn) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    co_await t.process_.sleep_for(std::chrono::seconds(1));  // slots ahead are made
+    const auto owner = std::make_shared<Bytes>(kSegmentSize, std::uint8_t{0x5A});
+    const SegmentId id = log_id(9);
+    // 60 KiB to 200 KiB holds the whole ranges [64, 128) and [128, 192) KiB.
+    co_await t.slots_->admit_range(id, 60u << 10, owner, ByteView(*owner).first(140u << 10));
+    EXPECT_FALSE(t.slots_->has_whole(id));
+    EXPECT_EQ(t.slots_->lookup(id, 60u << 10, 1), nullptr);
+    EXPECT_EQ(t.slots_->lookup(id, 192u << 10, 1), nullptr);
+    EXPECT_EQ(t.slots_->lookup(id, (192u << 10) - 1, 2), nullptr);
+    const auto handle = t.slots_->lookup(id, 64u << 10, 128u << 10);
+    CHECK(handle != nullptr);
+    const auto read = co_await handle->read(100'000, 5000);
+    CHECK(read);
+    EXPECT_TRUE(std::ranges::all_of(read->bytes, [](std::uint8_t byte) { return byte == 0x5A; }));
+    t.slots_->forget(id);
+    EXPECT_EQ(t.slots_->lookup(id, 64u << 10, 1), nullptr);
+    co_await t.close();
+  });
+}
+
+TEST_F(CacheTest, AFullCacheTakesInOnlyWhatIsAskedForAgain) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    t.slots_->set_replay_floor(100);
+    for (Sequence s = 1; s <= 4; ++s) {
+      co_await t.write_log_segment(s);
+      t.slots_->mark_stored(log_id(s));
+    }
+    co_await t.process_.sleep_for(std::chrono::seconds(2));
+    const auto bytes = bytes_of(header_of(SegmentKind::log, 50), 7);
+    co_await t.slots_->admit_whole(log_id(50), bytes, kSegmentSize);
+    EXPECT_FALSE(t.here(50));
+    co_await t.slots_->admit_whole(log_id(50), bytes, kSegmentSize);
+    EXPECT_TRUE(t.here(50));
+    co_await t.close();
+  });
+}
+
+TEST_F(CacheTest, ARestartFindsLogSegmentsDirtyUntilTheyAreClassified) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    for (Sequence s = 1; s <= 3; ++s) co_await t.write_log_segment(s);
+    co_await t.close();
+    co_await t.open();
+    EXPECT_EQ(t.slots_->log_segments().size(), 3u);
+    EXPECT_EQ(t.slots_->stats().dirty_bytes, 3u * kSegmentSize);
+    t.slots_->set_replay_floor(100);
+    t.slots_->drop_clean();
+    EXPECT_TRUE(t.here(1) && t.here(2) && t.here(3));
+    t.slots_->classify([](const SegmentHeader& header) {
+      if (header.id.sequence == 1) return SlotUse::stored;
+      return header.id.sequence == 2 ? SlotUse::unknown : SlotUse::dirty;
+    });
+    EXPECT_TRUE(t.here(1));
+    EXPECT_FALSE(t.here(2));
+    t.slots_->drop_clean();
+    EXPECT_FALSE(t.here(1));
+    EXPECT_TRUE(t.here(3));
+    co_await t.close();
+  });
+}
+
+// A recycled slot may hold a longer copy of the very segment that is restored into it.
+TEST_F(CacheTest, ARestoredSegmentHasOnlyZerosBehindItsEnd) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    co_await t.process_.sleep_for(std::chrono::seconds(1));
+    const SegmentHeader header = header_of(SegmentKind::log, 1);
+    const auto bytes = bytes_of(header, 0xEE);
+    std::vector<std::shared_ptr<SegmentSlot>> soiled;
+    for (std::uint32_t i = 0; i < kBudgetSlots; ++i) {
+      auto taken = co_await t.slots_->take(false);
+      CHECK(taken);
+      const Status written = co_await (*taken)->file().write_at(0, bytes->view());
+      CHECK(written);
+      soiled.push_back(*std::move(taken));
+    }
+    soiled.clear();  // free again, as they are
+    const auto restored = co_await t.slots_->restore(header, bytes, 8192);
+    CHECK(restored);
+    const auto read = co_await t.slots_->read_slot(*restored);
+    CHECK(read);
+    const ByteView all = (*read)->view();
+    EXPECT_EQ(all[8191], 0xEE);
+    EXPECT_TRUE(std::ranges::all_of(all.subspan(8192), [](std::uint8_t byte) { return byte == 0; }));
+    co_await t.close();
+  });
+}
+
+}  // namespace
+}  // namespace cumulus
