@@ -1,5 +1,6 @@
 #include "tools/miner/commands.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -152,6 +153,12 @@ Task<int> init(Reactor& reactor, FileSystem& files, Init arguments) {
       print_error(kProgram, endpoint.error());
       co_return kExitUsage;
     }
+  }
+  // It becomes a line of DIR/config.
+  const auto is_control = [](unsigned char letter) { return letter < 0x20 || letter == 0x7f; };
+  if (std::ranges::any_of(arguments.domain, is_control)) {
+    print_error(kProgram, Error(ErrorKind::invalid, "--domain holds control characters"));
+    co_return kExitUsage;
   }
   MinerConfig config;
   config.capacity = arguments.capacity;

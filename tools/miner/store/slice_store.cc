@@ -285,8 +285,10 @@ Task<void> SliceStore::mark_rotten(SliceKey key, SliceLocation seen) {
   const auto now = co_await find(key);
   // Moved, removed or put again meanwhile: what was seen was not its bytes.
   if (!now || !*now || **now != seen) co_return;
-  log_warn("{} does not match its root any more: marked rotten", key.describe());
   rotten_found_.add();
+  // A dying disk has millions of them: the metric counts all, the log shows some.
+  if (const std::uint64_t found = rotten_found_.value(); found <= 20 || found % 1000 == 0)
+    log_warn("{} does not match its root any more: marked rotten ({} since start)", key.describe(), found);
   leaf_cache_.erase(key);
   seen.rotten = true;
   auto entry = std::make_shared<Pending>(runtime_);
