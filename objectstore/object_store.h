@@ -100,7 +100,7 @@ struct VolumeStatus {
   std::uint64_t garbage = 0;            // used - live
   std::uint64_t dirty = 0;              // bytes not yet Remote
   std::uint64_t segments = 0;           // stored
-  std::uint64_t segments_crowded = 0;   // more than one slice on a miner
+  std::uint64_t segments_crowded = 0;   // more than one slice on a miner; counted by status(true)
   std::uint64_t segments_degraded = 0;  // with slices known to be missing or wrong
   LogPosition accepted = 0;             // last group drafted or written
   LogPosition written = 0;

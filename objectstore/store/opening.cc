@@ -15,6 +15,7 @@
 #include "objectstore/store/inventory.h"
 #include "objectstore/store/log_replayer.h"
 #include "objectstore/store/sealed_label.h"
+#include "objectstore/store/slice_upload.h"
 #include "objectstore/store/store_volume.h"
 
 namespace cumulus {
@@ -396,6 +397,18 @@ Task<Status> StoreVolume::count_stored() {
       after = segment.placed.segment.sequence;
     }
     if (page.size() < 4096) co_return Status();
+  }
+}
+
+Task<Result<std::uint64_t>> StoreVolume::count_crowded() {
+  std::uint64_t crowded = 0;
+  for (Sequence after = 0;;) {
+    CO_TRY(const auto page, co_await index_->placed_list(SegmentKind::log, after, 4096));
+    for (const PlacedSegment& segment : page) {
+      if (is_crowded(segment.placed.miners)) ++crowded;
+      after = segment.placed.segment.sequence;
+    }
+    if (page.size() < 4096) co_return crowded;
   }
 }
 

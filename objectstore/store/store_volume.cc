@@ -404,7 +404,6 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   status.garbage = status.used > status.live ? status.used - status.live : 0;
   status.dirty = pusher_->dirty_bytes() + (log_->waiting_since() ? log_->open_bytes() : 0);
   status.segments = stored_segments_;
-  status.segments_crowded = pusher_->crowded();
   status.accepted = committer_->accepted();
   status.written = log_->written();
   status.durable = log_->durable();
@@ -416,6 +415,7 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   const SlotStats slots = slots_->stats();
   status.cache_bytes = slots.dirty_bytes + slots.clean_bytes;
   if (!ask_miners) co_return status;
+  CO_TRY(status.segments_crowded, co_await count_crowded());
 
   TaskGroup asking(parts_.runtime);
   status.miners.resize(parts_.transport.miners().size());

@@ -111,6 +111,7 @@ class StoreVolume final : public Volume {
   Task<Status> rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress, LogStart& next);
   Task<Status> start_writing(LogStart start, std::vector<SealedSegment> segments, Tail tail);
   Task<Status> count_stored();
+  Task<Result<std::uint64_t>> count_crowded();  // as they lie now: a repair spreads them
   Task<Status> note_placements();
   Task<Status> take_over(const Superblock& newest, Adopt adopt);
   Task<Status> recover_from(const Superblock& newest, Adopt adopt, bool accept_loss, Progress progress);

@@ -314,7 +314,8 @@ Result<int> fill() {
   const auto equals = text.find_first_of("=: ", at);
   const auto begin = text.find_first_not_of("=: ", equals);
   const auto end = text.find_first_of("\r\n", begin);
-  text.replace(begin, end - begin, arguments.off ? arguments.capacity : "4K");
+  TRY(const std::uint64_t capacity, parse_size(arguments.off ? arguments.capacity : "4K"));
+  text.replace(begin, end - begin, std::to_string(capacity));
   TRY_OK(Home::write_file(path, view_of(text)));
   if (running) TRY_OK(start_miner(arguments.index, state));
   return 0;

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""kill -9 of the daemon during puts, again and again: everything acknowledged is there, nothing is half there, and the
+next command starts a new daemon. CUMULUS_TEST_ROUNDS sets how often (200 in the long form)."""
+import os
+import signal
+import threading
+import time
+
+from lab import LONG, Lab, expect, main, sha_of
+
+ROUNDS = int(os.environ.get('CUMULUS_TEST_ROUNDS', 200 if LONG else 8))
+
+
+def killed_during_puts():
+    with Lab() as lab:
+        lab.up()
+        acknowledged = {}  # name -> SHA-256 of what was acknowledged last
+        possible = {}  # name -> the bytes of a put that was cut off, which may have happened or not
+        killed_in_a_command = 0
+        for number in range(1, ROUNDS + 1):
+            pid = lab.daemon_pid()
+            killer = threading.Timer(lab.random.uniform(0.02, 0.7), os.kill, (pid, signal.SIGKILL))
+            killer.start()
+            while True:
+                name = f'object-{lab.random.randrange(40)}'
+                source = lab.path('source')
+                size = lab.random.choice([0, 100, 5000, 200_000, 1_500_000, 6_000_000])
+                with open(source, 'wb') as file:
+                    file.write(lab.random.randbytes(size))
+                before = lab.processes()
+                code, _, errors = lab.attempt('object', 'put', f'{lab.volume}/b', name, source)
+                if code == 0:
+                    acknowledged[name] = sha_of(source)
+                    possible.pop(name, None)
+                else:
+                    killed_in_a_command += 1
+                    expect(code == 1 and len(errors.strip().split('\n')) == 1, f'a daemon killed in a put: exit code {code}, {errors!r}')
+                    possible[name] = sha_of(source)
+                if code != 0 or pid not in before or not os.path.exists(f'/proc/{pid}'):
+                    break
+            killer.join()
+            compare(lab, acknowledged, possible, everything=number % 50 == 0 or number == ROUNDS)
+            lab.check_clean(data=number % 50 == 0 or number == ROUNDS)
+        lab.sync()
+        lab.drop_cache()
+        compare(lab, acknowledged, possible, everything=True)
+        lab.check_clean(data=True)
+        print(f'  {ROUNDS} kills, {killed_in_a_command} of them in the middle of a command, {len(acknowledged)} objects')
+        expect(killed_in_a_command > 0, 'no kill hit a command: the test proved little')
+
+
+def compare(lab, acknowledged, possible, everything):
+    entries = {entry['name']: entry['size'] for entry in lab.json('object', 'ls', f'{lab.volume}/b')} if acknowledged else {}
+    for name, sha in list(possible.items()):
+        if name not in entries:
+            expect(name not in acknowledged, f'{name}: acknowledged and gone')
+            del possible[name]
+    expect(set(acknowledged) <= set(entries), f'acknowledged and gone: {sorted(set(acknowledged) - set(entries))}')
+    expect(set(entries) <= set(acknowledged) | set(possible), f'nobody put: {sorted(set(entries) - set(acknowledged) - set(possible))}')
+    names = sorted(entries) if everything else lab.random.sample(sorted(entries), min(4, len(entries)))
+    for name in sorted(set(names) | set(possible)):
+        lab.run('object', 'get', f'{lab.volume}/b', name, lab.path('back'))
+        sha = sha_of(lab.path('back'))
+        expect(sha in (acknowledged.get(name), possible.get(name)), f'{name}: {entries[name]} bytes that nobody put, or half of them')
+        acknowledged[name] = sha  # from now on it stays so
+        possible.pop(name, None)
+
+
+def killed_and_idle():
+    """A killed daemon leaves nothing that blocks the next start; stop ends it; two commands at once share one."""
+    with Lab() as lab:
+        lab.up()
+        for _ in range(3):
+            lab.kill_daemon()
+            began = time.time()
+            lab.status()
+            expect(time.time() - began < 20, 'the next start took long')
+        lab.kill_daemon()
+        several = [lab.start('volume', 'status', lab.volume, '--json') for _ in range(6)]
+        import json
+        pids = set()
+        for process in several:
+            out, errors = process.communicate(timeout=60)
+            expect(process.returncode == 0, f'one of several commands at once: {errors.decode()}')
+            pids.add(json.loads(out)['daemon_pid'])
+        expect(len(pids) == 1, f'several daemons for one volume: {pids}')
+        pid = pids.pop()
+        lab.run('volume', 'stop', lab.volume)
+        deadline = time.time() + 5
+        while os.path.exists(f'/proc/{pid}') and time.time() < deadline:
+            time.sleep(0.02)
+        expect(not os.path.exists(f'/proc/{pid}'), 'stopped, and still there')
+
+
+if __name__ == '__main__':
+    main(killed_and_idle, killed_during_puts)

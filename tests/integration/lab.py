@@ -1,0 +1,250 @@
+"""A laboratory for integration tests: real programs, a home and a devnet of their own in a temporary folder, and the
+certainty that nothing is left behind. Standard library only.
+
+Every process that a test starts lives below the laboratory's folder; on leaving, daemons are stopped, miners taken
+down, and whatever is still running is named, ended by its id, and fails the test.
+"""
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+LONG = os.environ.get('CUMULUS_LONG', '') not in ('', '0')
+SEED = int(os.environ.get('CUMULUS_SEED', str(random.SystemRandom().randrange(1 << 32))))
+
+
+class Wrong(AssertionError):
+    """What a test saw that must not be."""
+
+
+def expect(condition, message):
+    if not condition:
+        raise Wrong(message)
+
+
+class Lab:
+    def __init__(self, miners=6, code='4+2', segment='1M', volume='v'):
+        here = os.path.dirname(os.path.abspath(__file__))
+        self.bin = os.environ.get('CUMULUS_BIN', os.path.join(here, '../../build/release/bin'))
+        self.dir = tempfile.mkdtemp(prefix='cumulus-it-', dir=os.environ.get('CUMULUS_TEST_TMP'))
+        self.home = os.path.join(self.dir, 'home')
+        self.net = os.path.join(self.dir, 'net')
+        self.miners, self.code, self.segment, self.volume = miners, code, segment, volume
+        self.random = random.Random(SEED)
+        self.recovery_code = ''
+        self.homes = [self.home]
+
+    # --- running programs ---
+    def start(self, *words, home=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, program='cumulus'):
+        environment = {**os.environ, 'CUMULUS_HOME': home or self.home}
+        return subprocess.Popen([os.path.join(self.bin, program), *map(str, words)], env=environment, stdin=stdin,
+                                stdout=stdout, stderr=subprocess.PIPE)
+
+    def attempt(self, *words, home=None, text=None, timeout=180, program='cumulus'):
+        """(exit code, standard output as bytes, standard error as text)"""
+        process = self.start(*words, home=home, stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL, program=program)
+        try:
+            out, errors = process.communicate(text.encode() if text is not None else None, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise Wrong(f'{" ".join(map(str, words))}: not done after {timeout} s')
+        return process.returncode, out, errors.decode(errors='replace')
+
+    def run(self, *words, **how):
+        code, out, errors = self.attempt(*words, **how)
+        expect(code == 0, f'{" ".join(map(str, words))}: exit code {code}: {errors.strip()}')
+        return out
+
+    def json(self, *words, **how):
+        return json.loads(self.run(*words, '--json', **how))
+
+    def refused(self, *words, says=(), codes=(1, 2), **how):
+        """The command fails as commands should: exit code 1 or 2 and one line that contains each of `says`."""
+        code, _, errors = self.attempt(*words, **how)
+        shown = f'{" ".join(map(str, words))}: exit code {code}: {errors!r}'
+        expect(code in codes, f'{shown}: expected {codes}')
+        lines = [line for line in errors.strip().split('\n') if line]
+        expect(len(lines) == 1 and len(errors) > 10, f'{shown}: expected one line')
+        for word in [says] if isinstance(says, str) else says:
+            expect(word.lower() in errors.lower(), f'{shown}: expected it to say "{word}"')
+        return errors.strip()
+
+    # --- network and volume ---
+    def up(self, create=True):
+        self.run('devnet', 'up', '--miners', self.miners, '--dir', self.net)
+        if create:
+            made = self.json('volume', 'create', self.volume, '--miners', self.list, '--code', self.code, '--segment', self.segment)
+            self.recovery_code = made['recovery_code']
+            self.run('volume', 'set', self.volume, 'outage-wait=4s')
+        return self
+
+    @property
+    def list(self):
+        return os.path.join(self.net, 'miners.toml')
+
+    def miner(self, verb, index, *more):
+        self.run('devnet', verb, index, '--dir', self.net, *more)
+
+    def status(self, home=None):
+        return self.json('volume', 'status', self.volume, home=home)
+
+    def daemon_pid(self):
+        return self.status()['daemon_pid']
+
+    def kill_daemon(self):
+        pid = self.daemon_pid()
+        os.kill(pid, signal.SIGKILL)
+        while os.path.exists(f'/proc/{pid}') and open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z':
+            time.sleep(0.005)
+
+    def sync(self, **how):
+        self.run('volume', 'sync', self.volume, **how)
+
+    def drop_cache(self):
+        self.run('volume', 'drop-cache', self.volume)
+
+    def check_clean(self, data=False):
+        code, out, errors = self.attempt('volume', 'check', self.volume, *(['--data'] if data else []), timeout=600)
+        expect(code == 0, f'volume check{" --data" if data else ""} is not clean: {out.decode()[:2000]} {errors}')
+
+    def wait_for_miners(self):
+        """Until every miner answers the daemon: after a failure it leaves a miner alone for a moment."""
+        deadline = time.time() + 60
+        while not all(miner['answers'] for miner in self.status()['miners']):
+            expect(time.time() < deadline, f'not all miners answer: {self.status()["miners"]}')
+            time.sleep(0.2)
+
+    def repair(self):
+        self.wait_for_miners()
+        code, out, errors = self.attempt('volume', 'repair', self.volume, timeout=600)
+        expect(code == 0, f'volume repair: {out.decode()[:2000]} {errors}')
+        crowded = self.status()['segments_crowded']
+        expect(crowded == 0 or self.miners < 6, f'{crowded} segments are crowded after a repair: {out.decode()}')
+
+    # --- files ---
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def files(self, total):
+        """A folder of real files (programs, libraries, sources) of about `total` bytes, and edge sizes; name -> SHA-256."""
+        top = self.path('files')
+        os.makedirs(top, exist_ok=True)
+        sizes = [0, 1, 4095, 4096, 4097, 262144, (1 << 20) + 1, 3 * (1 << 20)]
+        for size in sizes:
+            with open(os.path.join(top, f'made-{size}'), 'wb') as file:
+                file.write(self.random.randbytes(size))
+        left = total - sum(sizes)
+        candidates = []
+        for folder in ('/usr/bin', '/usr/lib/x86_64-linux-gnu', '/usr/include', '/usr/share/doc', '/usr/lib'):
+            for where, _, names in os.walk(folder):
+                candidates += [os.path.join(where, name) for name in names]
+            if len(candidates) > 20000:
+                break
+        candidates.sort()
+        self.random.shuffle(candidates)
+        small = total // 200
+        for source in candidates:
+            if left <= 0:
+                break
+            if os.path.islink(source) or not os.path.isfile(source):
+                continue
+            size = os.path.getsize(source)
+            if size > left or size < small:  # a few hundred files at most: each costs a command
+                continue
+            target = os.path.join(top, source.lstrip('/'))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copyfile(source, target)
+            left -= size
+        found = {}
+        for where, _, names in os.walk(top):
+            for name in names:
+                full = os.path.join(where, name)
+                found[os.path.relpath(full, top)] = sha_of(full)
+        return top, found
+
+    def put_folder(self, folder, bucket='b'):
+        self.run('object', 'put', f'{self.volume}/{bucket}', '.', folder, '-r', timeout=900)
+
+    def verify(self, expected, bucket='b', home=None, volume=None):
+        """Every object is there with its bytes, and nothing else."""
+        volume = volume or self.volume
+        names = {entry['name'] for entry in self.json('object', 'ls', f'{volume}/{bucket}', home=home)}
+        expect(names == set(expected), f'names differ: missing {sorted(set(expected) - names)[:3]}, extra {sorted(names - set(expected))[:3]}')
+        back = self.path('back')
+        for name, sha in expected.items():
+            self.run('object', 'get', f'{volume}/{bucket}', name, back, home=home)
+            expect(sha_of(back) == sha, f'{name}: other bytes came back')
+            os.remove(back)
+
+    # --- the end ---
+    def __enter__(self):
+        return self
+
+    def processes(self):
+        found = {}
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                words = open(f'/proc/{pid}/cmdline', 'rb').read().split(b'\0')
+            except OSError:
+                continue
+            line = b' '.join(words).decode(errors='replace')
+            if self.dir in line and 'cumulus' in os.path.basename(words[0].decode(errors='replace')):
+                found[int(pid)] = line
+        return found
+
+    def __exit__(self, kind, error, trace):
+        if kind is not None:
+            self.show_logs()
+        for home in self.homes:
+            volumes = os.path.join(home, 'volumes')
+            for name in os.listdir(volumes) if os.path.isdir(volumes) else []:
+                self.attempt('volume', 'stop', name, home=home)
+        if os.path.isdir(self.net):
+            self.attempt('devnet', 'down', '--dir', self.net)
+        deadline = time.time() + 10
+        while self.processes() and time.time() < deadline:
+            time.sleep(0.05)
+        left = self.processes()
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        if os.environ.get('CUMULUS_KEEP'):
+            print(f'kept: {self.dir}')
+        else:
+            shutil.rmtree(self.dir, ignore_errors=True)
+        if left and kind is None:
+            raise Wrong(f'left running: {list(left.values())}')
+        return False
+
+    def show_logs(self):
+        for home in self.homes:
+            log = os.path.join(home, 'volumes', self.volume, 'daemon.log')
+            if os.path.exists(log):
+                lines = open(log, errors='replace').read().strip().split('\n')
+                print(f'--- the end of {log}', *lines[-20:], sep='\n', file=sys.stderr)
+
+
+def sha_of(path):
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def main(*tests):
+    """Runs each test in turn; names on the command line choose."""
+    chosen = sys.argv[1:]
+    for test in tests:
+        if chosen and test.__name__ not in chosen:
+            continue
+        began = time.time()
+        print(f'{test.__name__} (CUMULUS_SEED={SEED})', flush=True)
+        test()
+        print(f'{test.__name__}: {time.time() - began:.1f} s', flush=True)
