@@ -100,7 +100,8 @@ Task<Status> StoreVolume::remove_dataset(DatasetId id) {
         std::ranges::any_of(other->head, [id](const ViewSpan& span) { return span.dataset == id; }))
       co_return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first",
                                                info->name, other->name));
-  co_return co_await commit_one(change::RemoveDataset{id});
+  Change change = change::RemoveDataset{id};
+  co_return co_await commit_one(std::move(change));
 }
 
 Task<Status> StoreVolume::rename_dataset(DatasetId id, std::string name) {
@@ -118,7 +119,8 @@ Task<Status> StoreVolume::rename_dataset(DatasetId id, std::string name) {
 Task<Status> StoreVolume::set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes,
                                     std::uint64_t objects) {
   if (index_->dataset(id) == nullptr) co_return fail(no_dataset(id));
-  co_return co_await commit_one(change::SetQuota{id, tree, bytes, objects});
+  Change change = change::SetQuota{id, tree, bytes, objects};
+  co_return co_await commit_one(std::move(change));
 }
 
 Task<Status> StoreVolume::create_snapshots(std::vector<SnapshotTarget> targets) {
@@ -149,14 +151,16 @@ Task<Status> StoreVolume::remove_snapshot(DatasetId id, std::string name) {
     if (other->parent == parent)
       co_return fail(ErrorKind::exists,
                      format("'{}' is the parent of '{}': remove or flatten that first", parent, other->name));
-  co_return co_await commit_one(change::RemoveSnapshot{id, name});
+  Change change = change::RemoveSnapshot{id, name};
+  co_return co_await commit_one(std::move(change));
 }
 
 Task<Status> StoreVolume::rollback(DatasetId id, std::string snapshot) {
   const DatasetInfo* info = index_->dataset(id);
   if (info == nullptr) co_return fail(no_dataset(id));
   if (find_snapshot(*info, snapshot) == nullptr) co_return fail(no_snapshot(*info, snapshot));
-  co_return co_await commit_one(change::Rollback{id, snapshot});
+  Change change = change::Rollback{id, snapshot};
+  co_return co_await commit_one(std::move(change));
 }
 
 Task<Result<std::vector<DatasetId>>> StoreVolume::clone(DatasetId id, std::string snapshot,

@@ -1,0 +1,672 @@
+#include "tests/sim/simulation.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/format.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::size_t kStoryMost = 60;
+constexpr Duration kWrittenAfter = std::chrono::milliseconds(100);  // SEMANTICS: what a killed daemon keeps
+
+template <class T>
+using Answer = std::shared_ptr<std::optional<Result<T>>>;
+template <class T>
+Answer<T> make_answer() {
+  return std::make_shared<std::optional<Result<T>>>();
+}
+
+template <class T>
+Task<void> store(Task<Result<T>> task, Answer<T> answer) {
+  answer->emplace(co_await std::move(task));
+}
+
+Task<void> execute(Volume& volume, std::shared_ptr<Operation> operation, Answer<Placement> answer) {
+  answer->emplace(co_await Workload::execute(volume, *operation));
+}
+
+Task<void> open_volume(VolumeParts parts, VolumeShape shape, VolumeOptions options, int opening,
+                       OpenMode mode, Answer<std::unique_ptr<Volume>> answer) {
+  if (opening == 0) answer->emplace(co_await Volume::create(std::move(parts), shape, options));
+  if (opening == 1) answer->emplace(co_await Volume::open(std::move(parts), options, mode));
+  if (opening == 2) answer->emplace(co_await Volume::recover(std::move(parts), options, mode, false, {}));
+}
+
+Task<void> sleep_for(SimProcess& process, Duration duration) { co_await process.sleep_for(duration); }
+
+Task<void> compare_all(Volume& volume, std::shared_ptr<const StoreModel> model, SeededRandom& random,
+                       std::shared_ptr<Comparison> into) {
+  *into = co_await compare_volume(volume, *model, random);
+}
+
+Task<void> compare_one(Volume& volume, View view, ObjectId id, ModelObjectPtr expected, std::string where,
+                       std::shared_ptr<Comparison> into) {
+  *into = co_await compare_object(volume, std::move(view), id, expected.get(), std::move(where));
+}
+
+// A commit and its way to the miners, in a home that was taken over.
+Task<Status> write_and_sync(Volume& volume, ObjectRef object) {
+  Transaction transaction;
+  transaction.create(object, Bytes{1});
+  CO_TRY_OK(co_await volume.commit(std::move(transaction)));
+  co_return co_await volume.flush(Durability::remote, {});
+}
+
+}  // namespace
+
+Tally Simulation::all_names() {
+  Tally names;
+  for (const char* name : {"miner killed",
+                           "miner silent",
+                           "miner slow",
+                           "miner full",
+                           "miner refuses writes",
+                           "miner lies",
+                           "holder lies",
+                           "miner rots",
+                           "miner wiped",
+                           "messages lost",
+                           "partition",
+                           "network down",
+                           "disk errors",
+                           "disk nearly full",
+                           "killed",
+                           "power cut",
+                           "killed in the middle",
+                           "crashed while opening",
+                           "closed",
+                           "moved after a clean close",
+                           "machine lost",
+                           "taken over",
+                           "second home refused",
+                           "old writer stopped",
+                           "older copy restored",
+                           "older copy refused",
+                           "older copy opened",
+                           "local rot",
+                           "rotten home recovered",
+                           "index rebuilt",
+                           "opening tried again",
+                           "read excused",
+                           "repaired",
+                           "operation outcome unknown, kept",
+                           "operation outcome unknown, lost",
+                           "unacknowledged operations lost",
+                           "beyond repair"})
+    names.declare(name);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(DiskFault::count); ++i)
+    names.declare(std::string(to_string(static_cast<DiskFault>(i))));
+  for (std::size_t i = 0; i < static_cast<std::size_t>(SimFault::count); ++i)
+    names.declare(std::string(to_string(static_cast<SimFault>(i))));
+  return names;
+}
+
+Simulation::Simulation(SimulationOptions options)
+    : options_(options),
+      cluster_(options.seed, options.canary),
+      random_(cluster_.random()),
+      workload_(cluster_.random()),
+      tally_(all_names()) {}
+
+void Simulation::tell(std::string what) {
+  what =
+      format("{:9.3f} ", std::chrono::duration<double>(cluster_.world().now().time_since_epoch()).count()) +
+      what;
+  if (options_.tell) std::printf("%s\n", what.c_str());
+  story_.push_back(std::move(what));
+  if (story_.size() > kStoryMost) story_.erase(story_.begin());
+}
+
+void Simulation::fail_seed(std::string what) {
+  tell("VIOLATION: " + what);
+  if (!violation_) violation_ = std::move(what);
+}
+
+bool Simulation::run(Task<void> task, const std::string& what) {
+  const Ended ended = cluster_.run(home(), std::move(task));
+  if (ended == Ended::stuck) fail_seed("never ends: " + what);
+  if (ended == Ended::killed) life_over_ = true;
+  return ended == Ended::done;
+}
+
+bool Simulation::excused(const Error& error) {
+  switch (error.kind()) {
+    case ErrorKind::io:
+      return cluster_.disk_troubled();
+    case ErrorKind::unavailable:
+      return !cluster_.network_healed() || !all_readable(cluster_, home(), true);
+    case ErrorKind::corrupt:
+      return home().rotten || !all_readable(cluster_, home(), false);
+    default:
+      return false;
+  }
+}
+
+// --- the story ---
+
+void Simulation::run() {
+  tell(format("seed {}: {}+{}, {} miners, {} of them may fail", options_.seed, cluster_.shape().k,
+              cluster_.shape().m, cluster_.network().size(), cluster_.bad_miners().size()));
+  states_.emplace_back();
+  first_life();
+  while (!over() && (operations_ < options_.operations || crashes_ < options_.crashes)) {
+    live();
+    if (!over()) end_life();
+  }
+  if (!over()) last_check();
+  for (std::size_t i = 0; i < static_cast<std::size_t>(DiskFault::count); ++i)
+    for (std::size_t h = 0; h < 2; ++h)
+      tally_.add(std::string(to_string(static_cast<DiskFault>(i))), cluster_.home(h).disk->faults()[i]);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(SimFault::count); ++i)
+    tally_.add(std::string(to_string(static_cast<SimFault>(i))), cluster_.network().faults()[i]);
+  tally_.add("operations", operations_);
+  tally_.add("crashes", crashes_);
+  if (holders_.newest()) tally_.add("segments stored", holders_.newest()->tail.through.sequence);
+  tally_.add("groups seen", nonces_.groups());
+}
+
+void Simulation::first_life() {
+  cluster_.start(home());
+  const Status made = open_once(home(), Opening::create, OpenMode::read_write);
+  if (!made) fail_seed("the volume cannot be made: " + made.error().message());
+}
+
+void Simulation::live() {
+  life_over_ = false;
+  cluster_.forget_disk_trouble();
+  const std::uint64_t actions = random_.between(30, 200);
+  for (std::uint64_t i = 0; i < actions && !over() && !life_over_; ++i) act();
+}
+
+void Simulation::act() {
+  const std::uint64_t what = random_.below(100);
+  if (what < 66) {
+    write_something();
+  } else if (what < 78) {
+    read_something();
+  } else if (what < 84) {
+    flush(Durability::local);
+  } else if (what < 87) {
+    flush(Durability::remote);
+  } else if (what < 91) {
+    look_after();
+  } else if (what < 93) {
+    run(sleep_for(*home().machine->process, std::chrono::milliseconds(random_.below(20'000))), "sleep");
+  } else {
+    change_faults();
+  }
+  invariants();
+}
+
+void Simulation::invariants() {
+  if (over()) return;
+  if (Violation found = holders_.look(cluster_)) fail_seed(*found);
+}
+
+void Simulation::write_something() {
+  const auto operation = std::make_shared<Operation>(workload_.plan(volume(), states_.back()));
+  const auto answer = make_answer<Placement>();
+  in_flight_ = operation->after;
+  tell(operation->what);
+  ++operations_;
+  if (!run(execute(volume(), operation, answer), operation->what)) return;
+  if (const Result<Placement>& done = **answer; done) {
+    states_.push_back(std::move(operation->after));
+    done_.push_back({*done, cluster_.world().now(), operation->what});
+    in_flight_.reset();
+  } else if (excused(done.error())) {
+    tell("refused: " + done.error().message());
+    life_over_ = true;
+  } else {
+    fail_seed(operation->what + " failed: " + done.error().message());
+  }
+}
+
+void Simulation::read_something() {
+  const StoreModel& now = states_.back();
+  if (now.datasets.empty()) return;
+  const auto dataset =
+      std::next(now.datasets.begin(), static_cast<std::ptrdiff_t>(random_.below(now.datasets.size())));
+  const DatasetInfo* info = volume().find_dataset(dataset->first);
+  if (info == nullptr) return fail_seed("dataset " + dataset->first + " is missing");
+  View view = info->head;
+  const ModelObjects* objects = &dataset->second.head;
+  std::string where = dataset->first;
+  if (!info->snapshots.empty() && random_.once_in(3)) {
+    const SnapshotInfo& snapshot = info->snapshots[random_.below(info->snapshots.size())];
+    view = snapshot.view;
+    objects = &dataset->second.snapshots.at(snapshot.name);
+    where += "@" + snapshot.name;
+  }
+  if (objects->empty()) return;
+  const auto object =
+      std::next(objects->begin(), static_cast<std::ptrdiff_t>(random_.below(objects->size())));
+  const auto found = std::make_shared<Comparison>();
+  if (!run(compare_one(volume(), view, object->first, object->second, where, found), "read")) return;
+  if (!found->difference.empty()) return fail_seed("wrong: " + found->difference);
+  if (!found->unreadable) return;
+  if (!excused(*found->unreadable)) return fail_seed("cannot be read: " + found->unreadable->message());
+  tally_.add("read excused");
+}
+
+void Simulation::flush(Durability level) {
+  const std::size_t floor = states_.size() - 1;
+  const auto answer = std::make_shared<std::optional<Status>>();
+  const auto body = [](Volume& at, Durability to, std::shared_ptr<std::optional<Status>> into) -> Task<void> {
+    into->emplace(co_await at.flush(to, {}));
+  };
+  const std::string what = level == Durability::local ? "flush" : "sync";
+  tell(what);
+  if (!run(body(volume(), level, answer), what)) return;
+  if (**answer) {
+    local_floor_ = std::max(local_floor_, floor);
+    if (level == Durability::remote) {
+      for (std::size_t i = remote_floor_; i < floor; ++i) states_[i] = {};
+      remote_floor_ = floor;
+      invariants();
+      if (!over() &&
+          (!holders_.newest() || (!done_.empty() && floor > 0 &&
+                                  holders_.newest()->tail.position < done_[floor - 1].placement.low)))
+        fail_seed("sync returned before the accepted tail covered what was written");
+    }
+  } else if (excused((*answer)->error())) {
+    tell(what + " refused: " + (*answer)->error().message());
+    life_over_ = true;
+  } else {
+    fail_seed(what + " failed: " + (*answer)->error().message());
+  }
+}
+
+void Simulation::look_after() {
+  const auto answer = std::make_shared<std::optional<Status>>();
+  const std::uint64_t kind = random_.below(5);
+  const auto body = [](Volume& at, std::uint64_t which, VolumeOptions options,
+                       std::shared_ptr<std::optional<Status>> into) -> Task<void> {
+    Status status;
+    if (which == 0) status = co_await at.drop_cache();
+    if (which == 1) {
+      const auto report = co_await at.check(true, {});
+      if (!report) status = fail(report.error());
+    }
+    if (which == 2) {
+      const auto report = co_await at.repair({});
+      if (!report) status = fail(report.error());
+    }
+    if (which == 3) {
+      const auto report = co_await at.status(true);
+      if (!report) status = fail(report.error());
+    }
+    if (which == 4) at.set_options(options);
+    into->emplace(std::move(status));
+  };
+  constexpr const char* kNames[] = {"drop cache", "check", "repair", "status", "set options"};
+  tell(kNames[kind]);
+  if (!run(body(volume(), kind, cluster_.options(), answer), kNames[kind])) return;
+  if (**answer) return;
+  if (!excused((*answer)->error()))
+    return fail_seed(format("{} failed: {}", kNames[kind], (*answer)->error().message()));
+  if ((*answer)->error().kind() == ErrorKind::io) life_over_ = true;
+}
+
+void Simulation::change_faults() {
+  const std::uint64_t what = random_.below(16);
+  if (what < 8) {
+    cluster_.worsen(tally_);
+  } else if (what < 11) {
+    cluster_.ease();
+  } else if (what < 13) {
+    cluster_.heal();
+  } else if (what < 14) {
+    cluster_.set_disk_weather(home(), tally_);
+  } else if (what < 15) {
+    copy_ = Copy{cluster_.copy(home()), states_.size() - 1};
+  } else if (options_.seed % 4 == 0) {
+    rot_locally();
+  }
+}
+
+void Simulation::rot_locally() {
+  cluster_.heal();
+  flush(Durability::remote);
+  if (over() || life_over_) return;
+  if (home().disk->rot("/segments/")) {
+    tell("local rot");
+    tally_.add("local rot");
+    home().rotten = true;
+  }
+}
+
+// --- how lives end ---
+
+void Simulation::end_life() {
+  if (random_.once_in(2))
+    if (Violation found = nonces_.look(cluster_, home())) return fail_seed(*found);
+  const std::uint64_t how = random_.below(100);
+  if (life_over_ || how < 55) {
+    end_by_crash(random_.once_in(2));
+  } else if (how < 70) {
+    end_by_close();
+  } else if (how < 80) {
+    end_by_loss();
+  } else if (how < 90) {
+    end_by_takeover();
+  } else {
+    end_by_restore();
+  }
+}
+
+std::size_t Simulation::kill_floor() const {
+  std::size_t floor = local_floor_;
+  while (floor < done_.size() &&
+         done_[floor].at + kWrittenAfter < const_cast<Simulation*>(this)->cluster_.world().now())
+    ++floor;
+  return floor;
+}
+
+void Simulation::end_by_crash(bool power) {
+  if (!life_over_) {
+    // In the middle of whatever it does next.
+    cluster_.kill_after(random_.between(1, 4000));
+    for (int i = 0; i < 40 && !over() && !life_over_; ++i) act();
+    if (over()) return;
+    tally_.add("killed in the middle");
+  }
+  // What waits for room on the disk, or for miners to make room, is not written yet.
+  const bool answers = !cluster_.disk_troubled() && cluster_.network_healed();
+  const std::size_t floor = power || !answers ? local_floor_ : kill_floor();
+  ++crashes_;
+  tally_.add(power ? "power cut" : "killed");
+  tell(power ? "power cut" : "kill -9");
+  if (Violation found = nonces_.look(cluster_, home())) return fail_seed(*found);
+  const LogPosition index_at = home().engine->position;
+  cluster_.kill(home(), power);
+  open_and_check(Opening::open, OpenMode::read_write, floor);
+  static_cast<void>(index_at);
+}
+
+void Simulation::end_by_close() {
+  const auto answer = std::make_shared<std::optional<Status>>();
+  const auto body = [](Volume& at, std::shared_ptr<std::optional<Status>> into) -> Task<void> {
+    into->emplace(co_await at.close());
+  };
+  if (random_.once_in(2)) flush(Durability::remote);
+  if (over() || life_over_) return end_by_crash(false);
+  tell("close");
+  if (!run(body(volume(), answer), "close")) return;
+  if (!**answer && !excused((*answer)->error()))
+    return fail_seed("close failed: " + (*answer)->error().message());
+  if (!**answer) return end_by_crash(false);
+  tally_.add("closed");
+  invariants();
+  const std::size_t all = states_.size() - 1;
+  local_floor_ = all;
+  cluster_.kill(home(), random_.once_in(2));
+  if (!random_.once_in(3) || !holders_.newest() || !holders_.newest()->closed_cleanly)
+    return open_and_check(Opening::open, OpenMode::read_write, all);
+  // Closed cleanly: another home may take over without force, and finds everything.
+  cluster_.heal();
+  active_ = 1 - active_;
+  tell("moved to " + home().name);
+  tally_.add("moved after a clean close");
+  const bool known = !home().disk->files().empty();
+  open_and_check(known ? Opening::open : Opening::recover, OpenMode::read_write, all);
+}
+
+void Simulation::end_by_loss() {
+  tell("machine lost");
+  tally_.add("machine lost");
+  ++crashes_;
+  cluster_.replace(home());
+  copy_.reset();
+  local_floor_ = remote_floor_;
+  open_and_check(Opening::recover, OpenMode::steal, remote_floor_);
+}
+
+void Simulation::end_by_takeover() {
+  const std::size_t old = active_;
+  const std::size_t other = 1 - active_;
+  cluster_.heal();
+  if (cluster_.home(other).machine != nullptr) cluster_.kill(cluster_.home(other), false);
+  const bool known = !cluster_.home(other).disk->files().empty();
+  const Opening opening = known ? Opening::open : Opening::recover;
+  active_ = other;
+  cluster_.start(home());
+  const Status refused = open_once(home(), opening, OpenMode::read_write);
+  if (over()) return;
+  if (refused) return fail_seed("a second home was opened beside the first");
+  if (refused.error().kind() != ErrorKind::fenced && !excused(refused.error()))
+    return fail_seed("a second home was refused for a wrong reason: " + refused.error().message());
+  if (refused.error().kind() == ErrorKind::fenced) tally_.add("second home refused");
+  cluster_.kill(home(), false);
+  tell("taken over by " + home().name);
+  tally_.add("taken over");
+  local_floor_ = remote_floor_;
+  in_flight_.reset();
+  open_and_check(opening, OpenMode::steal, remote_floor_);
+  if (over()) return;
+  // The first home can no longer make anything Remote.
+  active_ = old;
+  const DatasetInfo* info =
+      volume().datasets().empty() ? nullptr : volume().find_dataset(volume().datasets().front().id);
+  if (info != nullptr) {
+    const auto id = volume().allocate_object(info->id);
+    const auto answer = std::make_shared<std::optional<Status>>();
+    const auto body = [](Volume& at, ObjectRef object,
+                         std::shared_ptr<std::optional<Status>> into) -> Task<void> {
+      into->emplace(co_await write_and_sync(at, object));
+    };
+    if (!id) return fail_seed("no object id: " + id.error().message());
+    if (!run(body(volume(), {info->id, *id}, answer), "sync of a fenced home")) return;
+    if (**answer) return fail_seed("a fenced home made something Remote");
+    tally_.add("old writer stopped");
+  }
+  invariants();
+  cluster_.kill(home(), false);
+  active_ = other;
+}
+
+void Simulation::end_by_restore() {
+  if (!copy_) return end_by_crash(true);
+  tell("older copy of the disk restored");
+  tally_.add("older copy restored");
+  ++crashes_;
+  cluster_.heal();
+  cluster_.restore(home(), copy_->image);
+  copy_.reset();
+  local_floor_ = remote_floor_;
+  cluster_.start(home());
+  const Status opened = open_once(home(), Opening::open, OpenMode::read_write);
+  if (over()) return;
+  if (opened) {
+    tally_.add("older copy opened");
+    return check_recovered(remote_floor_);
+  }
+  tell("refused: " + opened.error().message());
+  if (opened.error().kind() != ErrorKind::fenced && opened.error().kind() != ErrorKind::not_found &&
+      !excused(opened.error()))
+    return fail_seed("an older copy was refused for a wrong reason: " + opened.error().message());
+  tally_.add("older copy refused");
+  cluster_.kill(home(), false);
+  const bool known = opened.error().kind() != ErrorKind::not_found;
+  open_and_check(known ? Opening::open : Opening::recover, OpenMode::steal, remote_floor_);
+}
+
+// --- opening ---
+
+Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
+  const auto answer = make_answer<std::unique_ptr<Volume>>();
+  const int how = opening == Opening::create ? 0 : opening == Opening::open ? 1 : 2;
+  const std::string what = how == 0 ? "create" : how == 1 ? "open" : "recover";
+  tell(what + (mode == OpenMode::steal ? " --steal in " : " in ") + at.name);
+  if (!run(open_volume(cluster_.parts(at), cluster_.shape(), cluster_.options(), how, mode, answer), what))
+    return fail(ErrorKind::closed, "killed");
+  if (!**answer) return fail((*answer)->error());
+  at.machine->volume = std::move(***answer);
+  return {};
+}
+
+void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floor) {
+  bool interrupt = random_.once_in(5);
+  for (int attempt = 0; !over(); ++attempt) {
+    if (attempt == 8) return fail_seed("the volume cannot be opened");
+    cluster_.start(home());
+    if (interrupt) cluster_.kill_after(random_.between(1, 3000));
+    const Status opened = open_once(home(), opening, mode);
+    cluster_.kill_after(0);
+    if (over()) return;
+    if (opened) return check_recovered(floor);
+    const Error& error = opened.error();
+    tell("not opened: " + error.message());
+    const bool power = random_.once_in(2);
+    cluster_.kill(home(), power);
+    if (interrupt && error.kind() == ErrorKind::closed) {
+      tally_.add("crashed while opening");
+      ++crashes_;
+      interrupt = random_.once_in(3);
+      if (power) floor = std::min(floor, local_floor_);
+      // Its ballot may be the newest by now: the next attempt is the same home's.
+      continue;
+    }
+    tally_.add("opening tried again");
+    if (error.kind() == ErrorKind::corrupt && home().rotten) {
+      tally_.add("rotten home recovered");
+      cluster_.heal();
+      cluster_.replace(home());
+      copy_.reset();
+      opening = Opening::recover;
+      mode = OpenMode::steal;
+      floor = local_floor_ = remote_floor_;
+      continue;
+    }
+    if (!all_readable(cluster_, home(), true) && cluster_.network_healed()) {
+      tally_.add("beyond repair");
+      return fail_seed("beyond repair: " + error.message());
+    }
+    const bool passing = error.kind() == ErrorKind::unavailable || error.kind() == ErrorKind::corrupt ||
+                         error.kind() == ErrorKind::io || error.kind() == ErrorKind::no_space;
+    if (!passing || (cluster_.network_healed() && !cluster_.disk_troubled()))
+      return fail_seed("cannot be opened: " + error.message());
+    cluster_.heal();
+    cluster_.forget_disk_trouble();
+  }
+}
+
+void Simulation::check_recovered(std::size_t floor) {
+  const auto answer = make_answer<VolumeStatus>();
+  if (!run(store(volume().status(false), answer), "status")) return;
+  if (!**answer) return fail_seed("no status: " + (*answer)->error().message());
+  const LogPosition recovered = (**answer)->recovered;
+  // What must be there by its position, and what may be.
+  std::size_t least = 0;
+  std::size_t most = 0;
+  while (least < done_.size() && done_[least].placement.high <= recovered) ++least;
+  while (most < done_.size() && done_[most].placement.low <= recovered) ++most;
+  tell(format("recovered to {}: {} to {} of {} operations, at least {} promised", recovered, least, most,
+              done_.size(), floor));
+  if (most < floor)
+    return fail_seed(format("acknowledged operations are lost: {} of at least {} recovered ({})", most, floor,
+                            done_[most].what));
+  std::string first;
+  const bool unknown = in_flight_.has_value() && most == done_.size();
+  for (std::size_t n = std::max(least, floor); n <= most + (unknown ? 1 : 0); ++n) {
+    const bool with_unknown = n == done_.size() + 1;
+    const auto model = std::make_shared<const StoreModel>(with_unknown ? *in_flight_ : states_[n]);
+    const auto found = std::make_shared<Comparison>();
+    if (!run(compare_all(volume(), model, random_, found), "comparing")) return;
+    if (found->unreadable && !cluster_.network_healed()) {
+      cluster_.heal();
+      --n;
+      continue;
+    }
+    if (found->unreadable) {
+      if (home().rotten && found->unreadable->kind() == ErrorKind::corrupt) {
+        tally_.add("rotten home recovered");
+        cluster_.replace(home());
+        copy_.reset();
+        local_floor_ = remote_floor_;
+        return open_and_check(Opening::recover, OpenMode::steal, remote_floor_);
+      }
+      return fail_seed("cannot be read: " + found->unreadable->message());
+    }
+    if (!found->same()) {
+      if (first.empty()) first = found->difference;
+      continue;
+    }
+    if (in_flight_)
+      tally_.add(with_unknown ? "operation outcome unknown, kept" : "operation outcome unknown, lost");
+    if (n < done_.size()) tally_.add("unacknowledged operations lost", done_.size() - n);
+    if (with_unknown) {
+      states_.push_back(std::move(*in_flight_));
+      done_.push_back({{recovered, recovered}, cluster_.world().now(), "outcome unknown"});
+    } else {
+      states_.resize(n + 1);
+      done_.resize(n);
+    }
+    in_flight_.reset();
+    local_floor_ = n;
+    remote_floor_ = std::min(remote_floor_, n);
+    if (copy_ && copy_->operations > n) copy_.reset();
+    return;
+  }
+  fail_seed("the recovered state is no prefix of what was accepted: " + first);
+}
+
+// --- the end ---
+
+void Simulation::repair_all() {
+  const auto answer = make_answer<RepairReport>();
+  if (!run(store(volume().repair({}), answer), "repair")) return;
+  if (!**answer) return fail_seed("repair failed: " + (*answer)->error().message());
+  if ((**answer)->unrepairable != 0 && all_readable(cluster_, home(), true))
+    return fail_seed(format("{} segments were not repaired: {}", (**answer)->unrepairable,
+                            (**answer)->problems.empty() ? "" : (**answer)->problems.front()));
+  tally_.add("repaired", (**answer)->rebuilt);
+}
+
+void Simulation::last_check() {
+  life_over_ = false;
+  cluster_.heal();
+  tell("the last check");
+  flush(Durability::remote);
+  if (life_over_ && !over()) {
+    end_by_crash(false);
+    life_over_ = false;
+    if (!over()) flush(Durability::remote);
+  }
+  if (over()) return;
+  for (std::size_t i = 0; i < cluster_.network().size(); ++i) cluster_.network().miner(i).scrub();
+  repair_all();
+  if (over()) return;
+  const auto dropped = std::make_shared<std::optional<Status>>();
+  const auto body = [](Volume& at, std::shared_ptr<std::optional<Status>> into) -> Task<void> {
+    into->emplace(co_await at.drop_cache());
+  };
+  if (!run(body(volume(), dropped), "drop cache")) return;
+  const auto report = make_answer<CheckReport>();
+  if (!run(store(volume().check(true, {}), report), "check")) return;
+  if (!**report) return fail_seed("check failed: " + (*report)->error().message());
+  if (!(**report)->clean())
+    return fail_seed(format("check after repair: {} missing, {} wrong, {}", (**report)->slices_missing,
+                            (**report)->slices_wrong,
+                            (**report)->problems.empty() ? "" : (**report)->problems.front()));
+  flush(Durability::remote);
+  if (over()) return;
+  if (holders_.newest())
+    if (Violation found = check_tail(cluster_, *holders_.newest())) return fail_seed(*found);
+  if (Violation found = nonces_.look(cluster_, home())) return fail_seed(*found);
+  // Everything again on an empty machine, with as many miners dead as may be.
+  cluster_.kill(home(), false);
+  cluster_.replace(cluster_.home(1 - active_));
+  active_ = 1 - active_;
+  for (const std::size_t miner : cluster_.bad_miners())
+    if (cluster_.shape().m > 0 && cluster_.quorum().may_be_away() >= cluster_.bad_miners().size() &&
+        cluster_.stale_miners().empty())
+      cluster_.network().kill(miner);
+  local_floor_ = remote_floor_;
+  open_and_check(Opening::recover, OpenMode::steal, remote_floor_);
+}
+
+}  // namespace cumulus

@@ -1,0 +1,110 @@
+// Simulation: the story of one seed. A home's daemon lives several lives; in each it works under faults, and
+// each ends by a kill, a power cut, a clean close, the loss of the machine, a takeover by the other home, or
+// a return to an older copy of its disk. After every life the checkers compare what is left with the model.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/sim/checkers.h"
+#include "tests/sim/cluster.h"
+#include "tests/sim/workload.h"
+
+namespace cumulus {
+
+struct SimulationOptions {
+  std::uint64_t seed = 1;
+  Canary canary = Canary::none;
+  std::uint64_t operations = 500;
+  std::uint64_t crashes = 3;
+  bool tell = false;  // the story on standard output, as it happens
+};
+
+class Simulation {
+ public:
+  explicit Simulation(SimulationOptions options);
+
+  // Runs to the end or to the first violation.
+  void run();
+  const Violation& violation() const { return violation_; }
+  const Tally& tally() const { return tally_; }
+  // The last things that happened.
+  const std::vector<std::string>& story() const { return story_; }
+  // Every name that a long run must have counted.
+  static Tally all_names();
+
+ private:
+  enum class Opening : std::uint8_t { create, open, recover };
+  struct Done {
+    Placement placement;
+    TimePoint at{};
+    std::string what;
+  };
+
+  // --- lives ---
+  void first_life();
+  void live();
+  void end_life();
+  void end_by_crash(bool power);
+  void end_by_close();
+  void end_by_loss();
+  void end_by_takeover();
+  void end_by_restore();
+  void last_check();
+
+  // --- within a life ---
+  void act();
+  void write_something();
+  void read_something();
+  void flush(Durability level);
+  void look_after();  // drop_cache, check, repair, status, options
+  void change_faults();
+  void rot_locally();
+  void repair_all();
+
+  // --- opening and judging ---
+  Home& home() { return cluster_.home(active_); }
+  Volume& volume() { return *home().machine->volume; }
+  Status open_once(Home& home, Opening opening, OpenMode mode);
+  // Opens with patience: what faults excuse is tried again without them. Then the state is checked.
+  void open_and_check(Opening opening, OpenMode mode, std::size_t floor);
+  void check_recovered(std::size_t floor);
+  void invariants();
+  bool excused(const Error& error);  // does a fault of this life explain it?
+  // Runs in the active home; false when the life is over (killed) or the seed failed.
+  bool run(Task<void> task, const std::string& what);
+  void fail_seed(std::string what);
+  void tell(std::string what);
+  bool over() const { return violation_.has_value(); }
+  std::size_t kill_floor() const;
+
+  SimulationOptions options_;
+  Cluster cluster_;
+  SeededRandom& random_;
+  Workload workload_;
+  NonceChecker nonces_;
+  HolderChecker holders_;
+  Tally tally_;
+  Violation violation_;
+  std::vector<std::string> story_;
+
+  std::size_t active_ = 0;
+  // states_[i] is the model after i operations; done_[i] is operation i + 1's.
+  std::vector<StoreModel> states_;
+  std::vector<Done> done_;
+  std::optional<StoreModel> in_flight_;  // of an operation whose outcome is not known
+  std::size_t local_floor_ = 0;          // operations that a power cut must keep
+  std::size_t remote_floor_ = 0;         // ... and that the loss of the machine must keep
+  std::uint64_t operations_ = 0;
+  std::uint64_t crashes_ = 0;
+  bool life_over_ = false;  // the daemon refuses to go on, with reason: end it
+  bool quarrel_ = false;    // the disk failed in this life
+  struct Copy {
+    Cluster::Image image;
+    std::size_t operations = 0;
+  };
+  std::optional<Copy> copy_;
+};
+
+}  // namespace cumulus
