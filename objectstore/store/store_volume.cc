@@ -340,12 +340,20 @@ Task<Result<bool>> StoreVolume::compare_bytes(const Transaction::Body::Compare& 
   co_return have == compare.expected;
 }
 
-// What the durable index has passed: stored segments may leave the disk, and replay begins later.
+// What the durable index and the accepted tail have passed: stored segments may leave the disk, and replay begins
+// later. A restart must find every segment beyond the tail, to offer it again: what it cannot find would stop the
+// tail for good.
 void StoreVolume::release_stored() {
-  while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable()) {
+  while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable() &&
+         evictable_.front().segment.sequence <= tail_->accepted().tail.through.sequence) {
     slots_->mark_stored(evictable_.front().segment);
     evictable_.pop_front();
   }
+}
+
+bool StoreVolume::may_begin_later() const {
+  return replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable() &&
+         replay_marks_[1].sequence <= tail_->accepted().tail.through.sequence;
 }
 
 Task<void> StoreVolume::keep_house() {
@@ -353,7 +361,7 @@ Task<void> StoreVolume::keep_house() {
     release_stored();
     // The mark is saved before the floor moves: what is evicted is never needed by a restart.
     bool moved = false;
-    while (replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable()) {
+    while (may_begin_later()) {
       replay_marks_.pop_front();
       moved = true;
     }
@@ -467,7 +475,7 @@ Task<Status> StoreVolume::drop_cache() {
   CO_TRY_OK(co_await committer_->durable(committer_->accepted()));
   CO_TRY_OK(co_await index_->flush());
   release_stored();
-  while (replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable())
+  while (may_begin_later())
     replay_marks_.pop_front();
   CO_TRY_OK(co_await save_replay_start());
   slots_->set_replay_floor(replay_marks_.front().sequence + 1);

@@ -126,6 +126,7 @@ class StoreVolume final : public Volume {
   Task<Result<std::shared_ptr<const Buffer>>> load_segment(SealedSegment segment);
   Task<Result<bool>> compare_bytes(const Transaction::Body::Compare& compare);
   void release_stored();
+  bool may_begin_later() const;
   Task<void> mark_closed();
   Task<void> keep_house();
   void fenced(Error reason);

@@ -127,9 +127,20 @@ void Simulation::fail_seed(std::string what) {
 
 bool Simulation::run(Task<void> task, const std::string& what) {
   const Ended ended = cluster_.run(home(), std::move(task));
-  if (ended == Ended::stuck) fail_seed("never ends: " + what);
+  if (ended == Ended::stuck) fail_seed("never ends: " + what + describe_stuck());
   if (ended == Ended::killed) life_over_ = true;
   return ended == Ended::done;
+}
+
+// What the volume says of itself when it stopped answering.
+std::string Simulation::describe_stuck() {
+  if (home().machine == nullptr || home().machine->volume == nullptr) return "";
+  const auto answer = make_answer<VolumeStatus>();
+  if (cluster_.run(home(), store(volume().status(false), answer)) != Ended::done || !**answer) return "";
+  const VolumeStatus& status = ***answer;
+  return format(" (accepted {}, written {}, durable {}, remote {}, {} bytes dirty, tail {}, cache {}, {})",
+                status.accepted, status.written, status.durable, status.remote, status.dirty,
+                status.tail.through.sequence, status.cache_bytes, status.read_only_reason);
 }
 
 bool Simulation::excused(const Error& error) {

@@ -75,6 +75,7 @@ class Simulation {
   // Runs in the active home; false when the life is over (killed) or the seed failed.
   bool run(Task<void> task, const std::string& what);
   void fail_seed(std::string what);
+  std::string describe_stuck();
   void tell(std::string what);
   bool over() const { return violation_.has_value(); }
   std::size_t kill_floor() const;
