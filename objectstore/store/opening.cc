@@ -106,6 +106,11 @@ Task<Status> StoreVolume::open(OpenMode mode) {
   if (survey.newest && survey.newest->version > known.version) known = *survey.newest;
 
   CO_TRY_OK(co_await open_rooms(known, false));
+  if (co_await ends_before(known.tail)) {
+    // An older copy of this home, or one that was interrupted while it took over: the miners know better.
+    CO_TRY_OK(co_await close_rooms());
+    co_return co_await take_over(known, Adopt::own);
+  }
   make_tail_keeper(known);
   const Ballot ballot = home_.record().next_ballot(survey.highest, false, new_instance());
   LogStart start;
@@ -118,6 +123,25 @@ Task<Status> StoreVolume::open(OpenMode mode) {
       co_await tail_->claim(ballot, Adopt::own, survey.quorum_reached ? kPatienceToDecide : Duration{});
   if (!claimed && claimed.error().kind() != ErrorKind::unavailable) co_return fail(claimed.error());
   co_return co_await start_writing(start, std::move(segments), known.tail);
+}
+
+// Does the local log lack segments that are stored already? The last one here, or the one before which replay
+// begins, must reach the tail.
+Task<bool> StoreVolume::ends_before(const Tail& tail) {
+  const ReplayStart start = co_await load_replay_start();
+  Sequence last = start.sequence - 1;
+  for (const LocalSegments::Found& found : slots_->log_segments()) last = std::max(last, found.header.id.sequence);
+  co_return last < tail.through.sequence;
+}
+
+Task<Status> StoreVolume::close_rooms() {
+  co_await fetcher_->close();
+  CO_TRY_OK(co_await index_->close());
+  co_await slots_->close();
+  fetcher_.reset();
+  index_.reset();
+  slots_.reset();
+  co_return Status();
 }
 
 // Another home wrote the newest record: what this home holds is of the past. It is set aside, not deleted.

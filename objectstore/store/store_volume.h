@@ -104,6 +104,8 @@ class StoreVolume final : public Volume {
   };
   InstanceId new_instance() const;
   Task<Status> open_rooms(const Superblock& record, bool fresh_index);
+  Task<bool> ends_before(const Tail& tail);
+  Task<Status> close_rooms();
   Task<Status> open_index(bool fresh);
   void make_tail_keeper(const Superblock& known);
   Task<Status> replay_local(const Tail& tail, LogStart& next, std::vector<SealedSegment>& segments);
