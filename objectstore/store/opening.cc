@@ -484,6 +484,7 @@ constexpr std::string_view kReplayMagic = "CUMREPLY";
 }
 
 Task<Status> StoreVolume::save_replay_start() {
+  const Semaphore::Hold turn = co_await mark_turn_.acquire();
   const ReplayMark mark = replay_marks_.front();
   Bytes bytes;
   Encoder out(bytes);

@@ -44,6 +44,7 @@ StoreVolume::StoreVolume(VolumeParts parts, VolumeOptions options)
       options_(options),
       id_(parts_.keys.volume_id()),
       home_(parts_.disk, parts_.directory),
+      mark_turn_(parts_.runtime, 1),
       house_(parts_.runtime),
       tasks_(parts_.runtime) {}
 
@@ -340,9 +341,9 @@ Task<Result<bool>> StoreVolume::compare_bytes(const Transaction::Body::Compare& 
   co_return have == compare.expected;
 }
 
-// What the durable index and the accepted tail have passed: stored segments may leave the disk, and replay begins
-// later. A restart must find every segment beyond the tail, to offer it again: what it cannot find would stop the
-// tail for good.
+// What the durable index and the accepted tail have passed: stored segments may leave the disk, and replay
+// begins later. A restart must find every segment beyond the tail, to offer it again: what it cannot find
+// would stop the tail for good.
 void StoreVolume::release_stored() {
   while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable() &&
          evictable_.front().segment.sequence <= tail_->accepted().tail.through.sequence) {
@@ -475,8 +476,7 @@ Task<Status> StoreVolume::drop_cache() {
   CO_TRY_OK(co_await committer_->durable(committer_->accepted()));
   CO_TRY_OK(co_await index_->flush());
   release_stored();
-  while (may_begin_later())
-    replay_marks_.pop_front();
+  while (may_begin_later()) replay_marks_.pop_front();
   CO_TRY_OK(co_await save_replay_start());
   slots_->set_replay_floor(replay_marks_.front().sequence + 1);
   cells_->forget_recent();

@@ -165,6 +165,7 @@ class StoreVolume final : public Volume {
   std::deque<ReplayMark> replay_marks_;   // the first is what DIR/replay says, or will
   std::unique_ptr<Inventory> inventory_;  // between a rebuild and note_placements()
   bool closing_ = false;
+  Semaphore mark_turn_;  // one at a time saves DIR/replay
   Signal house_;
   TaskGroup tasks_;
 };
