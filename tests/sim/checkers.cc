@@ -190,6 +190,15 @@ Violation HolderChecker::look(Cluster& cluster) {
   return std::nullopt;
 }
 
+std::size_t holders_covering(Cluster& cluster, LogPosition position) {
+  std::size_t covering = 0;
+  for (std::size_t miner = 0; miner < cluster.network().size(); ++miner) {
+    const HolderState* state = cluster.network().miner(miner).holder_state(cluster.keys().volume_id());
+    if (state != nullptr && state->accepted && state->accepted->tail.position >= position) ++covering;
+  }
+  return covering;
+}
+
 // --- what is stored ---
 
 Violation check_tail(Cluster& cluster, const Superblock& record) {

@@ -63,6 +63,9 @@ class HolderChecker {
   std::optional<Superblock> newest_;
 };
 
+// Holders whose accepted record's tail reaches the position.
+std::size_t holders_covering(Cluster& cluster, LogPosition position);
+
 // R2: every segment up to the tail is on the miners and chains to it.
 Violation check_tail(Cluster& cluster, const Superblock& record);
 

@@ -77,6 +77,7 @@ void Workload::plan_step(Volume& volume, Operation& operation, const std::string
   ModelDataset& dataset = operation.after.datasets.at(name);
   ObjectId id = pick_object(dataset);
   const auto tell = [&](std::string_view what) {
+    if (what != "compare") operation.changes = true;
     operation.what += format("{}{} {}:{}", operation.what.empty() ? "" : ", ", what, name, id);
   };
   if (id == 0 || (dataset.head.size() < kObjectsMost && random_.once_in(8))) {
@@ -310,6 +311,7 @@ Task<Result<LogPosition>> accepted_of(Volume& volume) {
 Task<Result<Placement>> Workload::execute(Volume& volume, Operation& operation) {
   if (operation.kind == Operation::Kind::transaction) {
     CO_TRY(const Commit commit, co_await volume.commit(std::move(*operation.transaction)));
+    if (!operation.changes) co_return Placement{};
     co_return Placement{commit.position, commit.position};
   }
   CO_TRY(const LogPosition before, co_await accepted_of(volume));

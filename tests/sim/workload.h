@@ -32,6 +32,7 @@ struct Operation {
   std::string snapshot;
   std::vector<std::string> names;
   DatasetOptions options;
+  bool changes = false;  // or a transaction that only looks, and goes nowhere in the log
   StoreModel after;
 };
 
