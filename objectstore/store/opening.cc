@@ -130,7 +130,8 @@ Task<Status> StoreVolume::open(OpenMode mode) {
 Task<bool> StoreVolume::ends_before(const Tail& tail) {
   const ReplayStart start = co_await load_replay_start();
   Sequence last = start.sequence - 1;
-  for (const LocalSegments::Found& found : slots_->log_segments()) last = std::max(last, found.header.id.sequence);
+  for (const LocalSegments::Found& found : slots_->log_segments())
+    last = std::max(last, found.header.id.sequence);
   co_return last < tail.through.sequence;
 }
 
