@@ -1,6 +1,7 @@
 #include "objectstore/store/store_volume.h"
 
 #include <algorithm>
+#include <set>
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
@@ -92,76 +93,89 @@ Task<Status> StoreVolume::commit_one(Change change) {
   co_return Status();
 }
 
+// Decided and staged in one uninterrupted step: two calls that race never both see the state before.
+Task<Status> StoreVolume::commit_decided(Committer::BuildChanges build) {
+  auto done = co_await committer_->commit_changes(std::move(build), false);
+  if (!done) co_return fail(done.error());
+  co_return Status();
+}
+
 Task<Status> StoreVolume::remove_dataset(DatasetId id) {
-  const DatasetInfo* info = index_->dataset(id);
-  if (info == nullptr) co_return fail(no_dataset(id));
-  // Clones see the parent's rows through their spans; a snapshot that a clone stands on must stay.
-  for (const DatasetInfo* other : index_->datasets())
-    if (other->id != id &&
-        std::ranges::any_of(other->head, [id](const ViewSpan& span) { return span.dataset == id; }))
-      co_return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first",
-                                               info->name, other->name));
-  Change change = change::RemoveDataset{id};
-  co_return co_await commit_one(std::move(change));
+  Committer::BuildChanges build = [this, id]() -> Result<std::vector<Change>> {
+    const DatasetInfo* info = index_->dataset(id);
+    if (info == nullptr) return fail(no_dataset(id));
+    // Clones see the parent's rows through their spans; a snapshot that a clone stands on must stay.
+    for (const DatasetInfo* other : index_->datasets())
+      if (other->id != id &&
+          std::ranges::any_of(other->head, [id](const ViewSpan& span) { return span.dataset == id; }))
+        return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first",
+                                              info->name, other->name));
+    return std::vector<Change>{change::RemoveDataset{id}};
+  };
+  co_return co_await commit_decided(std::move(build));
 }
 
 Task<Status> StoreVolume::rename_dataset(DatasetId id, std::string name) {
   CO_TRY_OK(check_name(name, "dataset"));
-  if (index_->dataset(id) == nullptr) co_return fail(no_dataset(id));
-  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+  Committer::BuildChanges build = [this, id, &name]() -> Result<std::vector<Change>> {
+    if (index_->dataset(id) == nullptr) return fail(no_dataset(id));
     if (index_->dataset(name) != nullptr) return fail(ErrorKind::exists, format("'{}' exists already", name));
     return std::vector<Change>{change::RenameDataset{id, name}};
   };
-  auto done = co_await committer_->commit_changes(build, false);
-  if (!done) co_return fail(done.error());
-  co_return Status();
+  co_return co_await commit_decided(std::move(build));
 }
 
 Task<Status> StoreVolume::set_quota(DatasetId id, std::uint32_t tree, std::uint64_t bytes,
                                     std::uint64_t objects) {
-  if (index_->dataset(id) == nullptr) co_return fail(no_dataset(id));
-  Change change = change::SetQuota{id, tree, bytes, objects};
-  co_return co_await commit_one(std::move(change));
+  Committer::BuildChanges build = [this, id, tree, bytes, objects]() -> Result<std::vector<Change>> {
+    if (index_->dataset(id) == nullptr) return fail(no_dataset(id));
+    return std::vector<Change>{change::SetQuota{id, tree, bytes, objects}};
+  };
+  co_return co_await commit_decided(std::move(build));
 }
 
 Task<Status> StoreVolume::create_snapshots(std::vector<SnapshotTarget> targets) {
-  const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
+  Committer::BuildChanges build = [this, &targets]() -> Result<std::vector<Change>> {
     std::vector<Change> changes;
+    std::set<std::pair<DatasetId, std::string>> named;
     for (const SnapshotTarget& target : targets) {
       TRY_OK(check_name(target.name, "snapshot"));
       const DatasetInfo* info = index_->dataset(target.dataset);
       if (info == nullptr) return fail(no_dataset(target.dataset));
-      if (find_snapshot(*info, target.name) != nullptr)
-        return fail(ErrorKind::exists, format("'{}@{}' exists already", info->name, target.name));
+      const bool again = !named.emplace(target.dataset, target.name).second;
+      if (again || find_snapshot(*info, target.name) != nullptr)
+        return fail(ErrorKind::exists, format("'{}@{}' {}", info->name, target.name,
+                                              again ? "is named twice" : "exists already"));
       changes.emplace_back(change::CreateSnapshot{target.dataset, target.name, parts_.runtime.wall_now()});
     }
     return changes;
   };
-  auto done = co_await committer_->commit_changes(build, false);
-  if (!done) co_return fail(done.error());
-  co_return Status();
+  co_return co_await commit_decided(std::move(build));
 }
 
 Task<Status> StoreVolume::remove_snapshot(DatasetId id, std::string name) {
-  const DatasetInfo* info = index_->dataset(id);
-  if (info == nullptr) co_return fail(no_dataset(id));
-  const SnapshotInfo* snapshot = find_snapshot(*info, name);
-  if (snapshot == nullptr) co_return fail(no_snapshot(*info, name));
-  const std::string parent = info->name + "@" + name;
-  for (const DatasetInfo* other : index_->datasets())
-    if (other->parent == parent)
-      co_return fail(ErrorKind::exists,
-                     format("'{}' is the parent of '{}': remove or flatten that first", parent, other->name));
-  Change change = change::RemoveSnapshot{id, name};
-  co_return co_await commit_one(std::move(change));
+  Committer::BuildChanges build = [this, id, &name]() -> Result<std::vector<Change>> {
+    const DatasetInfo* info = index_->dataset(id);
+    if (info == nullptr) return fail(no_dataset(id));
+    if (find_snapshot(*info, name) == nullptr) return fail(no_snapshot(*info, name));
+    const std::string parent = info->name + "@" + name;
+    for (const DatasetInfo* other : index_->datasets())
+      if (other->parent == parent)
+        return fail(ErrorKind::exists,
+                    format("'{}' is the parent of '{}': remove or flatten that first", parent, other->name));
+    return std::vector<Change>{change::RemoveSnapshot{id, name}};
+  };
+  co_return co_await commit_decided(std::move(build));
 }
 
 Task<Status> StoreVolume::rollback(DatasetId id, std::string snapshot) {
-  const DatasetInfo* info = index_->dataset(id);
-  if (info == nullptr) co_return fail(no_dataset(id));
-  if (find_snapshot(*info, snapshot) == nullptr) co_return fail(no_snapshot(*info, snapshot));
-  Change change = change::Rollback{id, snapshot};
-  co_return co_await commit_one(std::move(change));
+  Committer::BuildChanges build = [this, id, &snapshot]() -> Result<std::vector<Change>> {
+    const DatasetInfo* info = index_->dataset(id);
+    if (info == nullptr) return fail(no_dataset(id));
+    if (find_snapshot(*info, snapshot) == nullptr) return fail(no_snapshot(*info, snapshot));
+    return std::vector<Change>{change::Rollback{id, snapshot}};
+  };
+  co_return co_await commit_decided(std::move(build));
 }
 
 Task<Result<std::vector<DatasetId>>> StoreVolume::clone(DatasetId id, std::string snapshot,

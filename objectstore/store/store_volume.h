@@ -122,6 +122,7 @@ class StoreVolume final : public Volume {
   Task<ReplayStart> load_replay_start();
 
   Task<Status> commit_one(Change change);
+  Task<Status> commit_decided(Committer::BuildChanges build);
   Task<Status> remote(LogPosition position, const Progress& progress);
   void segment_sealed(SealedSegment segment);
   Task<Status> segment_stored(change::Placed placed);

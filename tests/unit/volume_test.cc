@@ -7,6 +7,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/key_tree.h"
 #include "objectstore/index/rocksdb_engine.h"
+#include "objectstore/io/sync.h"
 #include "objectstore/io/uring_file_system.h"
 #include "objectstore/object_store.h"
 #include "tests/fakes/sim_network.h"
@@ -187,6 +188,49 @@ Task<> write_sync_drop_read(World& world) {
   co_await transport.close();
   co_await other.close();
   co_await third.close();
+}
+
+// Two that race for the same thing: one is done, the other is told, and the volume goes on.
+Task<> race_for_snapshots(World& world) {
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  transport.set_miners(world.network.entries());
+  const VolumeShape shape{4, 2, 20};
+  auto volume = co_await Volume::create(world.parts(transport, "a"), shape, small_options());
+  ASSERT_WELL(volume);
+  const DatasetOptions options;
+  auto dataset = co_await (*volume)->create_dataset("main", options);
+  ASSERT_WELL(dataset);
+  std::vector<Volume::SnapshotTarget> twice = {{*dataset, "s"}, {*dataset, "s"}};
+  const Status doubled = co_await (*volume)->create_snapshots(twice);
+  EXPECT_FALSE(doubled.has_value());
+  std::vector<Volume::SnapshotTarget> once = {{*dataset, "s"}};
+  ASSERT_WELL(co_await (*volume)->create_snapshots(once));
+  int done = 0;
+  TaskGroup racing(world.reactor);
+  const auto remove = [&]() -> Task<void> {
+    const Status removed = co_await (*volume)->remove_snapshot(*dataset, "s");
+    done += removed.has_value() ? 1 : 0;
+    if (!removed) {
+      EXPECT_EQ(removed.error().kind(), ErrorKind::not_found);
+    }
+  };
+  racing.spawn(remove);
+  racing.spawn(remove);
+  co_await racing.join();
+  EXPECT_EQ(done, 1);
+  ASSERT_WELL(co_await (*volume)->close());
+  co_await transport.close();
+}
+
+TEST(Volume, RacingRemovalsAreDecidedOneByOne) {
+  World world;
+  bool ended = false;
+  world.reactor.run([](World& w, bool& done) -> Task<> {
+    co_await race_for_snapshots(w);
+    co_await w.network.settle();
+    done = true;
+  }(world, ended));
+  EXPECT_TRUE(ended);
 }
 
 TEST(Volume, WriteSyncDropRecoverSteal) {
