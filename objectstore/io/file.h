@@ -39,9 +39,11 @@ class File {
   virtual Task<Status> datasync() = 0;
   // The same from any thread, blocking it: for the index's barrier (R1).
   virtual Status datasync_blocking() = 0;
-  // Reserves and zeroes [0, length) so that later overwrites allocate nothing; grows the file to `length`.
+  // Reserves [0, length) so that later overwrites allocate nothing; grows the file to at least `length`.
+  // Bytes that were there stay (also stale ones of a recycled file), the others are zero.
   virtual Task<Status> allocate(std::uint64_t length) = 0;
   virtual Task<Status> truncate(std::uint64_t length) = 0;
+  // The range reads as zeros afterwards; its space is given back where the file system can. The size stays.
   virtual Task<Status> punch_hole(std::uint64_t offset, std::uint64_t length) = 0;
   virtual Result<std::uint64_t> size() = 0;
 };
@@ -56,17 +58,19 @@ class FileSystem {
  public:
   virtual ~FileSystem() = default;
 
+  // Regular files only; a symbolic link in the last place is refused.
   virtual Result<std::unique_ptr<File>> open(const std::string& path, OpenOptions options) = 0;
   virtual Status create_directories(const std::string& path) = 0;
   virtual Status rename(const std::string& from, const std::string& to) = 0;  // replaces `to`
-  virtual Status remove(const std::string& path) = 0;
+  virtual Status remove(const std::string& path) = 0;                         // a file, or an empty directory
   virtual Result<bool> exists(const std::string& path) = 0;
   // Names (not paths) in a directory, sorted.
   virtual Result<std::vector<std::string>> list(const std::string& directory) = 0;
   // fsync of a directory: names made, renamed or removed in it before are durable after.
   virtual Task<Status> sync_directory(const std::string& path) = 0;
   virtual Result<DiskSpace> space(const std::string& path) = 0;
-  // What direct I/O wants offsets and lengths to be a multiple of, for files in this directory: 512 or 4096.
+  // What direct I/O wants offsets, lengths and memory to be a multiple of, for files in this directory: 512
+  // to 4096.
   virtual std::uint32_t direct_alignment(const std::string& directory) = 0;
 
   // Whole small files, for state that is replaced as one: write to a temporary name, datasync, rename, sync

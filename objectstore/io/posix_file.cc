@@ -1,6 +1,7 @@
 #include "objectstore/io/posix_file.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -10,18 +11,27 @@
 namespace cumulus {
 
 Result<Descriptor> open_descriptor(const std::string& path, const OpenOptions& options) {
-  int flags = O_CLOEXEC | (options.write ? O_RDWR : O_RDONLY);
+  int flags = O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | (options.write ? O_RDWR : O_RDONLY);
   if (options.create) flags |= O_CREAT;
-  if (options.exclusive) flags |= O_EXCL;
+  if (options.create && options.exclusive) flags |= O_EXCL;
+  int fd = -1;
   for (const int direct : {options.direct ? O_DIRECT : 0, 0}) {
-    int fd = -1;
     do {
       fd = ::open(path.c_str(), flags | direct, 0600);
     } while (fd < 0 && errno == EINTR);
-    if (fd >= 0) return Descriptor(fd);
-    if (errno != EINVAL || direct == 0) break;  // EINVAL: no direct I/O on this file system
+    if (fd >= 0 || errno != EINVAL || direct == 0) break;  // EINVAL: no direct I/O on this file system
   }
-  return fail(from_errno(errno, "open " + path));
+  if (fd < 0) return fail(from_errno(errno, "open " + path));
+  Descriptor descriptor(fd);
+  struct stat info;
+  if (::fstat(fd, &info) != 0) return fail(from_errno(errno, "open " + path));
+  if (!S_ISREG(info.st_mode)) return fail(ErrorKind::io, "open " + path + ": not a regular file");
+  return descriptor;
+}
+
+bool ends_at(int fd, std::uint64_t offset) {
+  struct stat info;
+  return offset % 512 != 0 && ::fstat(fd, &info) == 0 && offset >= static_cast<std::uint64_t>(info.st_size);
 }
 
 Result<std::size_t> read_fully(int fd, std::uint64_t offset, MutableByteView into, const std::string& path) {
@@ -33,6 +43,7 @@ Result<std::size_t> read_fully(int fd, std::uint64_t offset, MutableByteView int
     if (got < 0) return fail(from_errno(errno, "read " + path));
     if (got == 0) break;
     done += static_cast<std::size_t>(got);
+    if (done < into.size() && ends_at(fd, offset + done)) break;
   }
   return done;
 }
@@ -109,15 +120,21 @@ Result<DiskSpace> PosixNames::space(const std::string& path) {
 
 std::uint32_t PosixNames::direct_alignment(const std::string& directory) {
   // Asked of a real file: the answer belongs to the disk under it. 4096 suits every disk when nobody answers.
-  const std::string probe = directory + "/.direct-probe";
-  const auto file = open_descriptor(probe, {.write = true, .create = true, .direct = true});
-  std::uint32_t alignment = 4096;
-  if (file) {
-    const Buffer block(4096);
-    if (::pwrite(file->get(), block.data(), 512, 512) == 512) alignment = 512;
-  }
+  constexpr std::uint32_t kSafe = 4096;
+  const std::string probe = directory + "/.direct-probe." + std::to_string(::getpid());
+  const auto file =
+      open_descriptor(probe, {.write = true, .create = true, .exclusive = true, .direct = true});
+  if (!file) return kSafe;
   ::unlink(probe.c_str());
-  return alignment;
+#ifdef STATX_DIOALIGN
+  struct statx info;
+  if (::statx(file->get(), "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
+      (info.stx_mask & STATX_DIOALIGN) != 0 && info.stx_dio_offset_align != 0)
+    return std::clamp(std::max(info.stx_dio_offset_align, info.stx_dio_mem_align), 512u, kSafe);
+#endif
+  Buffer block(kSafe);
+  std::memset(block.data(), 0, block.size());
+  return ::pwrite(file->get(), block.data(), 512, 512) == 512 ? 512 : kSafe;
 }
 
 Task<Result<std::size_t>> PosixFile::read_at(std::uint64_t offset, MutableByteView into) {
@@ -135,7 +152,10 @@ Task<Status> PosixFile::datasync() {
 
 Task<Status> PosixFile::allocate(std::uint64_t length) {
   co_return co_await runtime_.offload([this, length]() -> Status {
-    const int error = ::posix_fallocate(fd(), 0, static_cast<off_t>(length));
+    int error = 0;
+    do {
+      error = ::posix_fallocate(fd(), 0, static_cast<off_t>(length));
+    } while (error == EINTR);
     if (error != 0) return fail(from_errno(error, "reserve space for " + path_));
     return {};
   });
@@ -143,17 +163,23 @@ Task<Status> PosixFile::allocate(std::uint64_t length) {
 
 Task<Status> PosixFile::truncate(std::uint64_t length) {
   co_return co_await runtime_.offload([this, length]() -> Status {
-    if (::ftruncate(fd(), static_cast<off_t>(length)) != 0)
-      return fail(from_errno(errno, "truncate " + path_));
+    int result = 0;
+    do {
+      result = ::ftruncate(fd(), static_cast<off_t>(length));
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) return fail(from_errno(errno, "truncate " + path_));
     return {};
   });
 }
 
 Task<Status> PosixFile::punch_hole(std::uint64_t offset, std::uint64_t length) {
   co_return co_await runtime_.offload([this, offset, length]() -> Status {
-    if (::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                    static_cast<off_t>(length)) != 0)
-      return fail(from_errno(errno, "give back space of " + path_));
+    int result = 0;
+    do {
+      result = ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                           static_cast<off_t>(length));
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) return fail(from_errno(errno, "give back space of " + path_));
     return {};
   });
 }

@@ -36,6 +36,9 @@ class Descriptor {
 // Opens with O_CLOEXEC; direct falls back to buffered where the file system refuses O_DIRECT.
 Result<Descriptor> open_descriptor(const std::string& path, const OpenOptions& options);
 
+// After a short read up to `offset`: true when the file ends there, so that nobody reads on at an offset that
+// direct I/O refuses.
+bool ends_at(int fd, std::uint64_t offset);
 // The whole of pread / pwrite / fdatasync, with EINTR and short transfers continued. Blocking.
 Result<std::size_t> read_fully(int fd, std::uint64_t offset, MutableByteView into, const std::string& path);
 Status write_fully(int fd, std::uint64_t offset, ByteView data, const std::string& path);

@@ -1,5 +1,6 @@
 #include "objectstore/io/reactor.h"
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <time.h>
 
@@ -8,7 +9,8 @@
 namespace cumulus {
 
 Reactor::Reactor(std::size_t worker_count) : context_(1), alarm_(context_) {
-  for (std::size_t i = 0; i < worker_count; ++i) workers_.emplace_back([this] { work_loop(); });
+  for (std::size_t i = 0; i < std::min(worker_count, kWorkersMax); ++i)
+    workers_.emplace_back([this] { work_loop(); });
 }
 
 Reactor::~Reactor() {
@@ -38,6 +40,9 @@ WallTime Reactor::wall_now() const {
 }
 
 TimerId Reactor::start_timer(TimePoint when, Callback callback) {
+  // Nothing is due earlier than now: a task that only ever waits for moments past takes turns with the
+  // others.
+  when = std::max(when, now());
   const TimerId timer = next_timer_++;
   timers_.emplace(std::pair(when, timer), std::move(callback));
   timer_times_.emplace(timer, when);
@@ -64,7 +69,8 @@ void Reactor::arm_timer() {
 void Reactor::fire_timers() {
   armed_for_ = TimePoint::max();
   const TimePoint until = now();
-  while (!timers_.empty() && timers_.begin()->first.first <= until) {
+  const TimerId begun = next_timer_;  // what the callbacks start waits for the next turn
+  while (!timers_.empty() && timers_.begin()->first.first <= until && timers_.begin()->first.second < begun) {
     auto first = timers_.extract(timers_.begin());
     timer_times_.erase(first.key().second);
     first.mapped()();
@@ -73,6 +79,13 @@ void Reactor::fire_timers() {
 }
 
 void Reactor::start_work(Callback work, Callback done) {
+  if (workers_.empty()) {
+    post([job = std::move(work), after = std::move(done)]() mutable {
+      job();
+      after();
+    });
+    return;
+  }
   {
     const MutexLock lock(mutex_);
     jobs_.push_back({std::move(work), std::move(done)});

@@ -1,5 +1,5 @@
-// Reactor: the real Runtime. run() turns the calling thread into the reactor until stop(); `worker_count`
-// threads do offloaded work. Destroy only after run() has returned.
+// Reactor: the real Runtime. run() turns the calling thread into the reactor until its main task is done;
+// `worker_count` threads do offloaded work. Destroy only after run() has returned.
 #pragma once
 
 #include <boost/asio/steady_timer.hpp>
@@ -16,6 +16,9 @@ namespace cumulus {
 
 class Reactor final : public Runtime {
  public:
+  static constexpr std::size_t kWorkersMax = 64;
+
+  // At most kWorkersMax workers; with none, offloaded work runs on the reactor.
   explicit Reactor(std::size_t worker_count);
   ~Reactor() override;
 

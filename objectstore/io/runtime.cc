@@ -8,6 +8,18 @@ using Token = asio::use_awaitable_t<ReactorExecutor>;
 
 }  // namespace
 
+void Runtime::enlist(Suspension& suspension) {
+  suspension.next_ = suspensions_.next_;
+  suspension.previous_ = &suspensions_;
+  suspension.next_->previous_ = suspension.previous_->next_ = &suspension;
+}
+
+std::size_t Runtime::suspended() const {
+  std::size_t count = 0;
+  for (const Suspension* at = suspensions_.next_; at != &suspensions_; at = at->next_) ++count;
+  return count;
+}
+
 Task<void> Runtime::sleep_until(TimePoint when) {
   Token token;
   return asio::async_initiate<Token, void()>(

@@ -26,8 +26,34 @@ namespace cumulus {
 using Callback = std::move_only_function<void()>;
 using TimerId = std::uint64_t;  // 0 is no timer
 
+// A Task that waits for something other than a timer or a worker, in its Runtime's list of those: so that
+// the simulator can say who waits, and still reaches the tasks of a process that it killed.
+class Suspension {
+ public:
+  Suspension() = default;
+  Suspension(const Suspension&) = delete;
+  Suspension& operator=(const Suspension&) = delete;
+
+ protected:
+  ~Suspension() { unlink(); }
+
+ private:
+  friend class Runtime;
+  void unlink() {
+    previous_->next_ = next_;
+    next_->previous_ = previous_;
+  }
+  Suspension* previous_ = this;
+  Suspension* next_ = this;
+};
+
 class Runtime : public Clock {
  public:
+  // `suspension` leaves the list when it is destroyed.
+  void enlist(Suspension& suspension);
+  // Tasks in the list: for diagnostics, it counts them.
+  std::size_t suspended() const;
+
   virtual ReactorExecutor executor() = 0;
   virtual Random& random() = 0;
 
@@ -41,7 +67,10 @@ class Runtime : public Clock {
   virtual void start_work(Callback work, Callback done) = 0;
 
   // Runs `callback` on the reactor after what is ready now. Any thread.
-  void post(Callback callback) { asio::post(executor(), std::move(callback)); }
+  template <std::invocable F>
+  void post(F callback) {
+    asio::post(executor(), std::move(callback));
+  }
 
   Task<void> sleep_until(TimePoint when);
   Task<void> sleep_for(Duration duration) { return sleep_until(now() + duration); }
@@ -67,6 +96,9 @@ class Runtime : public Clock {
 
  private:
   Task<void> run_work(Callback work);
+
+  struct Anchor final : Suspension {};
+  Anchor suspensions_;
 };
 
 }  // namespace cumulus

@@ -12,62 +12,120 @@ using Token = asio::use_awaitable_t<ReactorExecutor>;
 }
 
 // Finished once: by notify_all() (woken = true) or by its timer (woken = false).
-struct Signal::Waiter {
-  std::move_only_function<void(bool)> finish;
-  TimerId timer = 0;
+class Signal::Waiter : public Suspension {
+ public:
+  virtual ~Waiter() = default;
+  // Posts the wake-up, which refers to neither the waiter nor the signal: both may be gone by then.
+  virtual void finish(const ReactorExecutor& executor, bool woken) = 0;
+
+ private:
+  friend class Signal;
+  Waiter* previous_waiter_ = nullptr;
+  Waiter* next_waiter_ = nullptr;
+  TimerId timer_ = 0;
 };
 
-Signal::~Signal() { CHECK(waiters_.empty()); }
+template <class Handler>
+class Signal::WaiterOf final : public Waiter {
+ public:
+  explicit WaiterOf(Handler handler) : handler_(std::move(handler)) {}
+  void finish(const ReactorExecutor& executor, [[maybe_unused]] bool woken) override {
+    if constexpr (std::is_invocable_v<Handler, bool>)
+      asio::post(executor, [held = std::move(handler_), woken]() mutable { std::move(held)(woken); });
+    else
+      asio::post(executor, std::move(handler_));
+  }
 
-Task<void> Signal::wait() { co_await wait_until(TimePoint::max()); }
+ private:
+  Handler handler_;
+};
+
+Signal::~Signal() { CHECK(first_ == nullptr); }
+
+Task<void> Signal::wait() {
+  Token token;
+  return asio::async_initiate<Token, void()>(
+      [this](auto handler) {
+        append(std::make_unique<WaiterOf<decltype(handler)>>(std::move(handler)), TimePoint::max());
+      },
+      token);
+}
 
 Task<bool> Signal::wait_until(TimePoint deadline) {
   Token token;
   return asio::async_initiate<Token, void(bool)>(
       [this, deadline](auto handler) {
-        auto waiter = std::make_shared<Waiter>();
-        waiter->finish = [held = std::move(handler), executor = runtime_.executor()](bool woken) mutable {
-          asio::post(executor, [h = std::move(held), woken]() mutable { std::move(h)(woken); });
-        };
-        waiters_.push_back(waiter);
-        if (deadline == TimePoint::max()) return;
-        waiter->timer = runtime_.start_timer(deadline, [this, waiter] {
-          waiters_.remove(waiter);
-          waiter->finish(false);
-        });
+        append(std::make_unique<WaiterOf<decltype(handler)>>(std::move(handler)), deadline);
       },
       token);
 }
 
+void Signal::append(std::unique_ptr<Waiter> waiter, TimePoint deadline) {
+  Waiter* const added = waiter.release();
+  added->previous_waiter_ = last_;
+  (last_ == nullptr ? first_ : last_->next_waiter_) = added;
+  last_ = added;
+  runtime_.enlist(*added);
+  if (deadline == TimePoint::max()) return;
+  added->timer_ =
+      runtime_.start_timer(deadline, [this, added] { take(*added)->finish(runtime_.executor(), false); });
+}
+
+std::unique_ptr<Signal::Waiter> Signal::take(Waiter& waiter) {
+  Waiter* const before = waiter.previous_waiter_;
+  Waiter* const after = waiter.next_waiter_;
+  (before == nullptr ? first_ : before->next_waiter_) = after;
+  (after == nullptr ? last_ : after->previous_waiter_) = before;
+  return std::unique_ptr<Waiter>(&waiter);
+}
+
 void Signal::notify_all() {
-  for (auto woken = std::exchange(waiters_, {}); const auto& waiter : woken) {
-    if (waiter->timer != 0) runtime_.cancel_timer(waiter->timer);
-    waiter->finish(true);
+  while (first_ != nullptr) {
+    const auto waiter = take(*first_);
+    if (waiter->timer_ != 0) runtime_.cancel_timer(waiter->timer_);
+    waiter->finish(runtime_.executor(), true);
   }
 }
 
+// Stands in the queue; lives in the frame of the one who waits.
+struct Semaphore::Turn {
+  Signal come;
+  std::uint64_t wanted;
+  bool granted = false;
+};
+
+Semaphore::~Semaphore() { CHECK(free_ == capacity_ && queue_.empty()); }
+
 void Semaphore::Hold::release() {
-  if (semaphore_ == nullptr) return;
-  semaphore_->free_ += amount_;
-  semaphore_->signal_.notify_all();
-  semaphore_ = nullptr;
+  Semaphore* const semaphore = std::exchange(semaphore_, nullptr);
+  if (semaphore == nullptr) return;
+  semaphore->free_ += amount_;
+  semaphore->hand_out();
+}
+
+void Semaphore::hand_out() {
+  while (!queue_.empty() && queue_.front()->wanted <= free_) {
+    Turn& turn = *queue_.front();
+    queue_.pop_front();
+    free_ -= turn.wanted;
+    turn.granted = true;
+    turn.come.notify_all();
+  }
 }
 
 Task<Semaphore::Hold> Semaphore::acquire(std::uint64_t amount) {
   const std::uint64_t wanted = std::min(amount, capacity_);
-  const std::uint64_t ticket = next_ticket_++;
-  while (ticket != serving_ || free_ < wanted) co_await signal_.wait();
-  ++serving_;
-  free_ -= wanted;
-  signal_.notify_all();  // the next ticket may fit too
+  Hold hold;
+  if (try_acquire(hold, wanted)) co_return hold;
+  Turn turn{Signal(runtime_), wanted};
+  queue_.push_back(&turn);
+  while (!turn.granted) co_await turn.come.wait();
   co_return Hold(*this, wanted);
 }
 
 bool Semaphore::try_acquire(Hold& hold, std::uint64_t amount) {
   const std::uint64_t wanted = std::min(amount, capacity_);
-  if (next_ticket_ != serving_ || free_ < wanted) return false;
-  ++next_ticket_;
-  ++serving_;
+  if (!queue_.empty() || free_ < wanted) return false;
   free_ -= wanted;
   hold = Hold(*this, wanted);
   return true;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
+#include <deque>
 #include <memory>
 #include <string>
 
@@ -25,20 +25,31 @@ class Signal {
   // False when `deadline` came first.
   Task<bool> wait_until(TimePoint deadline);
   void notify_all();
-  bool has_waiters() const { return !waiters_.empty(); }
+  bool has_waiters() const { return first_ != nullptr; }
 
  private:
-  struct Waiter;
+  class Waiter;
+  template <class Handler>
+  class WaiterOf;
+  void append(std::unique_ptr<Waiter> waiter, TimePoint deadline);
+  std::unique_ptr<Waiter> take(Waiter& waiter);
+
   Runtime& runtime_;
-  std::list<std::shared_ptr<Waiter>> waiters_;
+  // Owned; linked through the waiters, so that one whose time is up leaves without a search.
+  Waiter* first_ = nullptr;
+  Waiter* last_ = nullptr;
 };
 
 // A weighted semaphore, first come first served: the bound of every window. acquire(n) with n above the
-// capacity waits for the whole capacity (so that an oversized request passes alone rather than never).
+// capacity waits for the whole capacity (so that an oversized request passes alone rather than never). What
+// is released is handed to those in front, and wakes nobody else. Outlives its holds (checked).
 class Semaphore {
  public:
   Semaphore(Runtime& runtime, std::uint64_t capacity)
-      : signal_(runtime), capacity_(capacity), free_(capacity) {}
+      : runtime_(runtime), capacity_(capacity), free_(capacity) {}
+  ~Semaphore();
+  Semaphore(const Semaphore&) = delete;
+  Semaphore& operator=(const Semaphore&) = delete;
 
   // Holds `amount` until destroyed or released. Move-only.
   class Hold {
@@ -72,11 +83,13 @@ class Semaphore {
   std::uint64_t capacity() const { return capacity_; }
 
  private:
-  Signal signal_;
+  struct Turn;
+  void hand_out();
+
+  Runtime& runtime_;
   std::uint64_t capacity_;
   std::uint64_t free_;
-  std::uint64_t next_ticket_ = 0;
-  std::uint64_t serving_ = 0;
+  std::deque<Turn*> queue_;  // in the frames of those who wait
 };
 
 // Tasks that run beside their owner. The owner joins before it is destroyed (checked). An exception that

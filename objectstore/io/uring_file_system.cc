@@ -1,7 +1,8 @@
-// The only include of liburing.
+// The real FileSystem on io_uring, and the choice between it and workers. The only include of liburing. Runs
+// on the reactor's thread and never waits there for the disk.
 #include "objectstore/io/uring_file_system.h"
 
-#include <array>
+#include <algorithm>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <deque>
 #include <liburing.h>
@@ -16,72 +17,94 @@ namespace {
 
 using Token = asio::use_awaitable_t<ReactorExecutor>;
 
+// One operation under way. Prepares its entry once, and completes once.
+class Operation {
+ public:
+  virtual ~Operation() = default;
+  virtual void prepare(io_uring_sqe* entry) = 0;
+  virtual void complete(int result) = 0;
+};
+
+template <class Prepare, class Handler>
+class OperationOf final : public Operation {
+ public:
+  OperationOf(Prepare prepare, Handler handler) : prepare_(prepare), handler_(std::move(handler)) {}
+  void prepare(io_uring_sqe* entry) override { prepare_(entry); }
+  void complete(int result) override { std::move(handler_)(result); }
+
+ private:
+  Prepare prepare_;
+  Handler handler_;
+};
+
 // One ring of the reactor's thread. Submissions of one reactor turn are handed to the kernel together;
 // completions come through an eventfd, or at once when the operation ended within the submission (a
-// page-cache hit).
-class Ring {
+// page-cache hit). Shared: whoever is woken by a completion may drop the file system.
+class Ring : public std::enable_shared_from_this<Ring> {
  public:
-  using Done = std::move_only_function<void(int)>;
-
-  Ring(Reactor& reactor, unsigned depth) : reactor_(reactor), event_(reactor.context()), depth_(depth) {
-    const int fd = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    CHECK(fd >= 0);
-    event_.assign(fd);
-  }
+  Ring(Reactor& reactor, unsigned depth) : reactor_(reactor), event_(reactor.context()), depth_(depth) {}
   ~Ring() {
-    CHECK(in_flight_ == 0 && waiting_.empty());
     if (open_) io_uring_queue_exit(&ring_);
   }
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
 
+  // False when this system does not offer io_uring (old kernels, containers that forbid it).
   bool start() {
-    open_ = io_uring_queue_init(depth_, &ring_, 0) == 0;
-    return open_ && io_uring_register_eventfd(&ring_, event_.native_handle()) == 0;
+    const int fd = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd < 0) return false;
+    event_.assign(fd);
+    // Completions need no interrupt of this thread: it enters the kernel soon enough (Linux 5.19).
+    open_ = io_uring_queue_init(depth_, &ring_, IORING_SETUP_COOP_TASKRUN) == 0 ||
+            io_uring_queue_init(depth_, &ring_, 0) == 0;
+    return open_ && io_uring_register_eventfd(&ring_, fd) == 0;
   }
 
-  // `prepare` fills the submission entry; `done` gets the result (negative errno) on the reactor.
+  // Nothing is under way any more (checked); what is still posted finds nothing to do.
+  void close() {
+    CHECK(in_flight_ == 0 && waiting_.empty());
+    event_.close();
+  }
+
+  // `prepare` fills the submission entry; the result is negative errno or what the call would return.
   template <class Prepare>
+    requires std::is_trivially_destructible_v<Prepare>
   Task<int> run(Prepare prepare) {
     Token token;
     return asio::async_initiate<Token, void(int)>(
         [this](auto handler, Prepare fill) {
-          submit({[fill](io_uring_sqe* entry) { fill(entry); },
-                  [held = std::move(handler)](int result) mutable { std::move(held)(result); }});
+          submit(std::make_unique<OperationOf<Prepare, decltype(handler)>>(fill, std::move(handler)));
         },
-        token, std::move(prepare));
+        token, prepare);
   }
 
  private:
-  struct Operation {
-    std::move_only_function<void(io_uring_sqe*)> fill;
-    Done done;
-  };
-
-  void submit(Operation operation) {
+  void submit(std::unique_ptr<Operation> operation) {
     if (in_flight_ == depth_) {
       waiting_.push_back(std::move(operation));
       return;
     }
     io_uring_sqe* entry = io_uring_get_sqe(&ring_);
     CHECK(entry != nullptr);  // as many entries as operations in flight
-    operation.fill(entry);
-    io_uring_sqe_set_data(entry, new Done(std::move(operation.done)));
+    operation->prepare(entry);
+    io_uring_sqe_set_data(entry, operation.release());
     ++in_flight_;
-    if (!flush_posted_) {
-      flush_posted_ = true;
-      reactor_.post([this] { flush(); });
-    }
+    flush_soon();
+  }
+
+  void flush_soon() {
+    if (flush_posted_) return;
+    flush_posted_ = true;
+    reactor_.post([self = shared_from_this()] { self->flush(); });
   }
 
   void flush() {
     flush_posted_ = false;
-    int sent = 0;
-    do {
-      sent = io_uring_submit(&ring_);
-    } while (sent == -EINTR || sent == -EAGAIN || sent == -EBUSY);
-    CHECK(sent >= 0);
+    const int sent = io_uring_submit(&ring_);
+    CHECK(sent >= 0 || sent == -EINTR || sent == -EAGAIN || sent == -EBUSY);
     reap();
+    // What the kernel did not take for want of memory is offered again, after everybody else's turn.
+    if (io_uring_sq_ready(&ring_) != 0) flush_soon();
     watch();
   }
 
@@ -89,33 +112,29 @@ class Ring {
     if (watching_ || in_flight_ == 0) return;
     watching_ = true;
     event_.async_wait(asio::posix::stream_descriptor::wait_read,
-                      [this](const boost::system::error_code& error) {
-                        watching_ = false;
+                      [self = shared_from_this()](const boost::system::error_code& error) {
+                        self->watching_ = false;
                         if (error) return;
                         std::uint64_t count = 0;
-                        static_cast<void>(!::read(event_.native_handle(), &count, sizeof count));
-                        reap();
-                        watch();
+                        static_cast<void>(!::read(self->event_.native_handle(), &count, sizeof count));
+                        self->reap();
+                        self->watch();
                       });
   }
 
   void reap() {
-    std::array<io_uring_cqe*, 32> ready;
-    for (;;) {
-      const unsigned count = io_uring_peek_batch_cqe(&ring_, ready.data(), ready.size());
-      if (count == 0) return;
-      for (unsigned i = 0; i < count; ++i) {
-        const std::unique_ptr<Done> done(static_cast<Done*>(io_uring_cqe_get_data(ready[i])));
-        const int result = ready[i]->res;
-        io_uring_cqe_seen(&ring_, ready[i]);
-        --in_flight_;
-        if (!waiting_.empty()) {
-          Operation next = std::move(waiting_.front());
-          waiting_.pop_front();
-          submit(std::move(next));
-        }
-        (*done)(result);
+    io_uring_cqe* ready = nullptr;
+    while (io_uring_peek_cqe(&ring_, &ready) == 0) {
+      const std::unique_ptr<Operation> operation(static_cast<Operation*>(io_uring_cqe_get_data(ready)));
+      const int result = ready->res;
+      io_uring_cqe_seen(&ring_, ready);
+      --in_flight_;
+      if (!waiting_.empty()) {
+        auto next = std::move(waiting_.front());
+        waiting_.pop_front();
+        submit(std::move(next));
       }
+      operation->complete(result);
     }
   }
 
@@ -127,34 +146,39 @@ class Ring {
   unsigned in_flight_ = 0;
   bool flush_posted_ = false;
   bool watching_ = false;
-  std::deque<Operation> waiting_;
+  std::deque<std::unique_ptr<Operation>> waiting_;
 };
+
+// A transfer's length is an int in the answer.
+constexpr std::size_t kTransferMax = std::size_t{1} << 30;
 
 class UringFile final : public PosixFile {
  public:
-  UringFile(Reactor& reactor, Ring& ring, Descriptor descriptor, std::string path)
-      : PosixFile(reactor, std::move(descriptor), std::move(path)), ring_(ring) {}
+  UringFile(Reactor& reactor, std::shared_ptr<Ring> ring, Descriptor descriptor, std::string path)
+      : PosixFile(reactor, std::move(descriptor), std::move(path)), ring_(std::move(ring)) {}
 
   Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) override {
     std::size_t done = 0;
     while (done < into.size()) {
-      const MutableByteView rest = into.subspan(done);
+      const MutableByteView rest = into.subspan(done, std::min(into.size() - done, kTransferMax));
       const std::uint64_t at = offset + done;
-      const int got = co_await ring_.run([descriptor = fd(), rest, at](io_uring_sqe* entry) {
+      const int got = co_await ring_->run([descriptor = fd(), rest, at](io_uring_sqe* entry) {
         io_uring_prep_read(entry, descriptor, rest.data(), static_cast<unsigned>(rest.size()), at);
       });
       if (got == -EINTR || got == -EAGAIN) continue;
       if (got < 0) co_return fail(from_errno(-got, "read " + path_));
       if (got == 0) break;
       done += static_cast<std::size_t>(got);
+      if (done < into.size() && ends_at(fd(), offset + done)) break;
     }
     co_return done;
   }
 
   Task<Status> write_at(std::uint64_t offset, ByteView data) override {
     while (!data.empty()) {
-      const int put = co_await ring_.run([descriptor = fd(), data, offset](io_uring_sqe* entry) {
-        io_uring_prep_write(entry, descriptor, data.data(), static_cast<unsigned>(data.size()), offset);
+      const ByteView part = data.first(std::min(data.size(), kTransferMax));
+      const int put = co_await ring_->run([descriptor = fd(), part, offset](io_uring_sqe* entry) {
+        io_uring_prep_write(entry, descriptor, part.data(), static_cast<unsigned>(part.size()), offset);
       });
       if (put == -EINTR || put == -EAGAIN) continue;
       if (put <= 0) co_return fail(from_errno(put == 0 ? EIO : -put, "write " + path_));
@@ -165,7 +189,7 @@ class UringFile final : public PosixFile {
   }
 
   Task<Status> datasync() override {
-    const int result = co_await ring_.run([descriptor = fd()](io_uring_sqe* entry) {
+    const int result = co_await ring_->run([descriptor = fd()](io_uring_sqe* entry) {
       io_uring_prep_fsync(entry, descriptor, IORING_FSYNC_DATASYNC);
     });
     if (result < 0) co_return fail(from_errno(-result, "fdatasync " + path_));
@@ -173,14 +197,15 @@ class UringFile final : public PosixFile {
   }
 
  private:
-  Ring& ring_;
+  const std::shared_ptr<Ring> ring_;
 };
 
 class UringFileSystem final : public PosixNames {
  public:
   UringFileSystem(Reactor& reactor, unsigned depth)
-      : PosixNames(reactor), reactor_(reactor), ring_(reactor, depth) {}
-  bool start() { return ring_.start(); }
+      : PosixNames(reactor), reactor_(reactor), ring_(std::make_shared<Ring>(reactor, depth)) {}
+  ~UringFileSystem() override { ring_->close(); }
+  bool start() { return ring_->start(); }
 
   Result<std::unique_ptr<File>> open(const std::string& path, OpenOptions options) override {
     TRY(Descriptor descriptor, open_descriptor(path, options));
@@ -189,7 +214,7 @@ class UringFileSystem final : public PosixNames {
 
  private:
   Reactor& reactor_;
-  Ring ring_;
+  const std::shared_ptr<Ring> ring_;
 };
 
 }  // namespace

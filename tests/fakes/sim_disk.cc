@@ -156,8 +156,12 @@ std::uint64_t SimDisk::used() const {
 
 class SimFileSystem::OpenFile final : public File {
  public:
-  OpenFile(SimFileSystem& files, SimDisk::NodePtr node, std::string path, bool direct)
-      : files_(files), disk_(files.disk_), node_(std::move(node)), path_(std::move(path)), direct_(direct) {}
+  OpenFile(SimFileSystem& files, SimDisk::NodePtr node, std::string path, OpenOptions options)
+      : files_(files),
+        disk_(files.disk_),
+        node_(std::move(node)),
+        path_(std::move(path)),
+        options_(options) {}
 
   Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) override {
     check_aligned(offset, into.size());
@@ -173,6 +177,7 @@ class SimFileSystem::OpenFile final : public File {
 
   Task<Status> write_at(std::uint64_t offset, ByteView data) override {
     check_aligned(offset, data.size());
+    CO_TRY_OK(writable());
     const auto entry = disk_.in_flight_.insert(disk_.in_flight_.end(), {node_, offset, data});
     co_await files_.take_time();
     disk_.in_flight_.erase(entry);
@@ -198,19 +203,27 @@ class SimFileSystem::OpenFile final : public File {
   }
 
   Task<Status> allocate(std::uint64_t length) override {
+    CO_TRY_OK(writable());
     co_await files_.take_time();
     CO_TRY_OK(make_room(length));
-    if (node_->written.size() < length) node_->written.resize(length);
-    SimDisk::put(*node_, 0, Bytes(length));
+    // What was there stays: a recycled file keeps its stale bytes.
+    const std::uint64_t old_size = node_->written.size();
+    if (old_size < length) SimDisk::put(*node_, old_size, Bytes(length - old_size));
     co_return Status();
   }
   Task<Status> truncate(std::uint64_t length) override {
+    CO_TRY_OK(writable());
     co_await files_.take_time();
     CO_TRY_OK(make_room(length));
+    // What is cut off and perhaps grown again as zeros must not come back from the disk after a sync.
+    const std::uint64_t end = std::max(node_->written.size(), node_->durable.size());
+    for (std::uint64_t at = length / SimDisk::kSector * SimDisk::kSector; at < end; at += SimDisk::kSector)
+      node_->unsynced.insert(at);
     node_->written.resize(length);
     co_return Status();
   }
   Task<Status> punch_hole(std::uint64_t offset, std::uint64_t length) override {
+    CO_TRY_OK(writable());
     co_await files_.take_time();
     if (offset >= node_->written.size()) co_return Status();
     SimDisk::put(*node_, offset, Bytes(std::min<std::uint64_t>(length, node_->written.size() - offset)));
@@ -220,7 +233,11 @@ class SimFileSystem::OpenFile final : public File {
 
  private:
   void check_aligned(std::uint64_t offset, std::uint64_t length) const {
-    CHECK(!direct_ || (offset % SimDisk::kSector == 0 && length % SimDisk::kSector == 0));
+    CHECK(!options_.direct || (offset % SimDisk::kSector == 0 && length % SimDisk::kSector == 0));
+  }
+  Status writable() const {
+    if (options_.write) return {};
+    return fail(ErrorKind::io, "change " + path_ + ": it was opened read-only");
   }
   Status make_room(std::uint64_t size) {
     if (size <= node_->written.size() || disk_.used() - node_->written.size() + size <= disk_.capacity_)
@@ -233,7 +250,7 @@ class SimFileSystem::OpenFile final : public File {
   SimDisk& disk_;
   const SimDisk::NodePtr node_;
   const std::string path_;
-  const bool direct_;
+  const OpenOptions options_;
 };
 
 Task<void> SimFileSystem::take_time() {
@@ -244,16 +261,27 @@ Task<void> SimFileSystem::take_time() {
 Result<std::unique_ptr<File>> SimFileSystem::open(const std::string& path, OpenOptions options) {
   const auto found = disk_.names_.find(path);
   if (found != disk_.names_.end()) {
-    if (options.exclusive) return fail(ErrorKind::exists, path + " exists");
-    return std::make_unique<OpenFile>(*this, found->second, path, options.direct);
+    if (options.create && options.exclusive) return fail(ErrorKind::exists, path + " exists");
+    return std::make_unique<OpenFile>(*this, found->second, path, options);
   }
+  for (std::string above = parent_of(path); !above.empty(); above = parent_of(above))
+    if (disk_.names_.contains(above))
+      return fail(ErrorKind::io, "open " + path + ": " + above + " is not a directory");
+  if (const auto below = disk_.names_.lower_bound(path + "/");
+      below != disk_.names_.end() && below->first.starts_with(path + "/"))
+    return fail(ErrorKind::io, "open " + path + ": it is a directory");
   if (!options.create) return fail(ErrorKind::not_found, path + " does not exist");
   auto node = std::make_shared<SimDisk::Node>();
   disk_.change_names({{parent_of(path)}, {}, {{path, node}}});
-  return std::make_unique<OpenFile>(*this, std::move(node), path, options.direct);
+  return std::make_unique<OpenFile>(*this, std::move(node), path, options);
 }
 
-Status SimFileSystem::create_directories(const std::string&) { return {}; }
+Status SimFileSystem::create_directories(const std::string& path) {
+  for (std::string at = path; !at.empty(); at = parent_of(at))
+    if (disk_.names_.contains(at))
+      return fail(ErrorKind::io, "make directory " + path + ": " + at + " is not a directory");
+  return {};
+}
 
 Status SimFileSystem::rename(const std::string& from, const std::string& to) {
   SimDisk::NameChange change{{parent_of(from), parent_of(to)}, {}, {}};

@@ -4,7 +4,8 @@
 // A power cut keeps, of what was not synced, any subset: of the 512-byte sectors written, of the sizes, and
 // of the names made, renamed or removed; each is drawn from the seed, so writes tear and are reordered. A
 // killed process keeps all that it wrote, and any sectors of what it was writing. A failed sync says so once
-// and drops the file's unsynced sectors, as Linux does, while they can still be read. One thread.
+// and drops the file's unsynced sectors, as Linux does, while they can still be read. Directories are where
+// something lies in them: none is missing, and none is lost. One thread.
 #pragma once
 
 #include <array>
