@@ -19,7 +19,6 @@ namespace cumulus {
 namespace {
 
 constexpr Duration kRunTime = std::chrono::seconds(2);
-constexpr std::uint32_t kSegmentSize = 8u << 20;
 
 class Bench {
  public:
