@@ -74,6 +74,7 @@ class Daemon {
     log_info("volume '{}' is open", name_);
 
     while (!stopping_) co_await ended_.wait();
+    co_await residents_.stop_all();
     boost::system::error_code ignored;
     acceptor_.close(ignored);
     signals_.cancel(ignored);
@@ -129,7 +130,7 @@ class Daemon {
     const auto frame = co_await session->receive();
     if (frame && frame->kind == FrameKind::json) {
       Json request = Json::parse(text_of(frame->body), nullptr, false);
-      Desk desk{reactor_, *stack_, home_, name_, [this] { stop(); }};
+      Desk desk{reactor_, *stack_, residents_, home_, name_, [this] { stop(); }};
       Result<Json> answer = fail(ErrorKind::invalid, "the request is not valid JSON");
       if (!request.is_discarded()) answer = co_await serve_request(desk, *session, std::move(request));
       Json reply;
@@ -163,12 +164,15 @@ class Daemon {
     used_at_ = reactor_.now();
     while (!stopping_) {
       co_await ended_.wait_until(reactor_.now() + std::chrono::seconds(5));
-      if (stopping_ || !sessions_.empty() || reactor_.now() < used_at_ + kIdleMax) continue;
+      if (in_use()) used_at_ = reactor_.now();
+      if (stopping_ || reactor_.now() < used_at_ + kIdleMax) continue;
       const auto status = co_await stack_->volume().status(false);
       // A read-only volume has nothing more to send.
-      if (sessions_.empty() && status && (status->dirty == 0 || !status->writable)) stop();
+      if (!in_use() && status && (status->dirty == 0 || !status->writable)) stop();
     }
   }
+
+  bool in_use() const { return !sessions_.empty() || !residents_.empty(); }
 
   void stop() {
     stopping_ = true;
@@ -185,6 +189,7 @@ class Daemon {
   int ready_;
   int exit_code_ = 0;
   std::unique_ptr<Stack> stack_;
+  Residents residents_;
   Acceptor acceptor_;
   asio::basic_signal_set<ReactorExecutor> signals_;
   std::set<Session*> sessions_;

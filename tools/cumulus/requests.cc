@@ -88,6 +88,7 @@ Progress progress_of(Session& session) {
 }
 
 Answer volume_sync(Desk& desk, Session& session, Json) {
+  CO_TRY_OK(co_await desk.residents.write_out());
   CO_TRY_OK(co_await desk.stack.volume().flush(Durability::remote, progress_of(session)));
   CO_TRY(const VolumeStatus status, co_await desk.stack.volume().status(false));
   co_return Json{{"tail",
@@ -300,6 +301,8 @@ Answer dataset_ls(Desk& desk, Session&, Json) {
   co_return list;
 }
 
+Answer resident_ls(Desk& desk, Session&, Json) { co_return desk.residents.describe(); }
+
 Result<const DatasetInfo*> dataset_named(Desk& desk, const std::string& name) {
   const DatasetInfo* info = desk.stack.volume().find_dataset(name);
   if (info == nullptr)
@@ -313,6 +316,7 @@ Answer snapshot_create(Desk& desk, Session&, Json request) {
     CO_TRY(const DatasetInfo* info, dataset_named(desk, text(target, "dataset")));
     targets.push_back({info->id, text(target, "snapshot")});
   }
+  CO_TRY_OK(co_await desk.residents.write_out());
   CO_TRY_OK(co_await desk.stack.volume().create_snapshots(std::move(targets)));
   CO_TRY_OK(co_await desk.stack.volume().flush());
   co_return Json::object();
@@ -327,6 +331,7 @@ Answer snapshot_rm(Desk& desk, Session&, Json request) {
 
 Answer snapshot_rollback(Desk& desk, Session&, Json request) {
   CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
+  CO_TRY_OK(desk.residents.check_free(info->id, info->name));
   CO_TRY_OK(co_await desk.stack.volume().rollback(info->id, text(request, "snapshot")));
   CO_TRY_OK(co_await desk.stack.volume().flush());
   co_return Json::object();
@@ -357,6 +362,7 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"object.stat", object_stat},
     {"object.rm", object_rm},
     {"dataset.ls", dataset_ls},
+    {"resident.ls", resident_ls},
     {"snapshot.create", snapshot_create},
     {"snapshot.rm", snapshot_rm},
     {"snapshot.rollback", snapshot_rollback},

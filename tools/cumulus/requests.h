@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tools/cumulus/assemble.h"
+#include "tools/cumulus/residents.h"
 #include "tools/cumulus/session.h"
 
 namespace cumulus {
@@ -11,6 +12,7 @@ namespace cumulus {
 struct Desk {
   Reactor& reactor;
   Stack& stack;
+  Residents& residents;
   Home home;
   std::string name;
   std::function<void()> stop;  // asks the daemon to end

@@ -1,0 +1,57 @@
+#include "tools/cumulus/residents.h"
+
+#include <algorithm>
+
+#include "objectstore/base/check.h"
+#include "objectstore/base/format.h"
+
+namespace cumulus {
+
+void Residents::add(Resident& resident) { list_.push_back(&resident); }
+
+void Residents::remove(Resident& resident) {
+  const auto found = std::find(list_.begin(), list_.end(), &resident);
+  CHECK(found != list_.end());
+  list_.erase(found);
+}
+
+const Resident* Residents::holder_of(DatasetId dataset) const {
+  const auto found =
+      std::find_if(list_.begin(), list_.end(), [&](const Resident* one) { return one->holds(dataset); });
+  return found == list_.end() ? nullptr : *found;
+}
+
+Status Residents::check_free(DatasetId dataset, const std::string& name) const {
+  const Resident* holder = holder_of(dataset);
+  if (holder == nullptr) return {};
+  const Json about = holder->describe();
+  return fail(ErrorKind::exists, format("'{}' is in use by the {} {}: end that first", name, holder->kind(),
+                                        about.value("where", "of this volume's daemon")));
+}
+
+Json Residents::describe() const {
+  Json all = Json::array();
+  for (const Resident* one : list_) all.push_back(one->describe());
+  return all;
+}
+
+Task<Status> Residents::write_out() {
+  Status first;
+  const std::vector<Resident*> now = list_;  // one may end while another writes
+  for (Resident* one : now) {
+    if (std::find(list_.begin(), list_.end(), one) == list_.end()) continue;
+    const Status done = co_await one->write_out();
+    if (!done && first) first = done;
+  }
+  co_return first;
+}
+
+Task<void> Residents::stop_all() {
+  while (!list_.empty()) {
+    Resident* last = list_.back();
+    co_await last->stop();
+    CHECK(list_.empty() || list_.back() != last);
+  }
+}
+
+}  // namespace cumulus
