@@ -20,6 +20,11 @@ std::size_t Runtime::suspended() const {
   return count;
 }
 
+Task<void> Runtime::yield() {
+  Token token;
+  return asio::post(executor(), token);
+}
+
 Task<void> Runtime::sleep_until(TimePoint when) {
   Token token;
   return asio::async_initiate<Token, void()>(

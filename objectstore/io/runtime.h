@@ -72,6 +72,8 @@ class Runtime : public Clock {
     asio::post(executor(), std::move(callback));
   }
 
+  // Lets everybody else who is ready run first.
+  Task<void> yield();
   Task<void> sleep_until(TimePoint when);
   Task<void> sleep_for(Duration duration) { return sleep_until(now() + duration); }
 
