@@ -24,12 +24,13 @@ hostname guest
 
 answer() {
   exec 3<>"$1"
+  script=/run/command.${1##*/}
   printf '\001END ready 0\n' >&3
   while read -r id words <&3; do
-    echo "$words" | base64 -d > "/run/command.$id"
-    sh "/run/command.$id" </dev/null >&3 2>&1 3>&-
+    echo "$words" | base64 -d > "$script"
+    sh "$script" </dev/null >&3 2>&1 3>&-
     code=$?
-    rm -f "/run/command.$id"
+    rm -f "$script"
     printf '\001END %s %s\n' "$id" "$code" >&3
   done
 }

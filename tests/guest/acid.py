@@ -1,0 +1,138 @@
+"""What a disk must bear, whoever serves it: file systems made on it in a guest, verified load, trim that gives space back, a
+power cut with what was synced intact, a server that dies under load and comes back. attach_test.py says on which exports."""
+import threading
+import time
+
+from guest import Guest, Wrong, expect
+
+MIB = 1 << 20
+FIO = ('fio --name=load --directory=/mnt/{fs} --size=24M --rw=randwrite --bsrange=512-65536 --blockalign=512 --ioengine=psync '
+       '--fsync=64 --verify=crc32c --do_verify=1 --verify_fatal=1 --randseed={seed} --minimal > /tmp/fio.{fs} 2>&1 || {{ cat /tmp/fio.{fs}; false; }}')
+# Files, each synced before it is acknowledged.
+FILES = '''n=0
+while true; do
+  n=$((n + 1))
+  head -c $(( ($(od -An -tu2 -N2 /dev/urandom) + 1) * 8 )) /dev/urandom > /tmp/new.{fs}
+  dd if=/tmp/new.{fs} of=/mnt/{fs}/file-$n bs=64k conv=fsync 2>/dev/null || exit 1
+  echo "synced file-$n $(sha256sum < /tmp/new.{fs} | cut -c 1-64)"
+done
+'''
+MAKE = {'ext4': 'mkfs.ext4 -q -E nodiscard', 'xfs': 'mkfs.xfs -q -f -K'}
+CHECK = {'ext4': 'e2fsck -fn', 'xfs': 'xfs_repair -n'}
+
+
+def machine(directory, exports):
+    """A guest with one disk for each file system: exports is {'ext4': export, 'xfs': export} or one of them."""
+    return Guest(directory, {fs: export.drive() for fs, export in exports.items()})
+
+
+def mount(guest, exports):
+    for fs in exports:
+        guest.run(f'mkdir -p /mnt/{fs} && mount -t {fs} /dev/disk/{fs} /mnt/{fs}')
+
+
+def check(guest, exports):
+    """Mounts, so that the journal is replayed, and then finds nothing to repair."""
+    mount(guest, exports)
+    for fs in exports:
+        guest.run(f'umount /mnt/{fs} && {CHECK[fs]} /dev/disk/{fs}', timeout=300)
+    mount(guest, exports)
+
+
+def make(guest, exports):
+    for fs in exports:
+        guest.run(f'{MAKE[fs]} /dev/disk/{fs}', timeout=300)
+    mount(guest, exports)
+
+
+def verified_load(guest, exports, seed):
+    for fs in exports:
+        guest.run(FIO.format(fs=fs, seed=seed), timeout=600)
+
+
+def verified_again(guest, exports, seed):
+    """What the load wrote is still there after a boot."""
+    for fs in exports:
+        guest.run(FIO.format(fs=fs, seed=seed).replace('--do_verify=1', '--verify_only'), timeout=600)
+
+
+def trim(guest, exports, size=64 * MIB):
+    for fs, export in exports.items():
+        guest.run(f'head -c {size} /dev/urandom > /mnt/{fs}/big && sync', timeout=300)
+        before = export.allocated()
+        guest.run(f'rm /mnt/{fs}/big && sync && fstrim /mnt/{fs} && sync', timeout=300)
+        gone = before - export.allocated()
+        expect(gone >= size * 9 // 10, f'{fs}: a file of {size} bytes was removed and trimmed, and {gone} bytes became holes')
+
+
+class SyncedFiles:
+    """Files written and synced in the guest until its power is cut; afterwards each that was acknowledged must be there."""
+
+    def __init__(self, guest, fs, port):
+        self.guest, self.fs, self.port = guest, fs, port
+        self.synced, self.problems = {}, []
+        self.follower = threading.Thread(target=self.follow)
+        self.follower.start()
+
+    def follow(self):
+        channel = self.guest.channels[self.port]
+        channel.begin(FILES.format(fs=self.fs))
+        try:
+            for line in channel.lines(600, 'synced files'):
+                words = str(line).split()
+                if len(words) == 3 and words[0] == 'synced':
+                    self.synced[words[1]] = words[2]
+                else:
+                    self.problems.append(f'{self.fs}: {line}')
+        except OSError:
+            pass  # the power is cut
+        except Wrong as error:
+            self.problems.append(str(error))
+
+    def after_cut(self):
+        self.follower.join()
+        expect(not self.problems, f'under load: {self.problems}')
+        expect(self.synced, f'{self.fs}: nothing was synced: the cut proves nothing')
+
+    def compare(self):
+        found = self.guest.run(f'cd /mnt/{self.fs} && sha256sum file-*', timeout=300)
+        there = {name: sha for sha, name in (line.split() for line in found.split('\n') if line)}
+        for name, sha in self.synced.items():
+            expect(there.get(name) == sha, f'{self.fs}: {name} was synced, and is {"gone" if name not in there else "other bytes"}')
+
+
+def power_cut(guest, exports, seconds, meanwhile=lambda: None):
+    """QEMU is killed under load; after the next boot the file systems are clean and what was synced is there."""
+    loads = [SyncedFiles(guest, fs, port + 1) for port, fs in enumerate(exports)]
+    meanwhile()
+    deadline = time.monotonic() + 120
+    while not all(len(load.synced) >= 3 or load.problems for load in loads) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(seconds)
+    guest.qemu.kill()
+    for load in loads:
+        load.after_cut()
+    guest.cut()
+    guest.boot()
+    check(guest, exports)
+    for load in loads:
+        load.compare()
+    for fs in exports:
+        guest.run(f'rm -f /mnt/{fs}/file-* && sync')
+    return sum(len(load.synced) for load in loads)
+
+
+def server_dies(guest, exports, times, restart):
+    """The server is killed and started again under a verified load: the guest waits, goes on, and finds every byte."""
+    fs = next(iter(exports))
+    channel = guest.channels[1]
+    channel.begin('i=0; while [ $i -lt 3 ]; do i=$((i+1)); ' + FIO.format(fs=fs, seed='$i') + ' || exit 1; done')
+    for _ in range(times):
+        time.sleep(1.5)
+        restart()
+    *out, code = channel.lines(600, 'verified load while the server dies')
+    expect(code == 0, f'the guest saw the server die: {out[-20:]}')
+    log = guest.run('dmesg | grep -i "I/O error" || true')
+    expect(not log, f'the guest saw errors: {log[:1000]}')
+    guest.run('umount /mnt/*')
+    check(guest, exports)
