@@ -233,6 +233,7 @@ class Volume {
   virtual Task<Status> flush(Durability level, Progress progress = {}) = 0;
   virtual Task<Status> flush() = 0;  // to VolumeOptions::flush_means
   virtual Task<Status> wait(Commit commit, Durability level) = 0;
+  virtual Task<Status> wait(Commit commit) = 0;  // to VolumeOptions::flush_means
 
   // --- care ---
   virtual Task<Result<VolumeStatus>> status(bool ask_miners) = 0;
