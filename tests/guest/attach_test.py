@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Disks in a guest, over NBD: the acid tests of acid.py on the exports of exports.py."""
-from acid import check, machine, make, mount, power_cut, server_dies, trim, verified_again, verified_load
+from acid import check, machine, make, power_cut, server_dies, trim, verified_again, verified_load
 from exports import Nbdkit
-from guest import LONG, Lab, Wrong, expect, main
+from guest import BUILT, LONG, Guest, Lab, Wrong, expect, main, sha_of
+from root import run
+from system import PACKAGE, build_system
 
 SIZE = 1 << 30
 
@@ -37,6 +39,39 @@ def plumbing():
                 export.kill()
 
 
+def whole_system(lab, export, meanwhile=lambda: None, export_to=None):
+    """A Debian system, converted in from qcow2, booted from the export; a package installed from a second disk; shut down,
+    exported, compared. export_to(path) makes a raw file of the disk."""
+    system, package = build_system(BUILT)
+    compressed, back = lab.path('system.qcow2'), lab.path('back.raw')
+    run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', system, compressed)
+    run('qemu-img', 'convert', '-n', '-f', 'qcow2', '-O', 'raw', compressed, export.uri)
+    run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', compressed, export.uri)
+    disks = {'system': export.drive(), 'package': f'file={package},format=raw,readonly=on'}
+    with Guest(lab.dir, disks, switch_to='system') as guest:
+        guest.boot(seconds=300)
+        guest.run('mount -o ro /dev/disk/by-id/virtio-package /mnt', timeout=60)
+        meanwhile()
+        guest.run(f'apt-get install -y /mnt/{PACKAGE}_*.deb && {PACKAGE}', timeout=300)
+        digest = guest.run(f'sha256sum < /usr/bin/{PACKAGE}').split()[0]
+        expect(guest.run('systemctl is-active multi-user.target') == 'active', 'the system is not up')
+        guest.power_off('systemctl poweroff', seconds=120)
+    export_to(back)
+    run('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', back, export.uri)
+    run('e2fsck', '-fn', back)
+    run('debugfs', '-R', f'dump /usr/bin/{PACKAGE} {back}.program', back)
+    expect(sha_of(f'{back}.program') == digest, f'{PACKAGE} in the exported image is not the one that was installed')
+
+
+def system_plumbing():
+    with Lab() as lab:
+        export = Nbdkit(lab.dir, 'system', SIZE).start()
+        try:
+            whole_system(lab, export, export_to=lambda path: run('nbdcopy', export.uri, path))
+        finally:
+            export.kill()
+
+
 def forgetful_server_is_caught():
     """The canary: a server that forgets when it is killed must not get through."""
     with Lab() as lab:
@@ -55,4 +90,4 @@ def forgetful_server_is_caught():
 
 
 if __name__ == '__main__':
-    main(plumbing, forgetful_server_is_caught)
+    main(plumbing, system_plumbing, forgetful_server_is_caught)

@@ -94,10 +94,11 @@ class Channel:
 class Guest:
     """One machine. `disks` are QEMU -drive options without if= and id=, by the serial number the guest sees."""
 
-    def __init__(self, directory, disks=None, forwards=None, memory='768M', accelerator=None):
+    def __init__(self, directory, disks=None, forwards=None, memory='768M', accelerator=None, switch_to=''):
         self.directory, self.disks, self.forwards = directory, dict(disks or {}), dict(forwards or {})
         self.memory = memory
         self.accelerator = accelerator
+        self.append = 'console=ttyS0 panic=-1 quiet' + (f' switch_to={switch_to}' if switch_to else '')
         self.qemu, self.channels, self.boots = None, [], 0
 
     def boot(self, seconds=120):
@@ -109,8 +110,8 @@ class Guest:
         drives = {'programs': f'file={programs},format=raw,readonly=on', **self.disks}
         forwards = ''.join(f',hostfwd=tcp:127.0.0.1:{host}-:{inside}' for host, inside in self.forwards.items())
         words = ['qemu-system-x86_64', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-m', self.memory,
-                 '-accel', accelerator, '-smp', 2, '-cpu', 'host' if accelerator == 'kvm' else 'max', '-M', 'pc', '-kernel', kernel, '-initrd', first,
-                 '-append', 'console=ttyS0 panic=-1 quiet', '-serial', f'file:{self.console}', '-device', 'virtio-rng-pci',
+                 '-accel', accelerator, '-smp', 2, '-cpu', 'host' if accelerator == 'kvm' else 'max', '-M', 'pc',
+                 '-kernel', kernel, '-initrd', first, '-append', self.append, '-serial', f'file:{self.console}', '-device', 'virtio-rng-pci',
                  '-netdev', f'user,id=net{forwards}', '-device', 'virtio-net-pci,netdev=net,romfile=', '-device', 'virtio-serial-pci']
         for number in range(PORTS):
             words += ['-chardev', f'socket,id=c{number},path={run}/port{number},server=on,wait=off',
@@ -154,9 +155,9 @@ class Guest:
             channel.socket.close()
         self.channels = []
 
-    def power_off(self, seconds=60):
+    def power_off(self, words='umount -r -a -t ext4,xfs; sync; poweroff -f', seconds=60):
         """An orderly end: unmounts, writes out, and leaves."""
-        self.channels[0].begin('sync; poweroff -f')
+        self.channels[0].begin(words)
         try:
             self.qemu.wait(timeout=seconds)
         except subprocess.TimeoutExpired as error:

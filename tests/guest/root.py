@@ -127,6 +127,7 @@ def initramfs(kernel_folder, path):
         archive.program(f'modules/{os.path.basename(module)}', module)
     archive.add('modules/order', 0o100644, ''.join(f'{os.path.basename(module)}\n' for module in order).encode())
     archive.program('init', os.path.join(HERE, 'agent.sh'))
+    archive.program('answer', os.path.join(HERE, 'answer.sh'))
     archive.close()
     os.rename(path + '.new', path)
 
@@ -167,7 +168,7 @@ def build(directory, binaries, extra=()):
         sources = {name: path for name in PROGRAMS if (path := find_program(name))}
         sources.update({name: os.path.join(binaries, name) for name in OURS})
         sources.update({os.path.basename(path): path for path in extra})
-        first = os.path.join(directory, f'initramfs-{mark([image, os.path.join(HERE, "agent.sh"), __file__])}')
+        first = os.path.join(directory, f'initramfs-{mark([image, *(os.path.join(HERE, name) for name in ["agent.sh", "answer.sh"]), __file__])}')
         disk = os.path.join(directory, f'programs-{mark([*sources.values(), __file__])}')
         for path, prefix, make in [(first, 'initramfs-', lambda: initramfs(top, first)),
                                    (disk, 'programs-', lambda: programs_disk(sources, disk))]:
