@@ -47,8 +47,12 @@ class Tree:
     def __init__(self, root: str):
         self.root = root
         self.files = []
+        # What a person makes in the tree (quickstart's own folder has sockets in it) is no part of the house.
+        with open(os.path.join(root, '.gitignore'), encoding='utf-8') as file:
+            ignored = {os.path.join(root, line.strip().strip('/')) for line in file if line.startswith('/')}
         for folder, folders, names in os.walk(root):
-            folders[:] = sorted(f for f in folders if f not in ('.git', 'build', '__pycache__'))
+            folders[:] = sorted(f for f in folders if f not in ('.git', 'build', '__pycache__')
+                                and os.path.join(folder, f) not in ignored)
             self.files += [os.path.relpath(os.path.join(folder, name), root) for name in sorted(names)]
         self.texts = {}
         self.sources = [self.read(p) for p in self.files if p.endswith(('.h', '.cc'))]
