@@ -82,6 +82,7 @@ Task<Status> Connection::hello(const wire::HelloRequest& request, TimePoint dead
                           "this program does not know",
                           answer.software, answer.version, answer.features));
   requests_max_ = std::max<std::size_t>(1, answer.requests_in_flight_max);
+  if (answer.payload_in_flight_max != 0) payload_max_ = answer.payload_in_flight_max;
   last_heard_ = runtime_.now();
   co_return Status{};
 }
@@ -152,13 +153,18 @@ Bytes Connection::next_batch(std::shared_ptr<Pending>& with_payload) {
     }
     const Bytes frame = prepare(*next);
     batch.insert(batch.end(), frame.begin(), frame.end());
-    if (!next->exchange->payload.empty()) with_payload = next;
+    if (next->exchange->payload.empty()) continue;
+    with_payload = next;
+    payload_under_way_ += next->exchange->payload.size();
   }
   return batch;
 }
 
 bool Connection::may_send() const {
-  return !to_send_.empty() && outstanding_.size() - to_send_.size() < requests_max_;
+  if (to_send_.empty() || outstanding_.size() - to_send_.size() >= requests_max_) return false;
+  // A payload larger than the limit passes when it is alone: the miner then says what it thinks of it.
+  const std::uint64_t payload = to_send_.front()->exchange->payload.size();
+  return payload == 0 || payload_under_way_ == 0 || payload_under_way_ + payload <= payload_max_;
 }
 
 Task<void> Connection::write_loop() {
@@ -221,6 +227,7 @@ Task<Status> Connection::read_answer(const wire::Prelude& prelude, Bytes header)
   CO_TRY_OK(co_await stream_->read_exactly(landing));
   last_heard_ = runtime_.now();
   outstanding_.erase(prelude.request_id);
+  payload_under_way_ -= exchange->payload.size();
   if (!to_send_.empty()) work_.notify_all();
   exchange->header = std::move(header);
   exchange->error_answer = prelude.error();

@@ -76,6 +76,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::shared_ptr<const Opening> opening_;
   const TransportOptions options_;
   std::unique_ptr<wire::TlsStream> stream_;
+  std::uint64_t payload_max_ = ~std::uint64_t{0};  // bytes sent and unanswered, by its HELLO
+  std::uint64_t payload_under_way_ = 0;
   std::size_t requests_max_ = wire::kRequestsInFlightMax;  // sent and unanswered, as the miner's HELLO allows
 
   std::optional<Error> failure_;

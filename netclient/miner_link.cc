@@ -37,6 +37,10 @@ void MinerLink::set_entry(MinerEntry entry) {
   entry_ = std::move(entry);
 }
 
+void MinerLink::try_now() {
+  for (Lane* lane : {&prompt_, &bulk_}) lane->not_before = {};
+}
+
 void MinerLink::shut() {
   shut_ = true;
   for (Lane* lane : {&prompt_, &bulk_}) {
@@ -114,6 +118,7 @@ Task<void> MinerLink::connect(Lane& lane) {
     (*opened)->shut({ErrorKind::closed, "the transport was closed"});
   else if (opened) {
     lane.failures = 0;
+    try_now();  // where one connection came through, so may the other
     lane.connection = *opened;
     lane.connection->start(shared_->tasks);
   } else {

@@ -32,6 +32,8 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
   const MinerEntry& entry() const { return entry_; }
   void set_entry(MinerEntry entry);
   Duration expected_latency() const { return latency_; }
+  // The next call connects at once, however lately the last attempt failed.
+  void try_now();
   // Ends connections and everything that waits; calls after it fail with closed.
   void shut();
 

@@ -89,6 +89,9 @@ class Transport final : public TcpTransport {
   Task<Result<SliceReadAnswer>> challenge(MinerId miner, SliceChallenge request, TimePoint deadline) override;
   Task<Result<MinerStatus>> status(MinerId miner, TimePoint deadline) override;
 
+  void try_now() override {
+    for (const auto& [id, link] : links_) link->try_now();
+  }
   Duration expected_latency(MinerId miner) const override;
   Task<void> close() override;
 

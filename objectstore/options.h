@@ -32,8 +32,7 @@ struct VolumeOptions {
   std::optional<Duration> outage_wait = std::chrono::seconds(60);
   Duration group_interval = std::chrono::milliseconds(50);  // an open group is written at least this often
   std::uint32_t group_bytes = 1u << 20;                     // ... or when this much is in it
-  Duration sync_interval = std::chrono::seconds(1);  // written groups are fdatasync'd at least this often
-  Duration seal_after = std::chrono::seconds(5);     // early sealing, with seal_bytes_min waiting
+  Duration seal_after = std::chrono::seconds(5);            // early sealing, with seal_bytes_min waiting
   std::uint32_t seal_bytes_min = 256u << 10;
   Duration seal_after_max = std::chrono::seconds(60);    // ... with anything waiting
   Duration request_deadline = std::chrono::seconds(30);  // of one request to one miner

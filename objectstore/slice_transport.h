@@ -115,6 +115,9 @@ class SliceTransport {
                                                   TimePoint deadline) = 0;
   virtual Task<Result<MinerStatus>> status(MinerId miner, TimePoint deadline) = 0;
 
+  // Forgets that miners could not be reached lately: the next call to each tries at once, as a person who
+  // asks for something now expects.
+  virtual void try_now() = 0;
   // What a small read from this miner takes now (smoothed; a failing miner's grows): the reader hedges by it.
   virtual Duration expected_latency(MinerId miner) const = 0;
   // Ends connections; calls in flight fail with closed. Call once, before destruction.

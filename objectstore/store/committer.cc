@@ -37,10 +37,7 @@ Committer::Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptio
 
 Committer::~Committer() = default;
 
-void Committer::start() {
-  tasks_.spawn(close_by_interval());
-  tasks_.spawn(sync_by_interval());
-}
+void Committer::start() { tasks_.spawn(close_by_interval()); }
 
 Status Committer::check_open() const {
   if (failure_) return fail(*failure_);
@@ -438,20 +435,6 @@ Task<void> Committer::close_by_interval() {
     }
     const Semaphore::Hold turn = co_await turnstile_.acquire();
     if (closing_ || runtime_.now() >= open_.opened + options_.group_interval) close_group();
-  }
-}
-
-Task<void> Committer::sync_by_interval() {
-  while (!failure_ && !closing_) {
-    const LogPosition upto = written_;
-    if (log_.durable() < upto) {
-      if (Status synced = co_await log_.make_durable(upto); !synced) {
-        fail_with(synced.error());
-        co_return;
-      }
-    }
-    co_await opened_.wait_until(runtime_.now() + options_.sync_interval);
-    while (!failure_ && !closing_ && written_ == upto) co_await progress_.wait();
   }
 }
 

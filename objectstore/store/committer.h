@@ -34,7 +34,7 @@ class Committer {
   Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptions options, CompareBytes compare);
   ~Committer();
 
-  void start();  // background closing and syncing
+  void start();  // background closing; the log syncs by itself every second
   Task<Result<Commit>> commit(Transaction transaction);
   // `bookkeeping` changes do not start the early-sealing clock.
   Task<Result<Commit>> commit_changes(BuildChanges build, bool bookkeeping);
@@ -128,7 +128,6 @@ class Committer {
   void close_group();
   Task<void> write_group(OpenGroup group);
   Task<void> close_by_interval();
-  Task<void> sync_by_interval();
   void fail_with(const Error& error);
 
   Runtime& runtime_;

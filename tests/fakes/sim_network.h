@@ -117,6 +117,7 @@ class FakeTransport final : public SliceTransport {
   Task<Result<HolderState>> superblock(MinerId miner, TimePoint deadline) override;
   Task<Result<SliceReadAnswer>> challenge(MinerId miner, SliceChallenge request, TimePoint deadline) override;
   Task<Result<MinerStatus>> status(MinerId miner, TimePoint deadline) override;
+  void try_now() override {}  // it remembers no failures
   Duration expected_latency(MinerId miner) const override;
   Task<void> close() override;
 

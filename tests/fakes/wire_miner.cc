@@ -111,6 +111,7 @@ Task<Status> WireMiner::hello(Session& session) {
   if (allowed) {
     session.volume = hello.grant->volume;
     wire::HelloAnswer answer;
+    answer.payload_in_flight_max = payload_in_flight_max;
     answer.software = "wire miner";
     frame = wire::frame(answering(request.prelude), answer);
   } else {

@@ -45,6 +45,8 @@ class WireMiner {
   std::function<WireTrick(const wire::Prelude&)> trick;
   // Whether pings are answered.
   bool answers_pings = true;
+  // Said in its HELLO; 0: no limit.
+  std::uint64_t payload_in_flight_max = 0;
   std::uint64_t connections = 0;
   std::uint64_t requests = 0;
   wire::Prelude last_request;

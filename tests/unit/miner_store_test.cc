@@ -68,6 +68,16 @@ class MinerStoreTest : public testing::Test {
     EXPECT_TRUE(manifest && *manifest == *slice.manifest);
   }
 
+  // Rots a few bytes of the first bundle, behind the store's back.
+  void damage(long offset) {
+    const std::string path = directory_ + "/bundles/00000001.bundle";
+    std::FILE* file = std::fopen(path.c_str(), "r+b");
+    ASSERT_NE(file, nullptr);
+    std::fseek(file, offset, SEEK_SET);
+    std::fputs("rot", file);
+    std::fclose(file);
+  }
+
   std::string directory_;
   std::uint64_t capacity_ = 1000 * kMiB;
   Metrics metrics_;
@@ -193,14 +203,7 @@ TEST_F(MinerStoreTest, RotIsFoundMarkedAndMendedByPuttingAgain) {
     EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
     EXPECT_TRUE(*co_await store.scrub({volume_.id(), slice.id}));
   });
-  {
-    const std::string path = directory_ + "/bundles/00000001.bundle";
-    std::FILE* file = std::fopen(path.c_str(), "r+b");
-    ASSERT_NE(file, nullptr);
-    std::fseek(file, 50'000, SEEK_SET);
-    std::fputs("rot", file);
-    std::fclose(file);
-  }
+  damage(50'000);
   with_store([&](SliceStore& store) -> Task<void> {
     const SliceKey key{volume_.id(), slice.id};
     EXPECT_FALSE(*co_await store.scrub(key));
@@ -211,6 +214,21 @@ TEST_F(MinerStoreTest, RotIsFoundMarkedAndMendedByPuttingAgain) {
     EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
     co_await expect_stored(store, volume_.id(), slice);
     EXPECT_TRUE(*co_await store.scrub(key));
+    EXPECT_EQ(store.totals().slices, 1u);
+  });
+}
+
+// Nobody has looked at it yet: the miner learns of the rot from the very PUT that mends it.
+TEST_F(MinerStoreTest, RotThatNobodyHasSeenIsMendedByPuttingAgain) {
+  const auto slice = volume_.slice(1, 0, 200'000);
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+  });
+  damage(50'000);
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+    co_await expect_stored(store, volume_.id(), slice);
+    EXPECT_TRUE(*co_await store.scrub({volume_.id(), slice.id}));
     EXPECT_EQ(store.totals().slices, 1u);
   });
 }

@@ -276,6 +276,37 @@ TEST_F(NetclientTest, TheWindowBoundsWhatIsInFlight) {
   });
 }
 
+TEST_F(NetclientTest, TheMinersLimitOnPayloadIsKept) {
+  server_.payload_in_flight_max = 3 * 512 * 1024;
+  run([this]() -> Task<void> {
+    trick(WireTrick::hang, MessageType::put, 1000);
+    TaskGroup group(reactor_);
+    for (int i = 0; i < 8; ++i) {
+      group.spawn([this]() -> Task<void> {
+        const SlicePut put = put_of(large_segment());
+        EXPECT_FALSE(co_await transport().put(id(), put, in(1s)));
+      });
+    }
+    co_await reactor_.sleep_for(700ms);
+    EXPECT_EQ(server_.requests, 3u);
+    co_await group.join();
+  });
+}
+
+// Back-off is for machines; a person who asks is answered by an attempt.
+TEST_F(NetclientTest, TryNowPassesOverTheBackoff) {
+  options_.backoff_min = options_.backoff_max = 60s;
+  run([this]() -> Task<void> {
+    const std::uint16_t port = server_.port();
+    co_await server_.stop();
+    EXPECT_FALSE(co_await transport().status(id(), in(2s)));
+    server_.start(port);
+    EXPECT_FALSE(co_await transport().status(id(), in(2s)));  // too soon to ask again
+    transport().try_now();
+    EXPECT_TRUE(co_await transport().status(id(), in(2s)));
+  });
+}
+
 TEST_F(NetclientTest, AMinerThatLeftTheListIsLetGo) {
   run([this]() -> Task<void> {
     EXPECT_TRUE(co_await transport().status(id(), in(5s)));

@@ -107,8 +107,10 @@ Task<Status> SliceStore::put_locked(Put request) {
       co_return fail(ErrorKind::exists, request.key.describe() + " is stored here with other content");
     // "Stored" is a promise about the bytes on the disk now: who sends a slice again may do so because they
     // rotted.
-    CO_TRY(const bool good, co_await scrub(request.key));
+    CO_TRY(const bool good, co_await still_good(request.key, *old));
     if (good) co_return Status();
+    // Known as rotten before anything else: its replacement may find no room.
+    co_await mark_locked(request.key, *old);
     CO_TRY(old, co_await find(request.key));
   }
   CO_TRY_OK(room_for(request, charge));
@@ -265,23 +267,32 @@ Task<Result<bool>> SliceStore::scrub(SliceKey key) {
   CO_TRY(const auto location, co_await find(key));
   if (!location) co_return true;
   if (location->rotten) co_return false;
-  const auto whole = co_await read(key, 0, location->length);
-  if (!whole && whole.error().kind() == ErrorKind::not_found) co_return true;
-  // A disk that cannot read the slice back has lost it just the same.
-  bool good = false;
-  if (whole) {
-    const Digest root = co_await runtime_.offload([&whole] { return merkle_root(whole->bytes); });
-    good = root == location->root;
-  } else if (whole.error().kind() != ErrorKind::io && whole.error().kind() != ErrorKind::corrupt) {
-    co_return fail(whole.error());
-  }
+  CO_TRY(const bool good, co_await still_good(key, *location));
   if (!good) co_await mark_rotten(key, *location);
   co_return good;
+}
+
+// Reads it back and compares its root; nothing is marked. True also when it was removed meanwhile.
+Task<Result<bool>> SliceStore::still_good(SliceKey key, SliceLocation location) {
+  const auto whole = co_await read(key, 0, location.length);
+  if (!whole && whole.error().kind() == ErrorKind::not_found) co_return true;
+  if (!whole) {
+    // A disk that cannot read the slice back has lost it just the same.
+    if (whole.error().kind() == ErrorKind::io || whole.error().kind() == ErrorKind::corrupt) co_return false;
+    co_return fail(whole.error());
+  }
+  const Digest root = co_await runtime_.offload([&whole] { return merkle_root(whole->bytes); });
+  co_return root == location.root;
 }
 
 Task<void> SliceStore::mark_rotten(SliceKey key, SliceLocation seen) {
   co_await lock_key(key);
   const KeyLock lock(*this, key);
+  co_await mark_locked(key, std::move(seen));
+}
+
+// The caller holds the key.
+Task<void> SliceStore::mark_locked(SliceKey key, SliceLocation seen) {
   const auto now = co_await find(key);
   // Moved, removed or put again meanwhile: what was seen was not its bytes.
   if (!now || !*now || **now != seen) co_return;

@@ -149,6 +149,8 @@ class SliceStore {
   Task<Result<std::optional<SliceLocation>>> find(SliceKey key);
   Task<Result<SliceLocation>> find_whole(SliceKey key);
   Task<Result<StoredRange>> read_at(SliceLocation location, std::uint64_t offset, std::uint64_t length);
+  Task<Result<bool>> still_good(SliceKey key, SliceLocation location);
+  Task<void> mark_locked(SliceKey key, SliceLocation seen);
   Task<void> mark_rotten(SliceKey key, SliceLocation seen);
 
   // Space.
