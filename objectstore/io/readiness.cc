@@ -11,6 +11,13 @@ Task<void> Readiness::readable() {
                                   asio::redirect_error(token, ignored));
 }
 
+Task<void> Readiness::writable() {
+  boost::system::error_code ignored;
+  asio::use_awaitable_t<ReactorExecutor> token;
+  co_await descriptor_.async_wait(asio::posix::descriptor_base::wait_write,
+                                  asio::redirect_error(token, ignored));
+}
+
 void Readiness::cancel() {
   boost::system::error_code ignored;
   descriptor_.cancel(ignored);

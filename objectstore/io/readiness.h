@@ -1,4 +1,5 @@
-// Readiness: waiting until a descriptor can be read, for descriptors that are not files of ours (/dev/fuse).
+// Readiness: waiting until a descriptor can be read or written, for descriptors that are not files of ours
+// (/dev/fuse, a client's socket).
 // Reactor thread only. Does not own the descriptor, which must stay open until this is destroyed.
 #pragma once
 
@@ -17,6 +18,7 @@ class Readiness {
 
   // Until reading would not block, or the other end is gone, or cancel(): look, do not assume.
   Task<void> readable();
+  Task<void> writable();
   void cancel();
 
  private:

@@ -49,9 +49,9 @@ _TOOLS = r'tools/.*'
 _COMMANDS = r'tools/cumulus/(client|devnet_commands)\.cc'
 # (what is included, the files that may, why). The first entry that matches decides.
 HOME_OF_HEADERS = [
-    (r'openssl/', [r'objectstore/crypto/.*', r'netclient/wire/tls_stream\.cc', r'tests/bench/.*'],
-     'OpenSSL is included in objectstore/crypto and in the one TLS file of netclient/wire, so that what handles keys '
-     'can be reviewed in one place'),
+    (r'openssl/', [r'objectstore/crypto/.*', r'netclient/wire/tls_stream\.cc', r'blockdev/nbd/tls\.cc', r'tests/bench/.*'],
+     'OpenSSL is included in objectstore/crypto and in the TLS files of the two network doors (netclient/wire for miners, '
+     'blockdev/nbd for disk clients with certificates or shared keys), so that what handles keys can be reviewed there'),
     (r'intel-ipsec-mb\.h', [r'objectstore/crypto/.*', r'tests/bench/.*'], 'multi-buffer hashing is one room\'s business: objectstore/crypto'),
     (r'isa-l', [r'objectstore/erasure/.*', r'tests/bench/.*'], 'ISA-L stays inside objectstore/erasure'),
     (r'rocksdb/', [r'objectstore/index/rocksdb_[a-z_]+\.(h|cc)', r'tools/miner/store/rocks_[a-z_]+\.cc', r'tests/crash/.*'],

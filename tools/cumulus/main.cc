@@ -72,6 +72,7 @@ int main(int argc, char** argv) {
   add_volume_commands(app, invocation);
   add_object_commands(app, invocation);
   add_snapshot_commands(app, invocation);
+  add_nbd_commands(app, invocation);
   add_miner_commands(app, invocation);
   add_devnet_commands(app, invocation);
   add_daemon_command(app, invocation);

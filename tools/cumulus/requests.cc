@@ -9,6 +9,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "tools/cumulus/bucket.h"
+#include "tools/cumulus/nbd_requests.h"
 
 namespace cumulus {
 namespace {
@@ -367,6 +368,11 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"snapshot.rm", snapshot_rm},
     {"snapshot.rollback", snapshot_rollback},
     {"clone", clone},
+    {"nbd.serve", serve_nbd_serve},
+    {"nbd.wait", serve_nbd_wait},
+    {"nbd.stop", serve_nbd_stop},
+    {"image.create", serve_image_create},
+    {"image.rm", serve_image_remove},
 };
 
 }  // namespace

@@ -15,14 +15,14 @@ void Residents::remove(Resident& resident) {
   list_.erase(found);
 }
 
-const Resident* Residents::holder_of(DatasetId dataset) const {
-  const auto found =
-      std::find_if(list_.begin(), list_.end(), [&](const Resident* one) { return one->holds(dataset); });
+const Resident* Residents::holder_of(DatasetId dataset, const Resident* except) const {
+  const auto found = std::find_if(list_.begin(), list_.end(),
+                                  [&](const Resident* one) { return one != except && one->holds(dataset); });
   return found == list_.end() ? nullptr : *found;
 }
 
-Status Residents::check_free(DatasetId dataset, const std::string& name) const {
-  const Resident* holder = holder_of(dataset);
+Status Residents::check_free(DatasetId dataset, const std::string& name, const Resident* except) const {
+  const Resident* holder = holder_of(dataset, except);
   if (holder == nullptr) return {};
   const Json about = holder->describe();
   return fail(ErrorKind::exists, format("'{}' is in use by the {} {}: end that first", name, holder->kind(),

@@ -36,9 +36,10 @@ class Residents {
   bool empty() const { return list_.empty(); }
   const std::vector<Resident*>& list() const { return list_; }
   // The first that holds the dataset, or nullptr.
-  const Resident* holder_of(DatasetId dataset) const;
+  const Resident* holder_of(DatasetId dataset, const Resident* except = nullptr) const;
   // Refuses (exists) with a message that names the holder: "'v/main' is in use by the mount /mnt: ...".
-  Status check_free(DatasetId dataset, const std::string& name) const;
+  // `except` may hold it: whoever asks for itself.
+  Status check_free(DatasetId dataset, const std::string& name, const Resident* except = nullptr) const;
   Json describe() const;
   // All of them, one after the other; the first failure is returned after all were asked.
   Task<Status> write_out();

@@ -1,0 +1,267 @@
+// What each request asks of the device. Memory's answers are given at once; the rest runs as tasks.
+#include <algorithm>
+#include <cstring>
+
+#include "blockdev/nbd/connection.h"
+
+namespace cumulus::nbd {
+namespace {
+
+constexpr std::size_t kBatchRequests = 64;
+constexpr std::uint64_t kBatchBytes = 256u << 10;  // well inside one group of the log
+constexpr std::uint64_t kReadNowMax = 128u << 10;
+constexpr std::size_t kPartsMax = 256;     // a read of more pieces is sent as data
+constexpr std::size_t kExtentsMax = 4096;  // of one answer to BLOCK_STATUS
+constexpr std::size_t kChunkPrefix = 8;    // an offset before a chunk's data
+
+bool is_zero(ByteView bytes) {
+  return bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+bool is_change(Command command) {
+  return command == Command::write || command == Command::trim || command == Command::write_zeroes;
+}
+
+struct Described {
+  std::uint64_t length = 0;
+  std::uint32_t flags = 0;
+};
+
+}  // namespace
+
+Code code_of(BlockFault fault, bool changes) {
+  switch (fault) {
+    case BlockFault::beyond_end:
+      return changes ? Code::enospc : Code::einval;
+    case BlockFault::read_only:
+      return Code::eperm;
+    case BlockFault::no_space:
+      return Code::enospc;
+    case BlockFault::closed:
+      return Code::eshutdown;
+    case BlockFault::bad_data:
+    case BlockFault::unavailable:
+      return Code::eio;
+  }
+  return Code::eio;
+}
+
+void Connection::begin_task(Task<void> task) {
+  ++under_way_;
+  tasks_.spawn(std::move(task));
+}
+
+void Connection::task_done() {
+  --under_way_;
+  send_soon();
+}
+
+void Connection::start(const Request& request, ByteView data, const std::shared_ptr<Buffer>& owner) {
+  const Code code = check_request(request, shape_);
+  if (code != Code::ok) return reply(request, code);
+  switch (request.command) {
+    case Command::read:
+      if (!read_now(request)) begin_task(read_task(request));
+      break;
+    case Command::write:
+    case Command::trim:
+    case Command::write_zeroes:
+      add_to_batch(request, data, owner);
+      break;
+    case Command::flush:
+      if (device_->read_only()) return reply(request, Code::ok);
+      begin_task(flush_task(request));
+      break;
+    case Command::cache:
+      begin_task(cache_task(request));
+      break;
+    case Command::block_status:
+      begin_task(status_task(request));
+      break;
+    case Command::disconnect:
+      break;
+  }
+}
+
+bool Connection::read_now(const Request& request) {
+  if (request.length > kReadNowMax) return false;
+  const std::size_t header = !shape_.structured ? kSimpleReplySize
+                             : shape_.extended  ? kExtendedReplySize + kChunkPrefix
+                                                : kStructuredReplySize + kChunkPrefix;
+  std::uint8_t* to = reserve(header + request.length);
+  const MutableByteView data(to + header, request.length);
+  if (!device_->try_read(request.offset, data)) return false;
+  if (!shape_.structured) {
+    put_simple_reply(to, request.cookie, Code::ok);
+    take(header + request.length);
+    return true;
+  }
+  if ((request.flags & kDf) == 0 && is_zero(data)) {
+    std::uint8_t* after = put_chunk(to, shape_.extended, kDone, Chunk::offset_hole, request, 12);
+    after = store(after, request.offset);
+    after = store(after, static_cast<std::uint32_t>(request.length));
+    take(static_cast<std::size_t>(after - to));
+    return true;
+  }
+  std::uint8_t* after =
+      put_chunk(to, shape_.extended, kDone, Chunk::offset_data, request, kChunkPrefix + request.length);
+  store(after, request.offset);
+  take(header + request.length);
+  return true;
+}
+
+Task<void> Connection::read_task(Request request) {
+  const Semaphore::Hold of_client = co_await bytes_.acquire(request.length);
+  const Semaphore::Hold of_all = co_await shared_.bytes.acquire(request.length);
+  std::shared_ptr<Buffer> buffer = request.length <= shared_.buffers.buffer_size()
+                                       ? shared_.buffers.acquire()
+                                       : std::make_shared<Buffer>(request.length);
+  std::vector<BlockDevice::Extent> parts;
+  const Code code = co_await read_parts(request, buffer, parts);
+  if (code == Code::ok) {
+    reply_data(request, std::move(buffer), parts);
+  } else {
+    reply(request, code);
+  }
+  task_done();
+}
+
+// Reads what is data; holes of a structured reply are only named.
+Task<Code> Connection::read_parts(Request request, std::shared_ptr<Buffer> buffer,
+                                  std::vector<BlockDevice::Extent>& parts) {
+  if (shape_.structured && (request.flags & kDf) == 0 && request.length > kReadNowMax) {
+    auto found = co_await device_->extents(request.offset, request.length);
+    if (!found) co_return code_of(found.error(), false);
+    if (found->size() <= kPartsMax) parts = std::move(*found);
+  }
+  if (parts.empty()) parts.push_back({request.length, BlockDevice::Allocation::data});
+  std::size_t at = 0;
+  for (const BlockDevice::Extent& part : parts) {
+    if (part.kind == BlockDevice::Allocation::data) {
+      const MutableByteView into = buffer->view(at, part.length);
+      const BlockStatus done = co_await device_->read(request.offset + at, into);
+      if (!done) co_return code_of(done.error(), false);
+    }
+    at += part.length;
+  }
+  co_return Code::ok;
+}
+
+void Connection::add_to_batch(const Request& request, ByteView data, std::shared_ptr<const void> owner) {
+  const BlockStatus added =
+      request.command == Command::write
+          ? device_->add_write(batch_, request.offset, data, std::move(owner))
+          : device_->add_zero(batch_, request.offset, request.length,
+                              request.command == Command::write_zeroes && (request.flags & kNoHole) != 0);
+  if (!added) return reply(request, code_of(added.error(), true));
+  batched_.push_back(request);
+  if (batch_.requests() >= kBatchRequests || batch_.data_bytes() >= kBatchBytes) commit_batch();
+}
+
+void Connection::commit_batch() {
+  if (batched_.empty()) return;
+  begin_task(commit_task(std::exchange(batch_, BlockBatch()), std::exchange(batched_, {})));
+}
+
+Task<void> Connection::commit_task(BlockBatch batch, std::vector<Request> requests) {
+  const auto done = co_await device_->commit(std::move(batch));
+  bool fua = false;
+  for (const Request& request : requests) {
+    if (!done) {
+      reply(request, code_of(done.error(), true));
+    } else if ((request.flags & kFua) != 0) {
+      fua = true;
+    } else {
+      reply(request, Code::ok);
+    }
+  }
+  if (fua) {
+    send_soon();
+    const BlockStatus durable = co_await device_->make_durable(*done);
+    const Code code = durable ? Code::ok : code_of(durable.error(), true);
+    for (const Request& request : requests)
+      if ((request.flags & kFua) != 0) reply(request, code);
+  }
+  task_done();
+}
+
+Task<void> Connection::flush_task(Request request) {
+  const BlockStatus done = co_await device_->flush();
+  reply(request, done ? Code::ok : code_of(done.error(), is_change(request.command)));
+  task_done();
+}
+
+Task<void> Connection::cache_task(Request request) {
+  const BlockStatus done = co_await device_->prefetch(request.offset, request.length);
+  reply(request, done ? Code::ok : code_of(done.error(), false));
+  task_done();
+}
+
+Task<void> Connection::status_task(Request request) {
+  std::vector<Bytes> bodies;
+  Code code = Code::ok;
+  for (const Context& context : contexts_) {
+    code = co_await status_of(context, request, bodies.emplace_back());
+    if (code != Code::ok) break;
+  }
+  if (code != Code::ok) reply(request, code);
+  for (std::size_t i = 0; code == Code::ok && i < bodies.size(); ++i) {
+    const Bytes& body = bodies[i];
+    std::uint8_t* to = reserve(kReplySizeMax + body.size());
+    const std::uint8_t* from = to;
+    to =
+        put_chunk(to, shape_.extended, i + 1 == bodies.size() ? kDone : 0,
+                  shape_.extended ? Chunk::block_status_extended : Chunk::block_status, request, body.size());
+    to = std::copy(body.begin(), body.end(), to);
+    take(static_cast<std::size_t>(to - from));
+  }
+  task_done();
+}
+
+Task<Code> Connection::status_of(Context context, Request request, Bytes& body) {
+  const bool one = (request.flags & kReqOne) != 0;
+  std::vector<Described> all;
+  const auto add = [&all](std::uint64_t length, std::uint32_t flags) {
+    if (!all.empty() && all.back().flags == flags) {
+      all.back().length += length;
+    } else {
+      all.push_back({length, flags});
+    }
+  };
+  for (std::uint64_t at = 0; at < request.length && all.size() < kExtentsMax && !(one && all.size() > 1);) {
+    const std::uint64_t from = request.offset + at;
+    const std::uint64_t left = request.length - at;
+    if (context.kind == Context::Kind::allocation) {
+      const auto found = co_await device_->extents(from, left);
+      if (!found) co_return code_of(found.error(), false);
+      for (const BlockDevice::Extent& part : *found) {
+        at += part.length;
+        add(part.length, part.kind == BlockDevice::Allocation::data   ? 0
+                         : part.kind == BlockDevice::Allocation::zero ? kStateZero
+                                                                      : kStateHole | kStateZero);
+      }
+    } else {
+      const auto found = co_await device_->changed_since(context.snapshot, from, left);
+      if (!found) co_return code_of(found.error(), false);
+      for (const BlockDevice::Changed& part : *found) {
+        at += part.length;
+        add(part.length, part.changed ? 1 : 0);
+      }
+    }
+  }
+  all.resize(std::min(all.size(), one ? std::size_t{1} : kExtentsMax));
+  append(body, context.id);
+  if (shape_.extended) append(body, static_cast<std::uint32_t>(all.size()));
+  for (const Described& part : all) {
+    if (shape_.extended) {
+      append(body, part.length);
+      append(body, std::uint64_t{part.flags});
+    } else {
+      append(body, static_cast<std::uint32_t>(part.length));
+      append(body, part.flags);
+    }
+  }
+  co_return Code::ok;
+}
+
+}  // namespace cumulus::nbd

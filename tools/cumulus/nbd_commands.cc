@@ -1,0 +1,223 @@
+// cumulus nbd ...: disks for NBD clients; and making and removing them: cumulus image create, ls, rm.
+#include <cstdio>
+#include <filesystem>
+
+#include "objectstore/base/format.h"
+#include "tools/cumulus/commands.h"
+#include "tools/cumulus/frame.h"
+
+namespace cumulus {
+namespace {
+
+struct ServeFlags {
+  std::string target;
+  std::string socket;
+  std::string listen;
+  std::string certificates;
+  std::string psk;
+  std::vector<std::string> allow;
+  bool read_only = false;
+  bool replace = false;
+  bool steal = false;
+  bool foreground = false;
+};
+ServeFlags flags;
+std::string target;
+std::string size_text;
+
+std::string absolute(const std::string& path) {
+  return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
+}
+
+// VOLUME or VOLUME/IMAGE.
+Result<std::pair<std::string, std::string>> volume_and_image(const std::string& text) {
+  const auto slash = text.find('/');
+  const std::string volume = text.substr(0, slash);
+  TRY_OK(check_volume_name(volume));
+  return std::pair(volume, slash == std::string::npos ? std::string() : text.substr(slash + 1));
+}
+
+std::string uri_of(const Json& server) {
+  const bool tls = server.value("tls", false);
+  const std::string address = server.value("address", "");
+  const std::string image = server.value("image", "");
+  if (address.starts_with("/"))
+    return format("{}+unix:///{}?socket={}", tls ? "nbds" : "nbd", image, address);
+  return format("{}://{}/{}", tls ? "nbds" : "nbd", address, image);
+}
+
+Result<int> serve(const Invocation& invocation) {
+  TRY(const auto parts, volume_and_image(flags.target));
+  Client client = invocation.client(parts.first);
+  TRY_OK(invocation.home_folder().check_volume(parts.first));
+  OpenRequest open;
+  open.steal = flags.steal;
+  TRY_OK(client.start(open, false, "opening"));
+  TRY(const Json server, client.call({{"request", "nbd.serve"},
+                                      {"image", parts.second},
+                                      {"socket", absolute(flags.socket)},
+                                      {"listen", flags.listen},
+                                      {"tls_certificates", absolute(flags.certificates)},
+                                      {"tls_psk", absolute(flags.psk)},
+                                      {"allow", flags.allow},
+                                      {"read_only", flags.read_only},
+                                      {"replace", flags.replace}},
+                                     "", false));
+  if (invocation.json) {
+    Json shown = server;
+    shown["uri"] = uri_of(server);
+    print_json(shown);
+  } else {
+    std::printf("%s\n", uri_of(server).c_str());
+  }
+  std::fflush(stdout);
+  if (!flags.foreground) return 0;
+  TRY(const Json ended,
+      client.call({{"request", "nbd.wait"}, {"address", server.value("address", "")}}, "", false));
+  static_cast<void>(ended);
+  return 0;
+}
+
+// Asks only daemons that run: an idle volume serves nothing.
+Result<int> list(const Invocation& invocation) {
+  Json all = Json::array();
+  const Home home = invocation.home_folder();
+  for (const std::string& volume : home.volumes()) {
+    if ((!target.empty() && volume != target) || !DaemonSocket::connect(home.volume(volume))) continue;
+    Client client = invocation.client(volume);
+    TRY(const Json residents, client.call({{"request", "resident.ls"}}, "", false));
+    for (const Json& one : residents)
+      if (one.value("kind", "") == "nbd") all.push_back(one);
+  }
+  for (Json& one : all) one["uri"] = uri_of(one);
+  if (invocation.json) {
+    print_json(all);
+    return 0;
+  }
+  for (const Json& one : all) {
+    const std::string image = one.value("image", "");
+    std::printf("%s%s%s  %s  %zu clients%s\n", one.value("volume", "").c_str(), image.empty() ? "" : "/",
+                image.c_str(), one["uri"].get<std::string>().c_str(), one["clients"].size(),
+                one.value("read_only", false) ? "  read-only" : "");
+  }
+  return 0;
+}
+
+Result<int> stop(const Invocation& invocation) {
+  TRY(const auto parts, volume_and_image(target));
+  Client client = invocation.client(parts.first);
+  TRY(const Json done, client.call({{"request", "nbd.stop"}, {"image", parts.second}}, "", false));
+  static_cast<void>(done);
+  return 0;
+}
+
+// 4K, 10M, 1G, 2T; powers of 1024.
+Result<std::uint64_t> parse_size(const std::string& text) {
+  std::uint64_t value = 0;
+  std::size_t at = 0;
+  const auto bad = [&] {
+    return fail(ErrorKind::invalid, format("'{}' is not a size: 4K, 10M, 1G, 2T", text));
+  };
+  for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at) {
+    if (value > (std::uint64_t{1} << 60)) return bad();
+    value = value * 10 + static_cast<std::uint64_t>(text[at] - '0');
+  }
+  const auto unit = std::string_view("KMGTP").find(at < text.size() ? text[at] : ' ');
+  if (at == 0 || text.size() - at > 1 || (at < text.size() && unit == std::string_view::npos)) return bad();
+  const unsigned shift = at < text.size() ? 10 * (static_cast<unsigned>(unit) + 1) : 0;
+  if (value > (std::uint64_t{1} << (60 - shift))) return bad();
+  return value << shift;
+}
+
+Result<int> create_image(const Invocation& invocation) {
+  TRY(const auto parts, split_target(target));
+  TRY(const std::uint64_t size, parse_size(size_text));
+  Client client = invocation.client(parts.first);
+  TRY(const Json made,
+      client.call({{"request", "image.create"}, {"image", parts.second}, {"size", size}}, "", false));
+  static_cast<void>(made);
+  return 0;
+}
+
+Result<int> remove_image(const Invocation& invocation) {
+  TRY(const auto parts, split_target(target));
+  Client client = invocation.client(parts.first);
+  TRY(const Json done, client.call({{"request", "image.rm"}, {"image", parts.second}}, "", false));
+  static_cast<void>(done);
+  return 0;
+}
+
+Result<int> list_images(const Invocation& invocation) {
+  Client client = invocation.client(target);
+  TRY(const Json datasets, client.call({{"request", "dataset.ls"}}, "", false));
+  Json images = Json::array();
+  for (const Json& dataset : datasets)
+    if (dataset.value("type", "") == "image") images.push_back(dataset);
+  if (invocation.json) {
+    print_json(images);
+    return 0;
+  }
+  for (const Json& image : images) std::printf("%s\n", image.value("name", "").c_str());
+  return 0;
+}
+
+using Body = Result<int> (*)(const Invocation&);
+void run(Invocation& invocation, CLI::App* command, Body body) {
+  command->fallthrough();
+  command->callback([&invocation, body] {
+    invocation.run = [&invocation, body] {
+      const auto code = body(invocation);
+      return code ? *code : fail_with(code.error());
+    };
+  });
+}
+
+}  // namespace
+
+void add_nbd_commands(CLI::App& app, Invocation& invocation) {
+  auto* nbd = app.add_subcommand("nbd", "disks for virtual machines and other NBD clients")
+                  ->require_subcommand(1)
+                  ->fallthrough();
+  auto* start = nbd->add_subcommand("serve", "serve an image, or all images of a volume");
+  start->add_option("VOLUME[/IMAGE]", flags.target)->required()->type_name("");
+  start->add_option("--socket", flags.socket, "a unix socket")->type_name("PATH");
+  start->add_option("--listen", flags.listen, "a TCP address")->type_name("ADDR:PORT");
+  start->add_flag("--read-only", flags.read_only, "refuse all changes");
+  start
+      ->add_option(
+          "--tls-certificates", flags.certificates,
+          "ca-cert.pem, server-cert.pem, server-key.pem; clients need a certificate of that authority")
+      ->type_name("DIR");
+  start->add_option("--tls-psk", flags.psk, "lines of user:hex-key")->type_name("FILE");
+  start->add_option("--allow", flags.allow, "only clients from there; may be given again")->type_name("CIDR");
+  start->add_flag("--replace", flags.replace, "end the server that has the image or the address now");
+  start->add_flag("--steal", flags.steal, "take the volume over from another machine");
+  start->add_flag("--foreground", flags.foreground, "stay until the server ends; ends it when interrupted");
+  start->footer("Example: cumulus nbd serve photos/disk --socket /run/disk.sock");
+  run(invocation, start, serve);
+  auto* ls = nbd->add_subcommand("ls", "the servers that run");
+  ls->add_option("VOLUME", target)->type_name("");
+  ls->footer("Example: cumulus nbd ls");
+  run(invocation, ls, list);
+  auto* end = nbd->add_subcommand("stop", "end the servers of a volume, or of one image");
+  end->add_option("VOLUME[/IMAGE]", target)->required()->type_name("");
+  end->footer("Example: cumulus nbd stop photos/disk");
+  run(invocation, end, stop);
+
+  auto* image = app.add_subcommand("image", "disk images")->require_subcommand(1)->fallthrough();
+  auto* make = image->add_subcommand("create", "make a thin disk");
+  make->add_option("VOLUME/IMAGE", target)->required()->type_name("");
+  make->add_option("--size", size_text, "4K, 10M, 1G, 2T")->required()->type_name("SIZE");
+  make->footer("Example: cumulus image create photos/disk --size 20G");
+  run(invocation, make, create_image);
+  auto* images = image->add_subcommand("ls", "the images of a volume");
+  images->add_option("VOLUME", target)->required()->type_name("");
+  images->footer("Example: cumulus image ls photos");
+  run(invocation, images, list_images);
+  auto* remove = image->add_subcommand("rm", "remove an image");
+  remove->add_option("VOLUME/IMAGE", target)->required()->type_name("");
+  remove->footer("Example: cumulus image rm photos/disk");
+  run(invocation, remove, remove_image);
+}
+
+}  // namespace cumulus

@@ -1,0 +1,72 @@
+#include "tools/cumulus/nbd_requests.h"
+
+#include "blockdev/images.h"
+#include "objectstore/base/format.h"
+#include "tools/cumulus/nbd_resident.h"
+
+namespace cumulus {
+namespace {
+
+NbdResident* server_at(Desk& desk, const std::string& address) {
+  for (Resident* one : desk.residents.list())
+    if (auto* server = dynamic_cast<NbdResident*>(one); server != nullptr && server->address() == address)
+      return server;
+  return nullptr;
+}
+
+}  // namespace
+
+Task<Result<Json>> serve_nbd_serve(Desk& desk, Session&, Json request) {
+  CO_TRY(NbdRequest wanted, NbdRequest::from_json(request));
+  CO_TRY(const auto server, co_await NbdResident::start(desk.reactor, desk.stack.volume(), desk.residents,
+                                                        desk.name, std::move(wanted)));
+  co_return server->describe();
+}
+
+// Returns when the server has ended; ends it when the command goes away: that is `--foreground`.
+Task<Result<Json>> serve_nbd_wait(Desk& desk, Session& session, Json request) {
+  const std::string address = request.value("address", "");
+  while (server_at(desk, address) != nullptr && !session.gone())
+    co_await desk.reactor.sleep_for(std::chrono::milliseconds(200));
+  if (NbdResident* server = server_at(desk, address)) co_await server->stop();
+  co_return Json::object();
+}
+
+Task<Result<Json>> serve_nbd_stop(Desk& desk, Session&, Json request) {
+  const std::string image = request.value("image", "");
+  std::size_t stopped = 0;
+  const std::vector<Resident*> now = desk.residents.list();
+  for (Resident* one : now) {
+    auto* server = dynamic_cast<NbdResident*>(one);
+    if (server == nullptr || (!image.empty() && server->image() != image)) continue;
+    co_await server->stop();
+    ++stopped;
+  }
+  if (stopped == 0)
+    co_return fail(ErrorKind::not_found,
+                   image.empty() ? format("volume '{}' has no NBD server", desk.name)
+                                 : format("'{}/{}' has no NBD server of its own", desk.name, image));
+  co_return Json{{"stopped", stopped}};
+}
+
+Task<Result<Json>> serve_image_create(Desk& desk, Session&, Json request) {
+  std::string name = request.value("image", "");
+  CO_TRY(const DatasetId id,
+         co_await create_image(desk.stack.volume(), std::move(name), request.value("size", std::uint64_t{0}),
+                               desk.reactor.wall_now()));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json{{"id", id}};
+}
+
+Task<Result<Json>> serve_image_remove(Desk& desk, Session&, Json request) {
+  const std::string name = request.value("image", "");
+  const DatasetInfo* info = desk.stack.volume().find_dataset(name);
+  if (info == nullptr || info->type != DatasetType::image)
+    co_return fail(ErrorKind::not_found, format("there is no image '{}/{}'", desk.name, name));
+  CO_TRY_OK(desk.residents.check_free(info->id, desk.name + "/" + name));
+  CO_TRY_OK(co_await desk.stack.volume().remove_dataset(info->id));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json::object();
+}
+
+}  // namespace cumulus

@@ -1,0 +1,60 @@
+// NbdResident: one NBD server living in a volume's daemon. Owns itself until stop() has ended it. Reactor
+// thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "blockdev/nbd/server.h"
+#include "tools/cumulus/residents.h"
+
+namespace cumulus {
+
+struct NbdRequest {
+  std::string image;   // empty: all images
+  std::string socket;  // or
+  std::string listen;
+  std::string tls_certificates;
+  std::string tls_psk;
+  std::vector<std::string> allow;
+  bool read_only = false;
+  bool replace = false;
+
+  static Result<NbdRequest> from_json(const Json& json);
+};
+
+class NbdResident final : public Resident {
+ public:
+  // Serves when it returns. exists: the image is attached elsewhere, named with address and pid.
+  static Task<Result<std::shared_ptr<NbdResident>>> start(Runtime& runtime, Volume& volume,
+                                                          Residents& residents, std::string volume_name,
+                                                          NbdRequest request);
+  ~NbdResident() override;
+
+  std::string kind() const override { return "nbd"; }
+  Json describe() const override;
+  bool holds(DatasetId dataset) const override;
+  Task<Status> write_out() override;
+  Task<void> stop() override;
+
+  const std::string& image() const { return request_.image; }
+  const std::string& address() const { return server_->where(); }
+  Task<void> ended();
+
+ private:
+  NbdResident(Runtime& runtime, Volume& volume, Residents& residents, std::string volume_name,
+              NbdRequest request);
+  Status open(Runtime& runtime);
+
+  Volume& volume_;
+  Residents& residents_;
+  std::string volume_name_;
+  NbdRequest request_;
+  std::unique_ptr<nbd::Server> server_;
+  bool stopping_ = false;
+  bool stopped_ = false;
+  Signal changed_;
+  std::shared_ptr<NbdResident> self_;
+};
+
+}  // namespace cumulus
