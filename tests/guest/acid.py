@@ -12,9 +12,9 @@ FIO = ('fio --name=load --directory=/mnt/{fs} --size=24M --rw=randwrite --bsrang
 FILES = '''n=0
 while true; do
   n=$((n + 1))
-  head -c $(( ($(od -An -tu2 -N2 /dev/urandom) + 1) * 8 )) /dev/urandom > /tmp/new.{fs}
-  dd if=/tmp/new.{fs} of=/mnt/{fs}/file-$n bs=64k conv=fsync 2>/dev/null || exit 1
-  echo "synced file-$n $(sha256sum < /tmp/new.{fs} | cut -c 1-64)"
+  head -c $(( ($(od -An -tu2 -N2 /dev/urandom) + 1) * 8 )) /dev/urandom > /tmp/new.$$
+  dd if=/tmp/new.$$ of={folder}/file-$n bs=64k conv=fsync 2>/dev/null || exit 1
+  echo "synced file-$n $(sha256sum < /tmp/new.$$ | cut -c 1-64)"
 done
 '''
 MAKE = {'ext4': 'mkfs.ext4 -q -E nodiscard', 'xfs': 'mkfs.xfs -q -f -K'}
@@ -68,46 +68,52 @@ def trim(guest, exports, size=64 * MIB):
 class SyncedFiles:
     """Files written and synced in the guest until its power is cut; afterwards each that was acknowledged must be there."""
 
-    def __init__(self, guest, fs, port):
-        self.guest, self.fs, self.port = guest, fs, port
+    def __init__(self, guest, folder, port):
+        self.guest, self.folder, self.port = guest, folder, port
         self.synced, self.problems = {}, []
         self.follower = threading.Thread(target=self.follow)
         self.follower.start()
 
     def follow(self):
         channel = self.guest.channels[self.port]
-        channel.begin(FILES.format(fs=self.fs))
+        channel.begin(FILES.format(folder=self.folder))
         try:
             for line in channel.lines(600, 'synced files'):
                 words = str(line).split()
                 if len(words) == 3 and words[0] == 'synced':
                     self.synced[words[1]] = words[2]
                 else:
-                    self.problems.append(f'{self.fs}: {line}')
+                    self.problems.append(f'{self.folder}: {line}')
         except OSError:
             pass  # the power is cut
         except Wrong as error:
             self.problems.append(str(error))
 
+    def wait(self, count, seconds=120):
+        """Until so many are acknowledged."""
+        deadline = time.monotonic() + seconds
+        while len(self.synced) < count and not self.problems:
+            expect(time.monotonic() < deadline, f'{self.folder}: {len(self.synced)} files synced in {seconds} s')
+            time.sleep(0.05)
+
     def after_cut(self):
         self.follower.join()
         expect(not self.problems, f'under load: {self.problems}')
-        expect(self.synced, f'{self.fs}: nothing was synced: the cut proves nothing')
+        expect(self.synced, f'{self.folder}: nothing was synced: the cut proves nothing')
 
     def compare(self):
-        found = self.guest.run(f'cd /mnt/{self.fs} && sha256sum file-*', timeout=300)
+        found = self.guest.run(f'cd {self.folder} && sha256sum file-*', timeout=300)
         there = {name: sha for sha, name in (line.split() for line in found.split('\n') if line)}
         for name, sha in self.synced.items():
-            expect(there.get(name) == sha, f'{self.fs}: {name} was synced, and is {"gone" if name not in there else "other bytes"}')
+            expect(there.get(name) == sha, f'{self.folder}: {name} was synced, and is {"gone" if name not in there else "other bytes"}')
 
 
 def power_cut(guest, exports, seconds, meanwhile=lambda: None):
     """QEMU is killed under load; after the next boot the file systems are clean and what was synced is there."""
-    loads = [SyncedFiles(guest, fs, port + 1) for port, fs in enumerate(exports)]
+    loads = [SyncedFiles(guest, f'/mnt/{fs}', port + 1) for port, fs in enumerate(exports)]
     meanwhile()
-    deadline = time.monotonic() + 120
-    while not all(len(load.synced) >= 3 or load.problems for load in loads) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    for load in loads:
+        load.wait(3)
     time.sleep(seconds)
     guest.qemu.kill()
     for load in loads:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Disks in a guest, over NBD: the acid tests of acid.py on the exports of exports.py."""
 from acid import check, machine, make, power_cut, server_dies, trim, verified_again, verified_load
-from exports import Nbdkit
+from exports import Cumulus, Nbdkit
 from guest import BUILT, LONG, Guest, Lab, Wrong, expect, main, sha_of
 from root import run
 from system import PACKAGE, build_system
@@ -72,6 +72,36 @@ def system_plumbing():
             export.kill()
 
 
+def our_disks():
+    """The same on images of a volume (4+2) on six miners; two of them die while the guest writes."""
+    with Lab() as lab:
+        lab.up()
+        exports = {fs: Cumulus(lab, fs, SIZE).start() for fs in ['ext4', 'xfs']}
+
+        def restart():
+            exports['ext4'].kill()
+            for export in exports.values():
+                export.start()
+        everything(lab, exports, meanwhile=lambda: two_miners_die(lab), restart=restart)
+        lab.check_clean()
+
+
+def our_system():
+    """The Debian system on an image; two miners die while the package is installed, and what is local is forgotten."""
+    with Lab() as lab:
+        lab.up()
+        export = Cumulus(lab, 'system', SIZE).start()
+        whole_system(lab, export, meanwhile=lambda: two_miners_die(lab),
+                     export_to=lambda path: lab.run('image', 'export', f'{lab.volume}/system', path, timeout=600))
+
+
+def two_miners_die(lab):
+    lab.sync()
+    for index in lab.random.sample(range(1, lab.miners + 1), 2):
+        lab.miner('stop', index)
+    lab.drop_cache()
+
+
 def forgetful_server_is_caught():
     """The canary: a server that forgets when it is killed must not get through."""
     with Lab() as lab:
@@ -90,4 +120,4 @@ def forgetful_server_is_caught():
 
 
 if __name__ == '__main__':
-    main(plumbing, system_plumbing, forgetful_server_is_caught)
+    main(plumbing, system_plumbing, our_disks, our_system, forgetful_server_is_caught)
