@@ -271,6 +271,8 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next,
       start.previous_chain = next.previous_chain;
       start.previous = LastGroup{next.next_group - 1, next.previous_tag};
     }
+    replay_marks_.assign(
+        1, {start.sequence - 1, start.previous_chain, start.previous->group, start.previous->tag});
     start.after = index_->applied();
     start.durable_upto = std::max(tail.position, index_->durable());
     const GroupVisitor visit = [this](const ReplayedGroup& group) -> Task<Status> {
@@ -395,6 +397,10 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
     return header.id.sequence <= tail.through.sequence ? SlotUse::stored : SlotUse::dirty;
   });
   pusher_->start(tail);
+  const bool nothing_local = segments.empty();
+  if (nothing_local)
+    replay_marks_.assign(
+        1, {start.next_sequence - 1, start.previous_chain, start.next_group - 1, start.previous_tag});
   for (SealedSegment& segment : segments) {
     replay_marks_.push_back(
         {segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
@@ -402,12 +408,8 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
     if (segment.header.id.sequence > tail.through.sequence || !placed)
       pusher_->push_again(std::move(segment));
   }
-  if (segments.empty()) {
-    replay_marks_.push_back(
-        {start.next_sequence - 1, start.previous_chain, start.next_group - 1, start.previous_tag});
-    slots_->set_replay_floor(start.next_sequence);
-    CO_TRY_OK(co_await save_replay_start());
-  }
+  if (nothing_local) CO_TRY_OK(co_await save_replay_start());
+  slots_->set_replay_floor(replay_marks_.front().sequence + 1);
   if (inventory_) CO_TRY_OK(co_await note_placements());
   tasks_.spawn(keep_house());
   co_return Status();
