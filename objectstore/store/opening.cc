@@ -392,9 +392,16 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
       [this](change::Placed placed, const Manifest&) { return segment_stored(std::move(placed)); },
       parts_.metrics);
   // Segments up to the tail are on the miners; a Placed change that was lost with the end of the log is made
-  // again.
+  // again, and until then nobody else knows where the segment is.
+  for (const SealedSegment& segment : segments) {
+    const Sequence sequence = segment.header.id.sequence;
+    CO_TRY(const auto placed, co_await index_->placed(segment.header.id));
+    if (sequence > tail.through.sequence || !placed) unplaced_.insert(sequence);
+  }
   slots_->classify([&](const SegmentHeader& header) {
-    return header.id.sequence <= tail.through.sequence ? SlotUse::stored : SlotUse::dirty;
+    const Sequence sequence = header.id.sequence;
+    return sequence <= tail.through.sequence && !unplaced_.contains(sequence) ? SlotUse::stored
+                                                                              : SlotUse::dirty;
   });
   pusher_->start(tail);
   const bool nothing_local = segments.empty();
@@ -404,9 +411,7 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   for (SealedSegment& segment : segments) {
     replay_marks_.push_back(
         {segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
-    CO_TRY(const auto placed, co_await index_->placed(segment.header.id));
-    if (segment.header.id.sequence > tail.through.sequence || !placed)
-      pusher_->push_again(std::move(segment));
+    if (unplaced_.contains(segment.header.id.sequence)) pusher_->push_again(std::move(segment));
   }
   if (nothing_local) CO_TRY_OK(co_await save_replay_start());
   slots_->set_replay_floor(replay_marks_.front().sequence + 1);

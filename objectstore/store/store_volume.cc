@@ -312,6 +312,7 @@ Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress)
 }
 
 void StoreVolume::segment_sealed(SealedSegment segment) {
+  unplaced_.insert(segment.header.id.sequence);
   replay_marks_.push_back(
       {segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
   pusher_->push(std::move(segment));
@@ -357,18 +358,19 @@ Task<Result<bool>> StoreVolume::compare_bytes(const Transaction::Body::Compare& 
 
 // What the durable index and the accepted tail have passed: stored segments may leave the disk, and replay
 // begins later. A restart must find every segment beyond the tail, to offer it again: what it cannot find
-// would stop the tail for good.
+// would stop the tail for good, and one whose Placed change was lost is found by nobody else.
 void StoreVolume::release_stored() {
   while (!evictable_.empty() && evictable_.front().placed_at <= index_->durable() &&
          evictable_.front().segment.sequence <= tail_->accepted().tail.through.sequence) {
     slots_->mark_stored(evictable_.front().segment);
+    unplaced_.erase(evictable_.front().segment.sequence);
     evictable_.pop_front();
   }
 }
 
 bool StoreVolume::may_begin_later() const {
   return replay_marks_.size() > 1 && replay_marks_[1].last_group <= index_->durable() &&
-         replay_marks_[1].sequence <= tail_->accepted().tail.through.sequence;
+         !unplaced_.contains(replay_marks_[1].sequence);
 }
 
 Task<void> StoreVolume::keep_house() {

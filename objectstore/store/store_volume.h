@@ -8,6 +8,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "objectstore/cache/slot_store.h"
@@ -164,6 +165,9 @@ class StoreVolume final : public Volume {
     LogPosition placed_at = 0;  // the group that says where it is
   };
   std::deque<Evictable> evictable_;
+  // Log segments of which the durable index does not say yet that miners hold them: the mark and eviction
+  // stay behind the first.
+  std::set<Sequence> unplaced_;
   std::deque<ReplayMark> replay_marks_;   // the first is what DIR/replay says, or will
   std::unique_ptr<Inventory> inventory_;  // between a rebuild and note_placements()
   bool closing_ = false;
