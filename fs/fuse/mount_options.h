@@ -10,11 +10,10 @@
 #include <string>
 #include <string_view>
 
+#include "fs/file_system.h"
 #include "objectstore/base/result.h"
 
 namespace cumulus {
-
-enum class AccessTimes : std::uint8_t { relative, strict, never };
 
 struct MountOptions {
   bool read_only = false;

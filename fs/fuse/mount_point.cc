@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -211,8 +212,8 @@ Result<std::optional<MountEntry>> mount_at(const std::string& directory) {
 }
 
 bool mount_is_dead(const std::string& directory) {
-  struct stat ignored;
-  return ::stat(directory.c_str(), &ignored) != 0 && errno == ENOTCONN;
+  struct statfs ignored;  // attributes may still be in the kernel's cache; this is always asked
+  return ::statfs(directory.c_str(), &ignored) != 0 && errno == ENOTCONN;
 }
 
 Status check_mount_point(const std::string& directory, const MountOptions& options) {

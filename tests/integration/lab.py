@@ -202,6 +202,7 @@ class Lab:
     def __exit__(self, kind, error, trace):
         if kind is not None:
             self.show_logs()
+        self.unmount_all()
         for home in self.homes:
             volumes = os.path.join(home, 'volumes')
             for name in os.listdir(volumes) if os.path.isdir(volumes) else []:
@@ -221,6 +222,13 @@ class Lab:
         if left and kind is None:
             raise Wrong(f'left running: {list(left.values())}')
         return False
+
+    def unmount_all(self):
+        """What a failed test left mounted, dead or alive."""
+        with open('/proc/self/mountinfo') as table:
+            left = [line.split()[4] for line in table if line.split()[4].startswith(self.dir + '/')]
+        for directory in reversed(left):
+            subprocess.run(['umount', '-l', directory], stderr=subprocess.DEVNULL)
 
     def show_logs(self):
         for home in self.homes:

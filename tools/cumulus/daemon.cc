@@ -42,6 +42,7 @@ class Daemon {
         name_(std::move(name)),
         request_(std::move(request)),
         ready_(ready),
+        mounts_(reactor, residents_, home_, name_),
         acceptor_(reactor.context()),
         signals_(reactor.context()),
         ended_(reactor),
@@ -75,6 +76,7 @@ class Daemon {
 
     while (!stopping_) co_await ended_.wait();
     co_await residents_.stop_all();
+    co_await mounts_.close();
     boost::system::error_code ignored;
     acceptor_.close(ignored);
     signals_.cancel(ignored);
@@ -130,7 +132,7 @@ class Daemon {
     const auto frame = co_await session->receive();
     if (frame && frame->kind == FrameKind::json) {
       Json request = Json::parse(text_of(frame->body), nullptr, false);
-      Desk desk{reactor_, *stack_, residents_, home_, name_, [this] { stop(); }};
+      Desk desk{reactor_, *stack_, residents_, mounts_, home_, name_, [this] { stop(); }};
       Result<Json> answer = fail(ErrorKind::invalid, "the request is not valid JSON");
       if (!request.is_discarded()) answer = co_await serve_request(desk, *session, std::move(request));
       Json reply;
@@ -190,6 +192,7 @@ class Daemon {
   int exit_code_ = 0;
   std::unique_ptr<Stack> stack_;
   Residents residents_;
+  Mounts mounts_;
   Acceptor acceptor_;
   asio::basic_signal_set<ReactorExecutor> signals_;
   std::set<Session*> sessions_;

@@ -5,6 +5,7 @@
 
 #include "tools/cumulus/commands.h"
 #include "tools/cumulus/daemon.h"
+#include "tools/cumulus/mount_commands.h"
 #include "tools/error_line.h"
 
 namespace cumulus {
@@ -57,6 +58,7 @@ int main(int argc, char** argv) {
   using namespace cumulus;
   ::signal(SIGPIPE, SIG_IGN);
   Invocation invocation;
+  if (const auto code = run_as_mount_helper(invocation, argc, argv)) return *code;
   CLI::App app("Cumulus: a drive and a disk on storage that nobody has to trust", kProgram);
   app.require_subcommand(1);
   app.fallthrough();
@@ -70,6 +72,8 @@ int main(int argc, char** argv) {
       ->type_name("FILE");
   app.footer("Example: cumulus devnet up && cumulus volume create photos --miners devnet/miners.toml");
   add_volume_commands(app, invocation);
+  add_mount_commands(app, invocation);
+  add_fs_commands(app, invocation);
   add_object_commands(app, invocation);
   add_snapshot_commands(app, invocation);
   add_nbd_commands(app, invocation);

@@ -9,6 +9,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "tools/cumulus/bucket.h"
+#include "tools/cumulus/mount_requests.h"
 #include "tools/cumulus/nbd_requests.h"
 
 namespace cumulus {
@@ -379,6 +380,8 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
 
 Task<Result<Json>> serve_request(Desk& desk, Session& session, Json request) {
   const std::string name = request.is_object() ? text(request, "request") : "";
+  if (const ServeRequest serve = find_mount_request(name))
+    co_return co_await serve(desk, session, std::move(request));
   const auto found = kRequests.find(name);
   if (found == kRequests.end())
     co_return fail(

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tools/cumulus/assemble.h"
+#include "tools/cumulus/mounts.h"
 #include "tools/cumulus/residents.h"
 #include "tools/cumulus/session.h"
 
@@ -13,6 +14,7 @@ struct Desk {
   Reactor& reactor;
   Stack& stack;
   Residents& residents;
+  Mounts& mounts;
   Home home;
   std::string name;
   std::function<void()> stop;  // asks the daemon to end

@@ -139,6 +139,8 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   Client client = invocation.client(arguments.name);
   TRY_OK(client.start(request, true, "creating"));
   folder.keep();
+  TRY(const Json made, client.call({{"request", "fs.create"}, {"file_system", "main"}}, "", false));
+  static_cast<void>(made);
 
   const QuorumShape quorum = QuorumShape::for_volume(static_cast<std::uint32_t>(miners.size()), shape.m);
   if (invocation.json) {

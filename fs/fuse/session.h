@@ -1,0 +1,96 @@
+// FuseSession: one kernel connection, from INIT until the kernel lets go. Receives requests, has libfuse
+// decode them, runs each as a Task (or answers at once), and knows what is in flight. Reactor thread; nothing
+// here blocks.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include "fs/file_system.h"
+#include "fs/fuse/channel.h"
+#include "fs/fuse/kernel_protocol.h"
+#include "fs/fuse/libfuse.h"
+#include "fs/fuse/mount_options.h"
+#include "objectstore/io/blocking_lane.h"
+#include "objectstore/io/sync.h"
+
+namespace cumulus {
+
+class FuseSession {
+ public:
+  // What a mount is made of; all outlive the session. `lane` is where the kernel is asked to write out.
+  struct Parts {
+    Runtime& runtime;
+    BlockingLane& lane;
+    PosixFileSystem& files;
+  };
+  FuseSession(Parts parts, std::unique_ptr<FuseChannel> channel, MountOptions options);
+  ~FuseSession();
+  FuseSession(const FuseSession&) = delete;
+  FuseSession& operator=(const FuseSession&) = delete;
+
+  // Serves until the kernel lets go or abort(); returns when every call has ended.
+  Task<void> serve();
+  // Until the kernel has said INIT and was answered: false when the connection ended before.
+  Task<bool> ready();
+  // Has the kernel write out the dirty pages of every file that is open for writing, so that all that write()
+  // or msync() returned before is in the file system. Must run beside serve().
+  Task<Status> write_out();
+  // Ends the connection from our side: users of the mount get errors. The last resort.
+  void abort();
+
+  // --- for the operations ---
+  PosixFileSystem& files() { return parts_.files; }
+  Runtime& runtime() { return parts_.runtime; }
+  TaskGroup& calls() { return calls_; }
+  const MountOptions& options() const { return options_; }
+  // The kernel cannot do without OPENDIR.
+  bool opens_directories() const { return opens_directories_; }
+  void set_opens_directories(bool yes) { opens_directories_ = yes; }
+  // The kernel sends SETXATTR's longer form.
+  bool long_setxattr() const { return (offered_flags_ & fuse_kernel::kSetXattrExt) != 0; }
+  // What the kernel asks for in the request being processed. libfuse 3.14 does not know TMPFILE and STATX: it
+  // is shown CREATE and GETATTR, which have the same form, and their operations look here.
+  std::uint32_t opcode() const { return opcode_; }
+  // The request being processed, whole; and its buffer, for who keeps its payload.
+  ByteView request() const { return request_; }
+  std::shared_ptr<Buffer> request_buffer() const { return buffer_; }
+  std::shared_ptr<Buffer> read_buffer() { return pool_.acquire(); }
+  // A node was opened for writing, or such a handle closed.
+  void writer_opened(std::uint64_t node) { ++writers_[node]; }
+  void writer_closed(std::uint64_t node);
+  // Memory for an answer that is sent before the next request is looked at.
+  MutableByteView scratch(std::size_t size) { return scratch_.view(0, std::min(size, scratch_.size())); }
+
+ private:
+  static ssize_t send_for_libfuse(int, iovec* parts, int count, void* self);
+  FuseChannel::Got receive();
+  Task<void> idle();
+  void process(std::size_t size);
+  void complete_init(iovec* parts, int count);
+
+  Parts parts_;
+  std::unique_ptr<FuseChannel> channel_;
+  MountOptions options_;
+  BufferPool pool_;
+  std::shared_ptr<Buffer> buffer_;
+  ByteView request_;
+  std::uint32_t opcode_ = 0;
+  Buffer scratch_;
+  std::optional<TimePoint> idle_since_;
+  bool polling_pays_ = false;
+  std::optional<std::uint64_t> init_unique_;
+  std::uint64_t offered_flags_ = 0;
+  bool opens_directories_ = true;
+  bool ready_ = false;
+  bool ended_ = false;
+  bool aborting_ = false;
+  unsigned writing_out_ = 0;  // calls of write_out() that wait for the kernel, which may wait for us
+  fuse_session* session_ = nullptr;
+  std::unordered_map<std::uint64_t, std::uint32_t> writers_;  // open handles for writing, by node
+  Signal changed_;
+  TaskGroup calls_;
+};
+
+}  // namespace cumulus

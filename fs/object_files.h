@@ -1,0 +1,184 @@
+// ObjectFiles: the file system over a volume's objects. Its verbs lie in ops/, a family a file; what they
+// share is here.
+#pragma once
+
+#include <deque>
+#include <unordered_map>
+
+#include "fs/file_system.h"
+#include "fs/records.h"
+#include "objectstore/io/sync.h"
+
+namespace cumulus {
+
+class ObjectFiles final : public PosixFileSystem {
+ public:
+  static constexpr ObjectId kRoot = 1;
+  static constexpr ObjectId kOrphans = 2;  // header: the salt of names; omap: files without a name, by id
+
+  ObjectFiles(Runtime& runtime, Volume& volume, DatasetId dataset, View view, FileSystemOptions options);
+  ~ObjectFiles() override;
+  Task<Status> start();
+  Task<FsStatus> close() override;
+
+  Task<FsResult<Entry>> lookup(Caller caller, NodeId parent, std::string name) override;
+  Task<FsResult<Entry>> make_node(Caller caller, NodeId parent, std::string name, NewNode what) override;
+  Task<FsResult<Created>> create(Caller caller, NodeId parent, std::string name, std::uint32_t mode,
+                                 OpenFlags flags) override;
+  Task<FsResult<Created>> create_nameless(Caller caller, NodeId parent, std::uint32_t mode,
+                                          OpenFlags flags) override;
+  Task<FsResult<Entry>> link(Caller caller, NodeId node, NodeId parent, std::string name) override;
+  Task<FsStatus> unlink(Caller caller, NodeId parent, std::string name) override;
+  Task<FsStatus> rmdir(Caller caller, NodeId parent, std::string name) override;
+  Task<FsStatus> rename(Caller caller, NodeId from, std::string name, NodeId to, std::string new_name,
+                        RenameFlags flags) override;
+  Task<FsResult<std::string>> readlink(NodeId node) override;
+  void forget(NodeId node) override;
+  Task<FsResult<Attributes>> getattr(NodeId node) override;
+  Task<FsResult<Attributes>> setattr(Caller caller, NodeId node, AttributeChange change) override;
+  Task<FsResult<FileSystemStatus>> statfs() override;
+  Task<FsResult<Bytes>> xattr(NodeId node, std::string name) override;
+  Task<FsResult<std::vector<std::string>>> xattrs(NodeId node) override;
+  Task<FsStatus> set_xattr(NodeId node, std::string name, Bytes value, XattrMode mode,
+                           bool kill_set_gid) override;
+  Task<FsStatus> remove_xattr(NodeId node, std::string name) override;
+  Task<FsResult<HandleId>> open(Caller caller, NodeId node, OpenFlags flags) override;
+  Task<FsStatus> release(HandleId handle) override;
+  Task<FsResult<std::size_t>> read(HandleId handle, std::uint64_t offset, MutableByteView into) override;
+  bool try_read(HandleId handle, std::uint64_t offset, MutableByteView into,
+                FsResult<std::size_t>& answer) override;
+  Task<FsResult<std::size_t>> write(HandleId handle, std::uint64_t offset, ByteView data,
+                                    std::shared_ptr<const void> owner, bool kill_set_id) override;
+  Task<FsStatus> flush(HandleId handle) override;
+  Task<FsStatus> fsync(NodeId node) override;
+  Task<FsStatus> allocate(HandleId handle, AllocateMode mode, std::uint64_t offset,
+                          std::uint64_t length) override;
+  Task<FsResult<std::uint64_t>> seek(NodeId node, std::uint64_t offset, bool data) override;
+  Task<FsResult<std::uint64_t>> copy_range(HandleId from, std::uint64_t from_offset, HandleId to,
+                                           std::uint64_t to_offset, std::uint64_t length) override;
+  Task<FsResult<std::vector<DirectoryEntry>>> list(NodeId node, std::uint64_t cookie, std::size_t limit,
+                                                   bool with_attributes) override;
+
+ private:
+  struct Loaded {
+    Inode inode;
+    std::uint64_t size = 0;
+  };
+  // A file with handles: how many, and whether it has lost its last name.
+  struct Opened {
+    unsigned handles = 0;
+    bool orphan = false;
+  };
+  struct Handle {
+    NodeId node = 0;
+    OpenFlags flags;
+  };
+  // The right to change one inode.
+  struct Lock {
+    std::shared_ptr<Semaphore> semaphore;
+    Semaphore::Hold hold;
+  };
+  using Locks = std::vector<Lock>;
+  // A name's place in its directory: the entry there, or where a new one goes.
+  struct Place {
+    std::uint64_t cookie = 0;
+    std::optional<EntryRecord> entry;
+  };
+
+  static ObjectId object_of(NodeId node) { return node & kObjectIdMax; }
+  static std::uint64_t index_of(NodeId node) { return node >> 48; }
+  static NodeId node_of(std::uint64_t index, ObjectId object) { return index << 48 | object; }
+  bool is_snapshot_folder(NodeId node) const { return node == node_of(kSnapshotFolder, kRoot); }
+  ObjectRef ref(ObjectId object) const { return {dataset_, object}; }
+  std::int64_t now() const { return static_cast<std::int64_t>(runtime_.wall_now()); }
+
+  FsResult<View> view_of_node(NodeId node) const;
+  FsStatus check_writable(NodeId node) const;
+  static FsStatus check_name(std::string_view name);
+  Task<FsResult<Loaded>> load(NodeId node);
+  Task<FsResult<Loaded>> load_directory(NodeId node);  // of the head, still with a name, writable
+  Attributes attributes_of(NodeId node, const Loaded& loaded) const;
+  Task<FsResult<Entry>> entry_of(NodeId node);
+  Task<Locks> lock(std::vector<ObjectId> objects);
+  Task<FsResult<Place>> find(View view, ObjectId directory, std::string name);
+  Task<FsStatus> apply(Transaction transaction);
+  static FsError error_from(const Error& error);
+
+  void put(Transaction& to, ObjectId object, const Inode& inode) {
+    to.set_header(ref(object), inode.encode());
+  }
+  void put_entry(Transaction& to, ObjectId directory, std::uint64_t cookie, ObjectId object,
+                 std::uint32_t mode, std::string name);
+  Task<FsStatus> remove_entry(Transaction& to, ObjectId directory, std::uint64_t cookie);
+  void charge(Transaction& to, const Inode& inode, std::int64_t bytes, std::int64_t objects) {
+    if (bytes != 0 || objects != 0) to.add_usage(dataset_, inode.tree, bytes, objects);
+  }
+  Task<FsResult<Inode>> new_inode(Caller caller, Loaded directory, ObjectId directory_object,
+                                  std::uint32_t mode, std::vector<OmapEntry>& xattrs);
+  // The last name of a file goes, or it never had one: it is removed, or kept until its last handle closes.
+  void drop_name(Transaction& to, ObjectId object, Loaded& loaded);
+  void bury(NodeId node, const Loaded& loaded);
+  Task<FsStatus> check_empty(ObjectId directory);
+  struct Renaming {
+    NodeId from = 0;
+    NodeId to = 0;
+    std::string name;
+    std::string new_name;
+    RenameFlags flags;
+    Place source;
+    Place target;
+  };
+  Task<FsStatus> remove_name(NodeId parent, std::string name, bool directory);
+  void take_name_away(Transaction& to, ObjectId object, Loaded& loaded);
+  void name_is_gone(NodeId node, const Loaded& loaded);
+  Task<FsStatus> rename_locked(Renaming names);
+  Task<FsStatus> move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
+                           std::optional<Loaded> replaced);
+  Task<FsStatus> exchange_names(Renaming names, Loaded above, Loaded below, Loaded loaded, Loaded other);
+  void put_parents(Transaction& to, const Renaming& names, Loaded& above, Loaded& below, int above_links,
+                   int below_links);
+  Task<FsStatus> check_loop(ObjectId moved, ObjectId into);
+  Attributes snapshot_folder() const;
+  Task<FsResult<Entry>> snapshot_root(std::string name);
+  Task<FsResult<std::vector<DirectoryEntry>>> list_snapshots(std::uint64_t cookie, bool with_attributes);
+  HandleId add_handle(NodeId node, OpenFlags flags);
+  void drop_handle(HandleId handle);
+  FsResult<Handle> handle_of(HandleId handle) const;
+  Task<FsResult<std::uint64_t>> allocated_in(ObjectId object, std::uint64_t offset, std::uint64_t length);
+  Task<FsStatus> resize(Transaction& to, ObjectId object, Loaded& loaded, std::uint64_t size);
+  static void clear_set_ids(Inode& inode);
+  void note_read(NodeId node, const Inode& inode);
+  Task<void> update_access_time(NodeId node);
+  Task<void> sweep_orphans();
+  Task<void> ask_space();
+
+  static constexpr std::uint64_t kSnapshotFolder = 0xffff;
+  static constexpr std::string_view kSnapshotsName = ".snapshots";
+  static constexpr std::size_t kGravesMax = 4096;
+
+  Runtime& runtime_;
+  Volume& volume_;
+  DatasetId dataset_;
+  FileSystemOptions options_;
+  std::vector<View> views_;  // by index; 0 is what was mounted
+  NameSalt salt_{};
+  std::unordered_map<ObjectId, std::shared_ptr<Semaphore>> locks_;
+  std::unordered_map<ObjectId, Opened> opened_;
+  std::unordered_map<HandleId, Handle> handles_;
+  HandleId next_handle_ = 1;
+  Semaphore moving_directories_;
+  // What the kernel may still ask of nodes that are gone (a removed directory somebody stands in): the last
+  // ones.
+  std::unordered_map<NodeId, Attributes> graves_;
+  std::deque<NodeId> graves_order_;
+  std::unordered_map<NodeId, std::int64_t> accessed_;  // access times on their way
+  // What the miners said last of their room: asked again after a second, in the background, for they may be
+  // slow.
+  VolumeStatus space_;
+  std::optional<TimePoint> space_at_;
+  bool asking_ = false;
+  Signal space_changed_;
+  TaskGroup background_;
+};
+
+}  // namespace cumulus

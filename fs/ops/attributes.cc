@@ -1,0 +1,193 @@
+// Attributes and extended attributes.
+#include <algorithm>
+#include <array>
+
+#include "fs/acl.h"
+#include "fs/modes.h"
+#include "fs/object_files.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::size_t kValueMax = 64u << 10;
+constexpr std::string_view kCapability = "security.capability";
+constexpr std::array<std::string_view, 3> kNamespaces = {"user.", "trusted.", "security."};
+
+Bytes bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
+std::unexpected<FsError> failure(FsErrorKind kind, const char* why) {
+  return std::unexpected(FsError{kind, why});
+}
+
+FsStatus check_xattr(std::string_view name, std::uint32_t mode) {
+  if (name.size() > 255) return failure(FsErrorKind::range, "at most 255 bytes");
+  if (name == kAccessAcl || (name == kDefaultAcl && is_directory(mode))) return {};
+  if (name == kDefaultAcl) return failure(FsErrorKind::denied, "only directories have default ACLs");
+  for (const std::string_view space : kNamespaces) {
+    if (name.starts_with(space) && name.size() > space.size()) return {};
+  }
+  return failure(FsErrorKind::unsupported, "no such namespace of extended attributes");
+}
+
+}  // namespace
+
+Task<FsResult<Attributes>> ObjectFiles::getattr(NodeId node) {
+  if (is_snapshot_folder(node)) co_return snapshot_folder();
+  const auto loaded = co_await load(node);
+  if (loaded) co_return attributes_of(node, *loaded);
+  const auto grave = graves_.find(node);
+  if (grave != graves_.end()) co_return grave->second;
+  co_return std::unexpected(loaded.error());
+}
+
+// A write or a change of owner by somebody who may not give the bits away.
+void ObjectFiles::clear_set_ids(Inode& inode) {
+  if (is_directory(inode.mode)) return;
+  inode.mode &= ~kSetUid;
+  if ((inode.mode & kGroupExecute) != 0) inode.mode &= ~kSetGid;
+}
+
+Task<FsResult<Attributes>> ObjectFiles::setattr(Caller, NodeId node, AttributeChange change) {
+  const FsStatus writable = check_writable(node);
+  if (!writable) co_return std::unexpected(writable.error());
+  const ObjectId object = object_of(node);
+  std::vector<ObjectId> one{object};
+  const Locks locks = co_await lock(std::move(one));
+  auto loaded = co_await load(node);
+  if (!loaded) co_return std::unexpected(loaded.error());
+  Inode& inode = loaded->inode;
+  const std::int64_t time = now();
+  Transaction set;
+  if (change.uid || change.gid || change.kill_set_id) {
+    clear_set_ids(inode);
+    if (is_file(inode.mode)) set.remove_xattr(ref(object), bytes_of(kCapability));
+  }
+  if (change.uid) inode.uid = *change.uid;
+  if (change.gid) inode.gid = *change.gid;
+  if (change.mode) {
+    inode.mode = (inode.mode & kKindMask) | (*change.mode & kModeMask);
+    const auto value = co_await volume_.xattr(views_.front(), object, bytes_of(kAccessAcl));
+    if (!value) co_return std::unexpected(error_from(value.error()));
+    if (*value) {
+      auto acl = Acl::decode(**value);
+      if (!acl) co_return std::unexpected(error_from(acl.error()));
+      acl->set_mode(inode.mode);
+      set.set_xattr(ref(object), bytes_of(kAccessAcl), acl->encode());
+    }
+  }
+  if (change.size) {
+    if (!is_file(inode.mode)) co_return failure(FsErrorKind::invalid, "not a file");
+    const FsStatus resized = co_await resize(set, object, *loaded, *change.size);
+    if (!resized) co_return std::unexpected(resized.error());
+    inode.mtime = time;
+  }
+  if (change.atime_now || change.atime) {
+    inode.atime = change.atime_now ? time : *change.atime;
+    accessed_.erase(node);
+  }
+  if (change.mtime_now || change.mtime) inode.mtime = change.mtime_now ? time : *change.mtime;
+  inode.ctime = change.ctime.value_or(time);
+  put(set, object, inode);
+  const FsStatus done = co_await apply(std::move(set));
+  if (!done) co_return std::unexpected(done.error());
+  co_return attributes_of(node, *loaded);
+}
+
+Task<FsStatus> ObjectFiles::resize(Transaction& to, ObjectId object, Loaded& loaded, std::uint64_t size) {
+  if (size > static_cast<std::uint64_t>(INT64_MAX))
+    co_return failure(FsErrorKind::too_big, "files have at most 2^63-1 bytes");
+  if (size < loaded.size) {
+    std::int64_t freed = 0;
+    if (size == 0 || !loaded.inode.holes) {
+      freed = static_cast<std::int64_t>(loaded.inode.allocated - std::min(loaded.inode.allocated, size));
+      if (size == 0) loaded.inode.holes = false;
+    } else {
+      const auto kept = co_await allocated_in(object, 0, size);
+      if (!kept) co_return std::unexpected(kept.error());
+      freed = static_cast<std::int64_t>(loaded.inode.allocated - std::min(loaded.inode.allocated, *kept));
+    }
+    loaded.inode.allocated -= static_cast<std::uint64_t>(freed);
+    charge(to, loaded.inode, -freed, 0);
+  } else if (size > loaded.size) {
+    loaded.inode.holes = true;
+  }
+  loaded.size = size;
+  to.truncate(ref(object), size);
+  co_return FsStatus();
+}
+
+Task<FsResult<Bytes>> ObjectFiles::xattr(NodeId node, std::string name) {
+  if (is_snapshot_folder(node)) co_return failure(FsErrorKind::no_data, "no such attribute");
+  auto view = view_of_node(node);
+  if (!view) co_return std::unexpected(view.error());
+  auto value = co_await volume_.xattr(std::move(*view), object_of(node), bytes_of(name));
+  if (!value) co_return std::unexpected(error_from(value.error()));
+  if (!*value) co_return failure(FsErrorKind::no_data, "no such attribute");
+  co_return std::move(**value);
+}
+
+Task<FsResult<std::vector<std::string>>> ObjectFiles::xattrs(NodeId node) {
+  std::vector<std::string> names;
+  if (is_snapshot_folder(node)) co_return names;
+  auto view = view_of_node(node);
+  if (!view) co_return std::unexpected(view.error());
+  const auto all = co_await volume_.xattrs(std::move(*view), object_of(node));
+  if (!all) co_return std::unexpected(error_from(all.error()));
+  for (const OmapEntry& one : *all) names.emplace_back(text_of(one.key));
+  co_return names;
+}
+
+Task<FsStatus> ObjectFiles::set_xattr(NodeId node, std::string name, Bytes value, XattrMode mode,
+                                      bool kill_set_gid) {
+  const FsStatus writable = check_writable(node);
+  if (!writable) co_return writable;
+  const ObjectId object = object_of(node);
+  std::vector<ObjectId> one{object};
+  const Locks locks = co_await lock(std::move(one));
+  auto loaded = co_await load(node);
+  if (!loaded) co_return std::unexpected(loaded.error());
+  const FsStatus allowed = check_xattr(name, loaded->inode.mode);
+  if (!allowed) co_return allowed;
+  if (value.size() > kValueMax) co_return failure(FsErrorKind::no_space, "at most 64 KiB");
+  const auto before = co_await volume_.xattr(views_.front(), object, bytes_of(name));
+  if (!before) co_return std::unexpected(error_from(before.error()));
+  if (mode == XattrMode::create && *before) co_return failure(FsErrorKind::exists, "the attribute exists");
+  if (mode == XattrMode::replace && !*before) co_return failure(FsErrorKind::no_data, "no such attribute");
+  Transaction set;
+  bool keep = true;
+  if (name == kAccessAcl || name == kDefaultAcl) {
+    const auto acl = Acl::decode(value);
+    if (!acl) co_return std::unexpected(error_from(acl.error()));
+    if (name == kAccessAcl) {
+      loaded->inode.mode = acl->mode_with(loaded->inode.mode);
+      if (kill_set_gid) loaded->inode.mode &= ~kSetGid;
+      keep = acl->is_more_than_a_mode();
+    }
+  }
+  if (keep)
+    set.set_xattr(ref(object), bytes_of(name), std::move(value));
+  else if (*before)
+    set.remove_xattr(ref(object), bytes_of(name));
+  loaded->inode.ctime = now();
+  put(set, object, loaded->inode);
+  co_return co_await apply(std::move(set));
+}
+
+Task<FsStatus> ObjectFiles::remove_xattr(NodeId node, std::string name) {
+  const FsStatus writable = check_writable(node);
+  if (!writable) co_return writable;
+  const ObjectId object = object_of(node);
+  std::vector<ObjectId> one{object};
+  const Locks locks = co_await lock(std::move(one));
+  auto loaded = co_await load(node);
+  if (!loaded) co_return std::unexpected(loaded.error());
+  const auto before = co_await volume_.xattr(views_.front(), object, bytes_of(name));
+  if (!before) co_return std::unexpected(error_from(before.error()));
+  if (!*before) co_return failure(FsErrorKind::no_data, "no such attribute");
+  Transaction remove;
+  remove.remove_xattr(ref(object), bytes_of(name));
+  loaded->inode.ctime = now();
+  put(remove, object, loaded->inode);
+  co_return co_await apply(std::move(remove));
+}
+
+}  // namespace cumulus

@@ -1,0 +1,235 @@
+// Names that go or move: unlink, rmdir, rename.
+#include "fs/modes.h"
+#include "fs/object_files.h"
+
+namespace cumulus {
+namespace {
+
+constexpr int kTriesMax = 16;  // names that change while we wait for their locks
+
+std::unexpected<FsError> failure(FsErrorKind kind, const char* why) {
+  return std::unexpected(FsError{kind, why});
+}
+
+}  // namespace
+
+Task<FsStatus> ObjectFiles::check_empty(ObjectId directory) {
+  std::optional<Bytes> after;
+  for (;;) {
+    const auto page = co_await volume_.omap_list(views_.front(), directory, after, 64);
+    if (!page) co_return std::unexpected(error_from(page.error()));
+    if (page->empty()) co_return FsStatus();
+    for (const OmapEntry& row : *page) {
+      const auto entry = EntryRecord::decode(row.value);
+      if (!entry) co_return std::unexpected(error_from(entry.error()));
+      if (entry->object != 0) co_return failure(FsErrorKind::not_empty, "the directory is not empty");
+    }
+    after = page->back().key;
+  }
+}
+
+Task<FsStatus> ObjectFiles::unlink(Caller, NodeId parent, std::string name) {
+  co_return co_await remove_name(parent, std::move(name), false);
+}
+
+Task<FsStatus> ObjectFiles::rmdir(Caller, NodeId parent, std::string name) {
+  co_return co_await remove_name(parent, std::move(name), true);
+}
+
+Task<FsStatus> ObjectFiles::remove_name(NodeId parent, std::string name, bool directory) {
+  const FsStatus named = check_name(name);
+  if (!named) co_return named;
+  const ObjectId above_object = object_of(parent);
+  for (int attempt = 0; attempt < kTriesMax; ++attempt) {
+    const auto seen = co_await find(views_.front(), above_object, name);
+    if (!seen) co_return std::unexpected(seen.error());
+    if (!seen->entry) co_return failure(FsErrorKind::not_found, "there is no such name");
+    const ObjectId object = seen->entry->object;
+    std::vector<ObjectId> both{above_object, object};
+    const Locks locks = co_await lock(std::move(both));
+    auto above = co_await load_directory(parent);
+    if (!above) co_return std::unexpected(above.error());
+    const auto place = co_await find(views_.front(), above_object, name);
+    if (!place) co_return std::unexpected(place.error());
+    if (!place->entry || place->entry->object != object) continue;
+    const NodeId node = node_of(0, object);
+    auto loaded = co_await load(node);
+    if (!loaded) co_return std::unexpected(loaded.error());
+    if (directory && !is_directory(loaded->inode.mode))
+      co_return failure(FsErrorKind::not_directory, "not a directory");
+    if (!directory && is_directory(loaded->inode.mode))
+      co_return failure(FsErrorKind::is_directory, "a directory");
+    if (directory) {
+      const FsStatus empty = co_await check_empty(object);
+      if (!empty) co_return empty;
+    }
+    Transaction remove;
+    const FsStatus gone = co_await remove_entry(remove, above_object, place->cookie);
+    if (!gone) co_return gone;
+    take_name_away(remove, object, *loaded);
+    if (directory) --above->inode.nlink;
+    above->inode.mtime = above->inode.ctime = now();
+    put(remove, above_object, above->inode);
+    const FsStatus removed = co_await apply(std::move(remove));
+    if (removed) name_is_gone(node, *loaded);
+    co_return removed;
+  }
+  co_return failure(FsErrorKind::busy, "the name changes all the time");
+}
+
+// The node that a name showed loses it.
+void ObjectFiles::take_name_away(Transaction& to, ObjectId object, Loaded& loaded) {
+  if (is_directory(loaded.inode.mode)) loaded.inode.nlink = 1;
+  drop_name(to, object, loaded);
+}
+
+void ObjectFiles::name_is_gone(NodeId node, const Loaded& loaded) {
+  if (loaded.inode.nlink > 0) return;
+  const auto opened = opened_.find(object_of(node));
+  if (opened != opened_.end())
+    opened->second.orphan = true;
+  else
+    bury(node, loaded);
+}
+
+// A directory must not become its own descendant: from where it goes, up to the root.
+Task<FsStatus> ObjectFiles::check_loop(ObjectId moved, ObjectId into) {
+  for (ObjectId at = into; at != kRoot;) {
+    if (at == moved) co_return failure(FsErrorKind::loop, "a directory cannot go into itself");
+    const auto loaded = co_await load(node_of(0, at));
+    if (!loaded) co_return std::unexpected(loaded.error());
+    if (loaded->inode.parent == at) co_return FsStatus();
+    at = loaded->inode.parent;
+  }
+  co_return moved == kRoot ? FsStatus(failure(FsErrorKind::busy, "the root stays")) : FsStatus();
+}
+
+Task<FsStatus> ObjectFiles::rename(Caller, NodeId from, std::string name, NodeId to, std::string new_name,
+                                   RenameFlags flags) {
+  for (const std::string* one : {&name, &new_name}) {
+    const FsStatus named = check_name(*one);
+    if (!named) co_return named;
+  }
+  // One move between directories at a time: the way up to the root stays as it is while it is looked at.
+  Semaphore::Hold turn;
+  if (from != to) turn = co_await moving_directories_.acquire();
+  for (int attempt = 0; attempt < kTriesMax; ++attempt) {
+    Renaming names{from, to, name, new_name, flags, {}, {}};
+    const auto seen = co_await find(views_.front(), object_of(from), name);
+    if (!seen) co_return std::unexpected(seen.error());
+    if (!seen->entry) co_return failure(FsErrorKind::not_found, "there is no such name");
+    const auto over = co_await find(views_.front(), object_of(to), new_name);
+    if (!over) co_return std::unexpected(over.error());
+    std::vector<ObjectId> all{object_of(from), object_of(to), seen->entry->object};
+    if (over->entry) all.push_back(over->entry->object);
+    const Locks locks = co_await lock(std::move(all));
+    const auto source = co_await find(views_.front(), object_of(from), name);
+    if (!source) co_return std::unexpected(source.error());
+    const auto target = co_await find(views_.front(), object_of(to), new_name);
+    if (!target) co_return std::unexpected(target.error());
+    if (source->entry != seen->entry || target->entry != over->entry) continue;
+    names.source = *source;
+    names.target = *target;
+    co_return co_await rename_locked(std::move(names));
+  }
+  co_return failure(FsErrorKind::busy, "the names change all the time");
+}
+
+Task<FsStatus> ObjectFiles::rename_locked(Renaming names) {
+  auto above = co_await load_directory(names.from);
+  if (!above) co_return std::unexpected(above.error());
+  auto below = co_await load_directory(names.to);
+  if (!below) co_return std::unexpected(below.error());
+  const ObjectId moved = names.source.entry->object;
+  auto loaded = co_await load(node_of(0, moved));
+  if (!loaded) co_return std::unexpected(loaded.error());
+  const bool directory = is_directory(loaded->inode.mode);
+  if (above->inode.tree != below->inode.tree || loaded->inode.tree != below->inode.tree)
+    co_return failure(FsErrorKind::cross_tree, "the directory has another quota");
+  if (directory && names.from != names.to) {
+    const FsStatus free = co_await check_loop(moved, object_of(names.to));
+    if (!free) co_return free;
+  }
+  if (!names.target.entry) {
+    if (names.flags.exchange) co_return failure(FsErrorKind::not_found, "there is nothing to exchange with");
+    co_return co_await move_name(std::move(names), *above, *below, *loaded, std::nullopt);
+  }
+  if (names.flags.no_replace) co_return failure(FsErrorKind::exists, "the name is taken");
+  const ObjectId other = names.target.entry->object;
+  if (other == moved) co_return FsStatus();  // two names of one file: POSIX wants nothing done
+  auto replaced = co_await load(node_of(0, other));
+  if (!replaced) co_return std::unexpected(replaced.error());
+  const bool other_directory = is_directory(replaced->inode.mode);
+  if (names.flags.exchange) {
+    if (other_directory && names.from != names.to) {
+      const FsStatus free = co_await check_loop(other, object_of(names.from));
+      if (!free) co_return free;
+    }
+    co_return co_await exchange_names(std::move(names), *above, *below, *loaded, *replaced);
+  }
+  if (directory && !other_directory)
+    co_return failure(FsErrorKind::not_directory, "a directory over what is none");
+  if (!directory && other_directory) co_return failure(FsErrorKind::is_directory, "over a directory");
+  if (other_directory) {
+    const FsStatus empty = co_await check_empty(other);
+    if (!empty) co_return empty;
+  }
+  co_return co_await move_name(std::move(names), *above, *below, *loaded, *replaced);
+}
+
+// Writes both directories' headers, one when they are one.
+void ObjectFiles::put_parents(Transaction& to, const Renaming& names, Loaded& above, Loaded& below,
+                              int above_links, int below_links) {
+  const std::int64_t time = now();
+  Loaded& first = above;
+  Loaded& second = names.from == names.to ? above : below;
+  first.inode.nlink = static_cast<std::uint32_t>(static_cast<int>(first.inode.nlink) + above_links);
+  second.inode.nlink = static_cast<std::uint32_t>(static_cast<int>(second.inode.nlink) + below_links);
+  first.inode.mtime = first.inode.ctime = second.inode.mtime = second.inode.ctime = time;
+  put(to, object_of(names.from), first.inode);
+  if (names.from != names.to) put(to, object_of(names.to), second.inode);
+}
+
+Task<FsStatus> ObjectFiles::move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
+                                      std::optional<Loaded> replaced) {
+  const ObjectId moved = names.source.entry->object;
+  const bool directory = is_directory(loaded.inode.mode);
+  Transaction move;
+  const FsStatus gone = co_await remove_entry(move, object_of(names.from), names.source.cookie);
+  if (!gone) co_return gone;
+  put_entry(move, object_of(names.to), names.target.cookie, moved, loaded.inode.mode, names.new_name);
+  loaded.inode.ctime = now();
+  if (directory) loaded.inode.parent = object_of(names.to);
+  put(move, moved, loaded.inode);
+  ObjectId other = 0;
+  int below_links = directory ? 1 : 0;
+  if (replaced) {
+    other = names.target.entry->object;
+    if (is_directory(replaced->inode.mode)) --below_links;
+    take_name_away(move, other, *replaced);
+  }
+  put_parents(move, names, above, below, directory ? -1 : 0, below_links);
+  const FsStatus done = co_await apply(std::move(move));
+  if (done && replaced) name_is_gone(node_of(0, other), *replaced);
+  co_return done;
+}
+
+Task<FsStatus> ObjectFiles::exchange_names(Renaming names, Loaded above, Loaded below, Loaded loaded,
+                                           Loaded other) {
+  const ObjectId first = names.source.entry->object;
+  const ObjectId second = names.target.entry->object;
+  Transaction move;
+  put_entry(move, object_of(names.from), names.source.cookie, second, other.inode.mode, names.name);
+  put_entry(move, object_of(names.to), names.target.cookie, first, loaded.inode.mode, names.new_name);
+  loaded.inode.ctime = other.inode.ctime = now();
+  const int out = is_directory(loaded.inode.mode) ? 1 : 0;
+  const int in = is_directory(other.inode.mode) ? 1 : 0;
+  if (out) loaded.inode.parent = object_of(names.to);
+  if (in) other.inode.parent = object_of(names.from);
+  put(move, first, loaded.inode);
+  put(move, second, other.inode);
+  put_parents(move, names, above, below, in - out, out - in);
+  co_return co_await apply(std::move(move));
+}
+
+}  // namespace cumulus
