@@ -92,7 +92,7 @@ def our_system():
         lab.up()
         export = Cumulus(lab, 'system', SIZE).start()
         whole_system(lab, export, meanwhile=lambda: two_miners_die(lab),
-                     export_to=lambda path: lab.run('image', 'export', f'{lab.volume}/system', path, timeout=600))
+                     export_to=lambda path: run('nbdcopy', export.uri, path))
 
 
 def two_miners_die(lab):
