@@ -52,8 +52,8 @@ Task<void> Connection::serve() {
   while (under_way_ > 0 && !broken_) co_await changed_.wait();
   send_now();
   const TimePoint deadline = shared_.runtime.now() + shared_.limits.goodbye_max;
-  while (!broken_ && !output_.empty() && co_await changed_.wait_until(deadline)) {
-  }
+  bool in_time = true;
+  while (!broken_ && !output_.empty() && in_time) in_time = co_await changed_.wait_until(deadline);
   cut();
   co_await tasks_.join();
   device_.reset();
@@ -69,10 +69,14 @@ Task<bool> Connection::negotiate() {
     const Negotiation::Next next = talk.next(rest);
     std::copy(rest.begin(), rest.end(), input.begin());
     held = rest.size();
-    if (next == Negotiation::Next::look_up && !co_await look_up(talk)) co_return false;
+    if (next == Negotiation::Next::look_up) {
+      const bool here = co_await look_up(talk);
+      if (!here) co_return false;
+    }
     if (next == Negotiation::Next::list) talk.listed(host_.export_names());
     const Bytes output = std::exchange(talk.output(), {});
-    if (!co_await send_all(output) || next == Negotiation::Next::close) co_return false;
+    const bool sent = co_await send_all(output);
+    if (!sent || next == Negotiation::Next::close) co_return false;
     if (next == Negotiation::Next::start_tls) {
       if (held != 0) co_return false;  // sent before the handshake: somebody between wants it believed
       const int again = ::dup(stream_->socket());
@@ -206,8 +210,9 @@ Task<bool> Connection::take_large(Request request) {
     const Stream::Moved moved = stream_->read_some(rest);
     if (moved.outcome == Stream::Outcome::closed || broken_) co_return false;
     rest = rest.subspan(moved.bytes);
-    if (moved.outcome != Stream::Outcome::moved && !co_await wait_or_cut(moved.outcome, deadline))
-      co_return false;
+    if (moved.outcome == Stream::Outcome::moved) continue;
+    const bool more = co_await wait_or_cut(moved.outcome, deadline);
+    if (!more) co_return false;
   }
   start(request, buffer->view(), buffer);
   // The volume bounds what is accepted and not yet written; a large write goes alone.

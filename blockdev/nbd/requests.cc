@@ -10,9 +10,10 @@ namespace {
 constexpr std::size_t kBatchRequests = 64;
 constexpr std::uint64_t kBatchBytes = 256u << 10;  // well inside one group of the log
 constexpr std::uint64_t kReadNowMax = 128u << 10;
-constexpr std::size_t kPartsMax = 256;     // a read of more pieces is sent as data
-constexpr std::size_t kExtentsMax = 4096;  // of one answer to BLOCK_STATUS
-constexpr std::size_t kChunkPrefix = 8;    // an offset before a chunk's data
+constexpr std::size_t kPartsMax = 256;        // a read of more pieces is sent as data
+constexpr std::size_t kExtentsMax = 4096;     // of one answer to BLOCK_STATUS
+constexpr std::uint64_t kStatusBlock = 4096;  // the grain of BLOCK_STATUS
+constexpr std::size_t kChunkPrefix = 8;       // an offset before a chunk's data
 
 bool is_zero(ByteView bytes) {
   return bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
@@ -26,6 +27,47 @@ struct Described {
   std::uint64_t length = 0;
   std::uint32_t flags = 0;
 };
+
+// Clients count in sectors and round a status up (qemu-img does): a block is a hole, zero or unchanged only
+// when all of it is. `end` is the request's; a block that is not known to its end gets `careful`.
+std::vector<Described> in_blocks(const std::vector<Described>& exact, std::uint64_t from, std::uint64_t end,
+                                 bool changed) {
+  std::vector<Described> all;
+  const auto add = [&all](std::uint64_t length, std::uint32_t flags) {
+    if (!all.empty() && all.back().flags == flags) {
+      all.back().length += length;
+    } else {
+      all.push_back({length, flags});
+    }
+  };
+  const std::uint32_t careful = changed ? 1 : 0;
+  std::uint64_t at = from;
+  std::uint64_t block_end = 0;  // of a block of several parts; 0: none
+  std::uint64_t block_from = 0;
+  std::uint32_t block_flags = 0;
+  for (const Described& part : exact) {
+    for (const std::uint64_t part_end = at + part.length; at < part_end;) {
+      if (block_end != 0) {
+        block_flags = changed ? block_flags | part.flags : block_flags & part.flags;
+      } else if (at % kStatusBlock == 0 && part_end - at >= kStatusBlock) {
+        const std::uint64_t whole = (part_end - at) / kStatusBlock * kStatusBlock;
+        add(whole, part.flags);
+        at += whole;
+        continue;
+      } else {
+        block_from = at;
+        block_end = std::min((at / kStatusBlock + 1) * kStatusBlock, end);
+        block_flags = part.flags;
+      }
+      at = std::min(part_end, block_end);
+      if (at != block_end) continue;
+      add(block_end - block_from, block_flags);
+      block_end = 0;
+    }
+  }
+  if (block_end != 0) add(block_end - block_from, careful);
+  return all;
+}
 
 }  // namespace
 
@@ -249,6 +291,8 @@ Task<Code> Connection::status_of(Context context, Request request, Bytes& body) 
       }
     }
   }
+  all =
+      in_blocks(all, request.offset, request.offset + request.length, context.kind == Context::Kind::changed);
   all.resize(std::min(all.size(), one ? std::size_t{1} : kExtentsMax));
   append(body, context.id);
   if (shape_.extended) append(body, static_cast<std::uint32_t>(all.size()));

@@ -19,7 +19,7 @@
 namespace cumulus::nbd {
 namespace {
 
-constexpr int kBacklog = 128;
+constexpr int kBacklog = 1024;          // a burst of clients waits in the kernel
 constexpr int kSocketBuffer = 1 << 20;  // a large read leaves in few system calls
 
 bool parse_address(const std::string& text, std::array<std::uint8_t, 16>& into, bool& is_v4) {

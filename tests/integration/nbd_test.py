@@ -1,0 +1,359 @@
+"""Disks over NBD on real processes: libnbd, nbdinfo, nbdcopy, qemu-img and qemu-io as clients; changed blocks, TLS, bad
+input, exclusive attach, and a server that is killed under load. Holds the lines of blockdev/SEMANTICS.md."""
+import json
+import os
+import socket
+import struct
+import subprocess
+import time
+
+import nbd
+from lab import LONG, Lab, expect, main, sha_of
+
+SIZE = 64 << 20
+
+
+def tool(*words, fails=False, timeout=120):
+    done = subprocess.run(list(map(str, words)), capture_output=True, timeout=timeout)
+    expect((done.returncode != 0) == fails, f'{words}: exit {done.returncode}: {done.stdout[-500:]} {done.stderr[-500:]}')
+    return done.stdout.decode(errors='replace')
+
+
+class Disk:
+    """One image served on a unix socket."""
+
+    def __init__(self, lab, *flags, name='disk', size=SIZE, make=True):
+        self.lab, self.name, self.socket = lab, name, lab.path(f'{name}.sock')
+        if make:
+            lab.run('image', 'create', f'{lab.volume}/{name}', '--size', str(size))
+        self.serve(*flags)
+
+    def serve(self, *flags):
+        self.lab.run('nbd', 'serve', f'{self.lab.volume}/{self.name}', '--socket', self.socket, *flags)
+
+    def uri(self, export=None):
+        return f'nbd+unix:///{export or self.name}?socket={self.socket}'
+
+    def connect(self, export=None, contexts=(), before=None):
+        handle = nbd.NBD()
+        for context in contexts:
+            handle.add_meta_context(context)
+        if before:
+            before(handle)
+        handle.connect_uri(self.uri(export))
+        return handle
+
+
+def clients():
+    """Every command and flag through libnbd, and the usual tools."""
+    with Lab().up() as lab:
+        disk = Disk(lab)
+        info = json.loads(tool('nbdinfo', '--json', disk.uri()))['exports'][0]
+        expect(info['export-size'] == SIZE and info['can_multi_conn'] and info['can_fast_zero'], info)
+        expect(tuple(info[f'block_size_{which}'] for which in ('minimum', 'preferred', 'maximum')) == (1, 4096, 32 << 20), info)
+        a, b = disk.connect(contexts=['base:allocation']), disk.connect()
+        model = bytearray(SIZE)
+        for count in range(400):
+            offset = lab.random.randrange(SIZE)
+            length = min(lab.random.choice([1, 511, 512, 4096, 70000, 1 << 20]), SIZE - offset)
+            fua = nbd.CMD_FLAG_FUA if count % 37 == 0 else 0
+            one, other = lab.random.sample([a, b], 2)
+            kind = lab.random.randrange(4)
+            if kind == 0:
+                one.zero(length, offset, fua | (nbd.CMD_FLAG_NO_HOLE if count % 2 else nbd.CMD_FLAG_FAST_ZERO))
+            elif kind == 1:
+                one.trim(length, offset, fua)
+            if kind <= 1:
+                model[offset:offset + length] = bytes(length)
+            else:
+                data = lab.random.randbytes(length)
+                one.pwrite(data, offset, fua)
+                model[offset:offset + length] = data
+            start = max(0, offset - 1000)
+            expect(other.pread(length + 1000, start) == model[start:start + length + 1000] if start + length + 1000 <= SIZE
+                   else True, f'other bytes at {start}')
+        a.flush()
+        a.cache(1 << 20, 0)
+        whole = lab.path('whole')
+        tool('nbdcopy', disk.uri(), whole)
+        with open(whole, 'rb') as file:
+            expect(file.read() == model, 'nbdcopy read other bytes')
+        tool('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', whole, disk.uri())
+        tool('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', disk.uri(), lab.path('copy.qcow2'))
+        tool('qemu-img', 'check', lab.path('copy.qcow2'))
+        tool('qemu-img', 'compare', '-F', 'qcow2', '-f', 'raw', disk.uri(), lab.path('copy.qcow2'))
+        tool('qemu-img', 'bench', '-f', 'raw', '-c', 200, '-d', 16, '-w', '--flush-interval', 50, disk.uri())
+        tool('qemu-img', 'map', '--output=json', '-f', 'raw', disk.uri())
+        tool('nbdcopy', whole, disk.uri())
+        tool('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', whole, disk.uri())
+        for command, wrong in ((lambda: a.pread(512, SIZE), 22), (lambda: a.pwrite(bytes(512), SIZE - 1), 28),
+                               (lambda: a.zero(2, SIZE - 1), 28), (lambda: a.trim(2, SIZE - 1), 22)):
+            a.set_strict_mode(0)
+            try:
+                command()
+                expect(False, 'a request beyond the end was done')
+            except nbd.Error as error:
+                expect(error.errnum == wrong, f'{error.errnum} is not {wrong}')
+        lab.run('nbd', 'stop', f'{lab.volume}/disk')
+        expect(not os.path.exists(disk.socket), 'the socket is left behind')
+        lab.check_clean()
+
+
+def stretches(handle, context, size, step=16 << 20):
+    found = []
+
+    def add(name, offset, entries, error):
+        if name == context:
+            for length, flags in zip(entries[::2], entries[1::2]):
+                found.append((offset, length, flags))
+                offset += length
+    at = 0
+    while at < size:
+        before = len(found)
+        handle.block_status(min(step, size - at), at, add)
+        expect(len(found) > before, 'block status told nothing')
+        at = found[-1][0] + found[-1][1]
+    return found
+
+
+def changed_blocks():
+    """Incremental backup: what changed since a snapshot, under both names, against a byte compare."""
+    with Lab().up() as lab:
+        disk = Disk(lab)
+        handle = disk.connect()
+        for at in range(0, SIZE // 2, 1 << 20):
+            handle.pwrite(lab.random.randbytes(1 << 20), at)
+        lab.run('snapshot', 'create', f'{lab.volume}/disk@one')
+        for _ in range(60):
+            handle.pwrite(lab.random.randbytes(lab.random.randrange(1, 20000)), lab.random.randrange(SIZE - 20000))
+        handle.trim(3 << 20, 5 << 20)
+        handle.flush()
+        names = ['base:allocation', 'cumulus:changed-since:one', 'qemu:dirty-bitmap:one']
+        now = disk.connect(contexts=names)
+        old = disk.connect('disk@one')
+        expect(old.is_read_only() and not now.is_read_only(), 'a snapshot is read-only, the head is not')
+        ours, theirs = (stretches(now, name, SIZE) for name in names[1:])
+        expect(ours == theirs, 'the two names of one context differ')
+        before, after = (b''.join(h.pread(1 << 20, at) for at in range(0, SIZE, 1 << 20)) for h in (old, now))
+        changed = 0
+        for offset, length, flags in ours:
+            changed += length if flags else 0
+            expect(flags == 1 or before[offset:offset + length] == after[offset:offset + length], f'{offset}+{length} changed')
+        expect(changed < SIZE // 4, f'{changed} bytes are called changed')
+        for offset, length, flags in stretches(now, names[0], SIZE):
+            expect(not flags & 2 or not any(after[offset:offset + length]), f'{offset}+{length} is not zero')
+        lab.refused('snapshot', 'rollback', f'{lab.volume}/disk@one', says='in use')
+        lab.refused('image', 'rm', f'{lab.volume}/disk', says='in use')
+        sealed = disk.connect('disk@one')
+        sealed.set_strict_mode(0)
+        try:
+            sealed.pwrite(b'x', 0)
+            expect(False, 'a snapshot was written')
+        except nbd.Error as error:
+            expect(error.errnum == 1, f'{error.errnum} is not EPERM')
+
+
+def attach():
+    """One writable export an image; many readers; replacing; the same command after a restart."""
+    with Lab().up() as lab:
+        disk = Disk(lab)
+        second = lab.path('second.sock')
+        said = lab.refused('nbd', 'serve', f'{lab.volume}/disk', '--socket', second, says='in use')
+        expect(disk.socket in said and str(lab.daemon_pid()) in said, said)
+        lab.run('nbd', 'serve', f'{lab.volume}/disk', '--socket', second, '--read-only')
+        lab.run('nbd', 'serve', lab.volume, '--listen', '127.0.0.1:0')
+        shown = lab.json('nbd', 'ls')
+        expect(len(shown) == 3, shown)
+        tcp = next(one for one in shown if one['image'] == '')
+        tool('nbdinfo', f'{tcp["uri"]}disk', fails=True)
+        writer = disk.connect()
+        writer.pwrite(b'kept', 0)
+        writer.flush()
+        third = lab.path('third.sock')
+        lab.run('nbd', 'serve', f'{lab.volume}/disk', '--socket', third, '--replace')
+        expect(not os.path.exists(disk.socket), 'the replaced server is still there')
+        lab.run('nbd', 'stop', lab.volume)
+        lab.run('volume', 'stop', lab.volume)
+        disk.serve()
+        expect(disk.connect().pread(4, 0) == b'kept', 'a flushed write is gone after a restart')
+        lab.refused('nbd', 'serve', f'{lab.volume}/nothing', '--socket', second, says='nothing')
+        lab.refused('nbd', 'serve', f'{lab.volume}/disk', '--socket', second, '--listen', '127.0.0.1:0', codes=(1, 2), says='--socket')
+
+
+def raw(disk):
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(20)
+    client.connect(disk.socket)
+    expect(client.recv(18, socket.MSG_WAITALL)[:8] == b'NBDMAGIC', 'no greeting')
+    return client
+
+
+def transmission(disk, extended=False):
+    client = raw(disk)
+    client.sendall(struct.pack('>I', 3))
+    if extended:
+        client.sendall(b'IHAVEOPT' + struct.pack('>II', 11, 0))
+        expect(struct.unpack('>QIII', client.recv(20, socket.MSG_WAITALL))[2] == 1, 'extended headers were refused')
+    client.sendall(b'IHAVEOPT' + struct.pack('>II', 1, 4) + b'disk')
+    expect(struct.unpack('>QH', client.recv(10, socket.MSG_WAITALL))[0] == SIZE, 'another size')
+    return client
+
+
+def closed(client):
+    try:
+        return client.recv(1) == b''
+    except ConnectionResetError:
+        return True
+
+
+def bad_clients():
+    """Nonsense gets the error that the protocol names or a closed connection; everybody else goes on."""
+    with Lab().up() as lab:
+        disk = Disk(lab)
+        good = disk.connect()
+        good.pwrite(b'here', 4096)
+        for hello in (struct.pack('>I', 0), struct.pack('>I', 99), struct.pack('>I', 3) + bytes(16),
+                      struct.pack('>I', 3) + b'IHAVEOPT' + struct.pack('>II', 7, 0xffffffff),
+                      struct.pack('>I', 3) + b'IHAVEOPT' + struct.pack('>II', 1, 3) + b'xxx'):
+            client = raw(disk)
+            client.sendall(hello)
+            expect(closed(client), f'{hello!r} was taken')
+        client = transmission(disk)
+        client.sendall(bytes(28))
+        expect(closed(client), 'a wrong magic was taken')
+        client = transmission(disk)
+        client.sendall(struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, (32 << 20) + 1))
+        expect(closed(client), 'a payload beyond the limit was taken')
+        client = transmission(disk)
+        for flags, kind, offset, length, code in ((0, 77, 0, 0, 22), (0, 0, SIZE, 1, 22), (0, 0, 2 ** 64 - 1, 2, 22),
+                                                  (0x40, 0, 0, 1, 22), (0, 7, 0, 1, 22), (0, 3, 1, 0, 22), (0, 6, SIZE, 1, 28)):
+            client.sendall(struct.pack('>IHHQQI', 0x25609513, flags, kind, 5, offset, length))
+            expect(struct.unpack('>IIQ', client.recv(16, socket.MSG_WAITALL)) == (0x67446698, code, 5), f'{kind}, {flags}')
+        client = transmission(disk, extended=True)
+        client.sendall(struct.pack('>IHHQQQ', 0x21e41c71, 0x20, 1, 1, 8192, 4) + b'ext!')
+        expect(struct.unpack('>IHHQQQ', client.recv(32, socket.MSG_WAITALL))[:4] == (0x6e8a278c, 1, 0, 1), 'no write')
+        client.sendall(struct.pack('>IHHQQQ', 0x21e41c71, 0, 0, 2, 8192, 4))
+        expect(client.recv(44, socket.MSG_WAITALL)[-4:] == b'ext!', 'other bytes')
+        client.sendall(struct.pack('>IHHQQQ', 0x21e41c71, 0, 4, 3, 0, 2 ** 40))
+        expect(struct.unpack('>IHHQQQIH', client.recv(38, socket.MSG_WAITALL))[2::4] == (0x8001, 22), 'no EINVAL')
+        # Half a request, then silence; a payload that stops; replies that nobody takes; a thousand connects.
+        silent = [transmission(disk) for _ in range(3)]
+        silent[0].sendall(bytes(5))
+        silent[1].sendall(struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, 8 << 20) + bytes(100))
+        for cookie in range(60):
+            silent[2].sendall(struct.pack('>IHHQQI', 0x25609513, 0, 0, cookie, 0, 4 << 20))
+        crowd = []
+        for _ in range(1000):
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(disk.socket)
+            crowd.append(client)
+        began = time.time()
+        expect(good.pread(4, 4096) == b'here' and time.time() - began < 5, 'others were hurt')
+        late = disk.connect()
+        expect(late.pread(4, 4096) == b'here', 'nobody gets in any more')
+        for client in crowd + silent:
+            client.close()
+        lab.run('nbd', 'stop', f'{lab.volume}/disk', timeout=60)
+
+
+def tls():
+    """Certificates of one authority on both sides, or shared keys; nothing in clear, nobody without."""
+    with Lab().up() as lab:
+        keys = lab.path('pki')
+        os.makedirs(keys)
+
+        def openssl(*words):
+            tool('openssl', *words)
+        openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=authority', '-days', 2, '-keyout', f'{keys}/ca-key.pem',
+                '-out', f'{keys}/ca-cert.pem')
+        with open(f'{keys}/names', 'w') as file:
+            file.write('subjectAltName=DNS:localhost,IP:127.0.0.1\n')
+        for who in ('server', 'client'):
+            openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', f'/CN={who}', '-keyout', f'{keys}/{who}-key.pem', '-out', f'{keys}/{who}.csr')
+            openssl('x509', '-req', '-in', f'{keys}/{who}.csr', '-CA', f'{keys}/ca-cert.pem', '-CAkey', f'{keys}/ca-key.pem',
+                    '-CAcreateserial', '-days', 2, '-extfile', f'{keys}/names', '-out', f'{keys}/{who}-cert.pem')
+        lab.run('image', 'create', f'{lab.volume}/disk', '--size', str(SIZE))
+        made = lab.json('nbd', 'serve', f'{lab.volume}/disk', '--listen', 'localhost:0', '--tls-certificates', keys, '--allow', '127.0.0.0/8', '--allow', '::1')
+        port = made['address'].rsplit(':', 1)[1]
+        good = nbd.NBD()
+        good.set_tls(nbd.TLS_REQUIRE)
+        good.set_tls_certificates(keys)
+        good.set_export_name('disk')
+        good.connect_tcp('localhost', port)
+        data = lab.random.randbytes(3 << 20)
+        good.pwrite(data, 12345)
+        expect(good.pread(len(data), 12345) == data, 'other bytes through TLS')
+        alone = lab.path('alone')
+        os.makedirs(alone)
+        os.link(f'{keys}/ca-cert.pem', f'{alone}/ca-cert.pem')
+        for settings in ((nbd.TLS_DISABLE, None), (nbd.TLS_REQUIRE, alone)):
+            stranger = nbd.NBD()
+            stranger.set_tls(settings[0])
+            if settings[1]:
+                stranger.set_tls_certificates(settings[1])
+            stranger.set_export_name('disk')
+            try:
+                stranger.connect_tcp('localhost', port)
+                stranger.pread(1, 0)
+                expect(False, f'{settings} got in')
+            except nbd.Error:
+                pass
+        lab.run('nbd', 'stop', lab.volume)
+        psk = lab.path('keys.psk')
+        with open(psk, 'w') as file:
+            file.write('alice:' + lab.random.randbytes(32).hex() + '\n')
+        wrong = lab.path('wrong.psk')
+        with open(wrong, 'w') as file:
+            file.write('alice:' + lab.random.randbytes(32).hex() + '\n')
+        lab.run('nbd', 'serve', f'{lab.volume}/disk', '--socket', lab.path('s'), '--tls-psk', psk)
+        for file, works in ((psk, True), (wrong, False)):
+            client = nbd.NBD()
+            client.set_tls(nbd.TLS_REQUIRE)
+            client.set_tls_psk_file(file)
+            client.set_tls_username('alice')
+            client.set_export_name('disk')
+            try:
+                client.connect_unix(lab.path('s'))
+                expect(works and client.pread(len(data), 12345) == data, 'a wrong key got in')
+            except nbd.Error as error:
+                expect(not works, f'{error}')
+        lab.run('nbd', 'stop', lab.volume)
+        lab.refused('nbd', 'serve', f'{lab.volume}/disk', '--socket', lab.path('s'), '--tls-certificates', alone, codes=(1, 2), says='server-cert.pem')
+
+
+def killed():
+    """kill -9 under writes and flushes on two connections: every flushed write is there, none torn within 4 KiB."""
+    with Lab().up() as lab:
+        disk = Disk(lab)
+        blocks = SIZE // 4096
+        durable, last = {}, {}
+        stamp = 0
+        for life in range(100 if LONG else 4):
+            handles = [disk.connect(), disk.connect()]
+            pending = []
+            stop_at = stamp + lab.random.randrange(50, 600)
+            while stamp < stop_at:
+                stamp += 1
+                block = lab.random.randrange(blocks)
+                handles[stamp % 2].pwrite(struct.pack('>Q', stamp) * 512, block * 4096)
+                last.setdefault(block, set()).add(stamp)
+                pending.append((block, stamp))
+                if lab.random.randrange(40) == 0:
+                    handles[lab.random.randrange(2)].flush()
+                    durable.update(pending)
+                    pending = []
+            lab.kill_daemon()
+            disk.serve()
+            reader = disk.connect()
+            for block in last:
+                words = set(struct.unpack('>512Q', reader.pread(4096, block * 4096)))
+                expect(len(words) == 1, f'block {block} is torn: {sorted(words)[:3]}, life {life}')
+                found = words.pop()
+                expect(found >= durable.get(block, 0) and (found == 0 or found in last[block]),
+                       f'block {block}: {found}, but {durable.get(block)} was flushed, life {life}')
+                durable[block] = found
+        lab.check_clean()
+
+
+if __name__ == '__main__':
+    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'tls', 'killed')])
