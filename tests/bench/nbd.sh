@@ -1,0 +1,68 @@
+#!/bin/bash
+# nbd.sh [SECONDS]: a disk of ours beside qemu-nbd and nbdkit on the same machine in the same run, through fio and
+# nbdcopy. Prints one line a measurement: rate, mean latency, and CPU microseconds of the server for each request.
+# Everything lives in a temporary folder. CUMULUS_BIN names the programs (default: the release build).
+set -euo pipefail
+seconds=${1:-4}
+here=$(cd "$(dirname "$0")" && pwd)
+bin=${CUMULUS_BIN:-$here/../../build/release/bin}
+work=$(mktemp -d -t cumulus-nbd-bench-XXXXXX)
+export CUMULUS_HOME=$work/home
+size=${CUMULUS_BENCH_BYTES:-512M}
+peers=()
+finish() {
+  for pid in "${peers[@]}"; do kill "$pid" 2>/dev/null || true; done
+  "$bin/cumulus" volume stop v >/dev/null 2>&1 || true
+  "$bin/cumulus" devnet down --dir "$work/net" >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+trap finish EXIT
+
+ticks() { awk '{sub(/.*\) /, ""); print $12 + $13}' "/proc/$1/stat"; }
+measure() {  # name pid uri rw bs depth [fio options]
+  local name=$1 pid=$2 uri=$3 rw=$4 bs=$5 depth=$6
+  shift 6
+  local before after
+  before=$(ticks "$pid")
+  fio --name=x --ioengine=nbd --uri="$uri" --rw="$rw" --bs="$bs" --iodepth="$depth" --size="$size" --time_based \
+    --runtime="$seconds" --norandommap --randrepeat=0 --output-format=json "$@" >"$work/out" 2>/dev/null
+  after=$(ticks "$pid")
+  python3 - "$work/out" "$name $rw $bs depth $depth $*" $((after - before)) "$(getconf CLK_TCK)" <<'PY'
+import json, sys
+text = open(sys.argv[1]).read()
+job = json.loads(text[text.index('{'):])['jobs'][0]
+side = max((job['read'], job['write']), key=lambda one: one['total_ios'])
+cpu = int(sys.argv[3]) / int(sys.argv[4]) / max(side['total_ios'], 1) * 1e6
+print(f"{sys.argv[2]:52} {side['iops']:9.0f}/s {side['bw'] / 1024:8.1f} MiB/s {side['lat_ns']['mean'] / 1000:9.0f} us  cpu {cpu:7.1f} us")
+PY
+}
+workloads() {  # name pid uri
+  # Filled first, so that nobody is measured on holes.
+  fio --name=fill --ioengine=nbd --uri="$3" --rw=write --bs=1M --iodepth=8 --size="$size" >/dev/null 2>&1
+  measure "$1" "$2" "$3" write 1M 8
+  measure "$1" "$2" "$3" read 1M 8
+  measure "$1" "$2" "$3" randread 4k 32
+  measure "$1" "$2" "$3" randread 4k 1
+  measure "$1" "$2" "$3" randwrite 4k 32
+  measure "$1" "$2" "$3" randwrite 4k 32 --fsync=32
+}
+wait_for() { for _ in $(seq 100); do [ -S "$1" ] && return; sleep 0.1; done; echo "no server on $1" >&2; exit 1; }
+
+truncate -s "$size" "$work/raw" "$work/raw2"
+qemu-nbd -f raw -t -e 8 -k "$work/qemu" "$work/raw" & peers+=($!)
+wait_for "$work/qemu"
+workloads qemu-nbd "${peers[0]}" "nbd+unix:///?socket=$work/qemu"
+nbdkit -f -U "$work/kit-file" file "$work/raw2" & peers+=($!)
+wait_for "$work/kit-file"
+workloads nbdkit-file "${peers[1]}" "nbd+unix:///?socket=$work/kit-file"
+nbdkit -f -U "$work/kit-memory" memory "$size" & peers+=($!)
+wait_for "$work/kit-memory"
+workloads nbdkit-memory "${peers[2]}" "nbd+unix:///?socket=$work/kit-memory"
+
+"$bin/cumulus" devnet up --miners 6 --dir "$work/net" >/dev/null
+"$bin/cumulus" volume create v --miners "$work/net/miners.toml" >/dev/null
+"$bin/cumulus" image create v/disk --size "$size"
+"$bin/cumulus" nbd serve v/disk --socket "$work/ours" >/dev/null
+daemon=$("$bin/cumulus" --json volume status v | python3 -c 'import json, sys; print(json.load(sys.stdin)["daemon_pid"])')
+workloads cumulus "$daemon" "nbd+unix:///disk?socket=$work/ours"
+time nbdcopy "nbd+unix:///disk?socket=$work/ours" null:
