@@ -110,10 +110,13 @@ def forgetful_server_is_caught():
             with machine(lab.dir, exports) as guest:
                 guest.boot()
                 make(guest, exports)
-                server_dies(guest, exports, times=2, restart=lambda: (exports['ext4'].kill(), exports['ext4'].start()))
-        except Wrong as error:
-            print(f'  caught: {str(error)[:200]}')
-            return
+                verified_load(guest, exports, seed=1)
+                try:
+                    server_dies(guest, exports, times=2, restart=lambda: (exports['ext4'].kill(), exports['ext4'].start()))
+                except Wrong as error:
+                    expect('the guest saw' in str(error) or 'in the guest' in str(error), f'not the verdict that was asked for: {error}')
+                    print(f'  caught: {str(error)[:200]}')
+                    return
         finally:
             exports['ext4'].kill()
         raise Wrong('a server forgot everything under load, and nobody noticed')

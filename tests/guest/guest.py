@@ -124,10 +124,8 @@ class Guest:
         try:
             self.channels = []
             for number in range(PORTS):
-                path = f'{run}/port{number}'
-                wait_for(lambda: os.path.exists(path) or self.qemu.poll() is not None, 'QEMU starts')
+                wait_for(lambda: self.connected(f'{run}/port{number}') or self.qemu.poll() is not None, 'QEMU starts', seconds)
                 expect(self.qemu.poll() is None, f'QEMU ended: {open(os.path.join(run, "errors")).read()}')
-                self.channels.append(Channel(path))
             for channel in self.channels:
                 channel.ready(deadline)
         except (Wrong, OSError) as error:
@@ -135,6 +133,14 @@ class Guest:
             self.cut()
             raise Wrong(f'guest: does not boot: {error}; its console: {shown}') from error
         return self
+
+    def connected(self, path):
+        """A socket is there a moment before it listens."""
+        try:
+            self.channels.append(Channel(path))
+            return True
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
 
     def attempt(self, script, timeout=120, port=0):
         """(exit code, output) of a shell script in the guest."""
