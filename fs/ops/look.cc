@@ -8,6 +8,7 @@ namespace cumulus {
 namespace {
 
 constexpr std::size_t kListMax = 8192;
+constexpr std::uint64_t kSnapshotsCookie = ~std::uint64_t{0} >> 1;  // behind every name
 
 }  // namespace
 
@@ -89,6 +90,16 @@ Task<FsResult<std::vector<DirectoryEntry>>> ObjectFiles::list(NodeId node, std::
       }
       entries.push_back(std::move(entry));
     }
+  }
+  if (node == kRootNode && options_.list_snapshots && rows->size() < std::min(limit, kListMax) &&
+      cookie < kSnapshotsCookie) {
+    DirectoryEntry folder;
+    folder.name = kSnapshotsName;
+    folder.node = node_of(kSnapshotFolder, kRoot);
+    folder.mode = kDirectoryKind;
+    folder.cookie = kSnapshotsCookie;
+    if (with_attributes) folder.attributes = snapshot_folder();
+    entries.push_back(std::move(folder));
   }
   // Only places of removed names: there may be more behind them.
   if (entries.empty() && !rows->empty()) {

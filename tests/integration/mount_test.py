@@ -605,13 +605,15 @@ def snapshots():
             fails(errno.EROFS, write, f'{other}/file', b'')
             lab.run('umount', other)
             lab.refused('mount', lab.volume, other, '--snapshot', 'second', says='second')
+            lab.refused('mount', f'{lab.volume}/main', other, '--snapshot', 'first', '--outage-wait', 'soon', says='soon')
             lab.run('clone', f'{lab.volume}/main@first', f'{lab.volume}/copy')
             lab.run('mount', f'{lab.volume}/copy', other)
             write(f'{other}/file', b'of the clone')
             expect(read(f'{top}/file') == b'new and longer' and read(f'{other}/file') == b'of the clone', 'a clone is on its own')
             lab.run('umount', other)
         lab.run('snapshot', 'rollback', f'{lab.volume}/main@first')
-        with Mounted(lab) as top:
+        with Mounted(lab, '-o', 'list_snapshots', '--outage-wait', '5s') as top:
+            expect(sorted(os.listdir(top)) == ['.snapshots', 'dir', 'file'] and os.listdir(f'{top}/.snapshots') == ['first'], 'list_snapshots')
             expect(read(f'{top}/file') == b'old' and os.listdir(f'{top}/dir') == [], 'rolled back')
 
 

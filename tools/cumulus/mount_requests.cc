@@ -19,8 +19,20 @@ Progress progress_of(Session& session) {
   return [&session](std::uint64_t done, std::uint64_t total) { return session.progress(done, total); };
 }
 
+// Reads wait as long as the last mount that said so wants: the volume has one setting for all.
+Status apply_outage_wait(Desk& desk, const MountOptions& options, bool for_good) {
+  if (options.outage_wait.empty()) return {};
+  VolumeSettings settings = desk.stack.settings();
+  TRY_OK(settings.set("outage-wait", options.outage_wait));
+  if (!for_good) return {};
+  desk.stack.settings() = settings;
+  desk.stack.volume().set_options(settings.options);
+  return {};
+}
+
 Answer mount_prepare(Desk& desk, Session&, Json request) {
   CO_TRY(MountOrder order, MountOrder::from_json(request));
+  CO_TRY_OK(apply_outage_wait(desk, order.options, false));
   CO_TRY_OK(co_await desk.mounts.check(desk.stack.volume(), std::move(order)));
   co_return Json::object();
 }
@@ -33,7 +45,9 @@ Answer mount_serve(Desk& desk, Session& session, Json request) {
     ::close(device);
     co_return fail(order.error());
   }
+  const MountOptions options = order->options;
   CO_TRY_OK(co_await desk.mounts.serve(desk.stack.volume(), std::move(*order), device));
+  CO_TRY_OK(apply_outage_wait(desk, options, true));
   co_return Json::object();
 }
 
