@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from guest import bound_to_us, end, wait_for
+from guest import bound_to_us, end, listening, wait_for
 
 RECONNECT_SECONDS = 120
 
@@ -50,7 +50,7 @@ class Nbdkit(Export):
         if os.path.exists(self.socket):
             os.remove(self.socket)
         self.process = subprocess.Popen(bound_to_us('nbdkit', '--foreground', '--unix', self.socket, *self.words))
-        wait_for(lambda: os.path.exists(self.socket), 'nbdkit serves')
+        wait_for(lambda: listening(self.socket), 'nbdkit serves')
         return self
 
     def kill(self):
@@ -68,7 +68,7 @@ class Cumulus(Export):
 
     def start(self):
         self.lab.run('nbd', 'serve', f'{self.lab.volume}/{self.disk}', '--socket', self.socket)
-        wait_for(lambda: os.path.exists(self.socket), 'the export is served')
+        wait_for(lambda: listening(self.socket), 'the export is served')
         return self
 
     def kill(self):

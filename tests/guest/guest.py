@@ -42,6 +42,12 @@ def wait_for(condition, what, seconds=30.0):
         time.sleep(0.02)
 
 
+def listening(path):
+    """A unix socket is there a moment before anybody listens on it."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -129,9 +135,10 @@ class Guest:
             for channel in self.channels:
                 channel.ready(deadline)
         except (Wrong, OSError) as error:
+            said = open(os.path.join(run, 'errors')).read()
             shown = open(self.console, errors='replace').read()[-2000:] if os.path.exists(self.console) else ''
             self.cut()
-            raise Wrong(f'guest: does not boot: {error}; its console: {shown}') from error
+            raise Wrong(f'guest: does not boot: {error}; QEMU says: {said}; its console: {shown}') from error
         return self
 
     def connected(self, path):

@@ -11,7 +11,7 @@ import time
 
 from acid import SyncedFiles
 from blocks import Blocks
-from guest import HOST, LONG, SEED, Guest, Lab, Wrong, bound_to_us, end, expect, free_port, main, wait_for
+from guest import HOST, LONG, SEED, Guest, Lab, Wrong, bound_to_us, end, expect, free_port, listening, main, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROUNDS = int(os.environ.get('CUMULUS_TEST_ROUNDS', 20 if LONG else 2))
@@ -55,7 +55,7 @@ class Machine:
         self.guest = Guest(self.lab.dir, disks, forwards={self.port: 10809})
         try:
             self.lab.up(create=False)
-            wait_for(lambda: os.path.exists(self.socket), 'the disk is there')
+            wait_for(lambda: listening(self.socket), 'the disk is there')
             self.guest.boot()
             self.guest.run('mkfs.ext4 -q /dev/disk/home')
             self.open()
