@@ -23,7 +23,10 @@ class SlotStore::Pinned final : public Handle {
     if (!alive_.expired()) store_.unpin(slot_);
   }
   Task<Result<CachedBytes>> read(std::uint64_t offset, std::uint64_t length) override {
-    return store_.read_aligned(slot_, offset, length);
+    return store_.read_aligned(slot_, offset, length, false);
+  }
+  Task<Result<CachedBytes>> read_warm(std::uint64_t offset, std::uint64_t length) override {
+    return store_.read_aligned(slot_, offset, length, true);
   }
 
  private:
@@ -40,25 +43,42 @@ std::shared_ptr<Buffer> SlotStore::buffer_for(std::uint64_t length) {
 
 // Direct reads want aligned ranges: what lies around the asked bytes is read with them.
 Task<Result<SlotStore::CachedBytes>> SlotStore::read_aligned(SlotPtr slot, std::uint64_t offset,
-                                                             std::uint64_t length) {
+                                                             std::uint64_t length, bool warm) {
   const std::uint64_t align = std::uint64_t{1} << align_log2_;
   const std::uint64_t begin = round_down(offset, align);
   const std::uint64_t end = round_up(offset + length, align);
   const std::shared_ptr<Buffer> buffer = buffer_for(end - begin);
-  CO_TRY(const std::size_t got, co_await slot->file->read_at(begin, buffer->view(0, end - begin)));
-  if (got < end - begin) co_return fail(ErrorKind::corrupt, slot->path + ": shorter than a segment");
+  Result<std::size_t> got = std::size_t{0};
+  if (warm)
+    got = co_await slot->file->read_warm(begin, buffer->view(0, end - begin));
+  else
+    got = co_await slot->file->read_at(begin, buffer->view(0, end - begin));
+  if (!got) co_return fail(got.error());
+  if (*got < end - begin) co_return fail(ErrorKind::corrupt, slot->path + ": shorter than a segment");
   co_return CachedBytes{buffer, buffer->view(offset - begin, length)};
+}
+
+bool SlotStore::holds(const SlotPtr& slot, std::uint64_t offset, std::uint64_t length) const {
+  if (!slot || length > options_.segment_size || offset > options_.segment_size - length) return false;
+  if (slot->state != State::partial) return true;
+  if (offset < std::uint64_t{1} << align_log2_) return false;
+  for (std::uint64_t at = round_down(offset, kRange); at < offset + length; at += kRange)
+    if (!slot->present[at / kRange]) return false;
+  return true;
+}
+
+bool SlotStore::try_read(const SegmentId& segment, std::uint64_t offset, MutableByteView into) {
+  const SlotPtr slot = slot_of(segment);
+  if (!holds(slot, offset, into.size()) || !slot->file->try_read_warm(offset, into)) return false;
+  hits_total_.add();
+  policy_.touch(segment);
+  return true;
 }
 
 std::shared_ptr<SlotStore::Handle> SlotStore::lookup(const SegmentId& segment, std::uint64_t offset,
                                                      std::uint64_t length) {
   const SlotPtr slot = slot_of(segment);
-  bool here = slot && length <= options_.segment_size && offset <= options_.segment_size - length;
-  if (here && slot->state == State::partial) {
-    here = offset >= std::uint64_t{1} << align_log2_;
-    for (std::uint64_t at = round_down(offset, kRange); here && at < offset + length; at += kRange)
-      here = slot->present[at / kRange];
-  }
+  const bool here = holds(slot, offset, length);
   (here ? hits_total_ : misses_total_).add();
   if (!here) return nullptr;
   policy_.touch(segment);
@@ -75,7 +95,7 @@ Task<Result<SegmentHeader>> SlotStore::read_header(SegmentId segment) {
   if (!slot || slot->state == State::partial)
     co_return fail(ErrorKind::not_found, "the segment is not in the local cache");
   const Pinned pin(*this, slot);
-  CO_TRY(const CachedBytes bytes, co_await read_aligned(slot, 0, SegmentHeader::kEncodedSize));
+  CO_TRY(const CachedBytes bytes, co_await read_aligned(slot, 0, SegmentHeader::kEncodedSize, false));
   CO_TRY(const SegmentHeader header, SegmentHeader::decode(bytes.bytes));
   if (header.id != segment) co_return fail(ErrorKind::corrupt, slot->path + ": holds another segment");
   co_return header;

@@ -57,6 +57,9 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
     virtual ~Handle() = default;
     // Any range inside what was looked up.
     virtual Task<Result<CachedBytes>> read(std::uint64_t offset, std::uint64_t length) = 0;
+    // The same through the kernel's page cache, where try_read() finds it the next time. When it does not
+    // verify, read() has the last word.
+    virtual Task<Result<CachedBytes>> read_warm(std::uint64_t offset, std::uint64_t length) = 0;
   };
 
   // Opens or makes `directory`, and reads the header of every slot in it. All log segments count as dirty
@@ -76,6 +79,8 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
 
   // The slot that has [offset, offset + length) of the segment; null is a miss.
   std::shared_ptr<Handle> lookup(const SegmentId& segment, std::uint64_t offset, std::uint64_t length);
+  // Copies the range when it is here and in the kernel's page cache; false: ask lookup(). Never waits.
+  bool try_read(const SegmentId& segment, std::uint64_t offset, MutableByteView into);
   // The header of a whole segment that is here.
   Task<Result<SegmentHeader>> read_header(SegmentId segment);
   bool has_whole(const SegmentId& segment) const;
@@ -153,7 +158,8 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   void remove_file(const SlotPtr& slot);
   void unpin(const SlotPtr& slot);
   SlotPtr slot_of(const SegmentId& segment) const;
-  Task<Result<CachedBytes>> read_aligned(SlotPtr slot, std::uint64_t offset, std::uint64_t length);
+  bool holds(const SlotPtr& slot, std::uint64_t offset, std::uint64_t length) const;
+  Task<Result<CachedBytes>> read_aligned(SlotPtr slot, std::uint64_t offset, std::uint64_t length, bool warm);
   std::shared_ptr<Buffer> buffer_for(std::uint64_t length);
 
   Runtime& runtime_;

@@ -31,6 +31,17 @@ class File {
 
   // Reads up to into.size() bytes at `offset`; fewer only at the end of the file.
   virtual Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) = 0;
+  // The same by way of the kernel's page cache where there is one, also for a direct file, with the same
+  // alignment; what was read stays there for try_read_warm(). For readers who verify the bytes: after direct
+  // writes the page cache may be behind the disk for a moment.
+  virtual Task<Result<std::size_t>> read_warm(std::uint64_t offset, MutableByteView into) {
+    return read_at(offset, into);
+  }
+  // Only what needs no waiting for the disk, at any offset and into any memory: false when not all of it is
+  // in the page cache.
+  virtual bool try_read_warm([[maybe_unused]] std::uint64_t offset, [[maybe_unused]] MutableByteView into) {
+    return false;
+  }
   // Writes all of `data`, or fails; after a failure the range's content is unknown. `data` must stay until
   // done.
   virtual Task<Status> write_at(std::uint64_t offset, ByteView data) = 0;

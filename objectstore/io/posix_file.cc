@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 
 #include "objectstore/io/uring_file_system.h"
 
@@ -139,6 +140,35 @@ std::uint32_t PosixNames::direct_alignment(const std::string& directory) {
 
 Task<Result<std::size_t>> PosixFile::read_at(std::uint64_t offset, MutableByteView into) {
   co_return co_await runtime_.offload([this, offset, into] { return read_fully(fd(), offset, into, path_); });
+}
+
+int PosixFile::warm_fd() {
+  if (!warm_tried_) {
+    warm_tried_ = true;
+    const int flags = ::fcntl(fd(), F_GETFL);
+    if (flags >= 0 && (flags & O_DIRECT) != 0) {
+      // By the open file, not by its name: that may be another file's by now.
+      const std::string self = "/proc/self/fd/" + std::to_string(fd());
+      warm_ = Descriptor(::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+      // A cell is asked for, not what lies behind it: read-ahead is the reader's, who knows the object.
+      if (warm_.get() >= 0) ::posix_fadvise(warm_.get(), 0, 0, POSIX_FADV_RANDOM);
+    }
+  }
+  return warm_.get() >= 0 ? warm_.get() : fd();
+}
+
+Task<Result<std::size_t>> PosixFile::read_warm(std::uint64_t offset, MutableByteView into) {
+  const int from = warm_fd();
+  co_return co_await runtime_.offload(
+      [this, from, offset, into] { return read_fully(from, offset, into, path_); });
+}
+
+bool PosixFile::try_read_warm(std::uint64_t offset, MutableByteView into) {
+  const int from = warm_fd();
+  if (from == fd() && (::fcntl(from, F_GETFL) & O_DIRECT) != 0) return false;
+  iovec whole{into.data(), into.size()};
+  const ssize_t got = ::preadv2(from, &whole, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  return got >= 0 && static_cast<std::size_t>(got) == into.size();
 }
 
 Task<Status> PosixFile::write_at(std::uint64_t offset, ByteView data) {

@@ -69,6 +69,8 @@ class PosixFile : public File {
       : runtime_(runtime), descriptor_(std::move(descriptor)), path_(std::move(path)) {}
 
   Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) override;
+  Task<Result<std::size_t>> read_warm(std::uint64_t offset, MutableByteView into) override;
+  bool try_read_warm(std::uint64_t offset, MutableByteView into) override;
   Task<Status> write_at(std::uint64_t offset, ByteView data) override;
   Task<Status> datasync() override;
   Status datasync_blocking() override { return sync_data(fd(), path_); }
@@ -79,8 +81,12 @@ class PosixFile : public File {
 
  protected:
   int fd() const { return descriptor_.get(); }
+  // A descriptor that reads through the page cache; the file's own when no other is to be had.
+  int warm_fd();
   Runtime& runtime_;
   Descriptor descriptor_;
+  Descriptor warm_;  // opened when first asked for
+  bool warm_tried_ = false;
   std::string path_;
 };
 

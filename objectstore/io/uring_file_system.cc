@@ -7,6 +7,7 @@
 #include <deque>
 #include <liburing.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/log.h"
@@ -158,20 +159,10 @@ class UringFile final : public PosixFile {
       : PosixFile(reactor, std::move(descriptor), std::move(path)), ring_(std::move(ring)) {}
 
   Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) override {
-    std::size_t done = 0;
-    while (done < into.size()) {
-      const MutableByteView rest = into.subspan(done, std::min(into.size() - done, kTransferMax));
-      const std::uint64_t at = offset + done;
-      const int got = co_await ring_->run([descriptor = fd(), rest, at](io_uring_sqe* entry) {
-        io_uring_prep_read(entry, descriptor, rest.data(), static_cast<unsigned>(rest.size()), at);
-      });
-      if (got == -EINTR || got == -EAGAIN) continue;
-      if (got < 0) co_return fail(from_errno(-got, "read " + path_));
-      if (got == 0) break;
-      done += static_cast<std::size_t>(got);
-      if (done < into.size() && ends_at(fd(), offset + done)) break;
-    }
-    co_return done;
+    return read_from(fd(), offset, into);
+  }
+  Task<Result<std::size_t>> read_warm(std::uint64_t offset, MutableByteView into) override {
+    return read_from(warm_fd(), offset, into);
   }
 
   Task<Status> write_at(std::uint64_t offset, ByteView data) override {
@@ -197,6 +188,23 @@ class UringFile final : public PosixFile {
   }
 
  private:
+  Task<Result<std::size_t>> read_from(int descriptor, std::uint64_t offset, MutableByteView into) {
+    std::size_t done = 0;
+    while (done < into.size()) {
+      const MutableByteView rest = into.subspan(done, std::min(into.size() - done, kTransferMax));
+      const std::uint64_t at = offset + done;
+      const int got = co_await ring_->run([descriptor, rest, at](io_uring_sqe* entry) {
+        io_uring_prep_read(entry, descriptor, rest.data(), static_cast<unsigned>(rest.size()), at);
+      });
+      if (got == -EINTR || got == -EAGAIN) continue;
+      if (got < 0) co_return fail(from_errno(-got, "read " + path_));
+      if (got == 0) break;
+      done += static_cast<std::size_t>(got);
+      if (done < into.size() && ends_at(descriptor, offset + done)) break;
+    }
+    co_return done;
+  }
+
   const std::shared_ptr<Ring> ring_;
 };
 
@@ -220,6 +228,12 @@ class UringFileSystem final : public PosixNames {
 }  // namespace
 
 std::unique_ptr<FileSystem> make_uring_file_system(Reactor& reactor, unsigned queue_depth) {
+  // Each cached segment holds two descriptors; the soft limit of 1024 is for programs that use select().
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
   auto made = std::make_unique<UringFileSystem>(reactor, queue_depth);
   if (made->start()) return made;
   log_info("this system does not offer io_uring: disk operations run on worker threads");

@@ -16,6 +16,7 @@ constexpr std::uint32_t kStreakToPrefetch = 2;
 constexpr std::uint64_t kAheadBytes = 16u << 20;
 constexpr std::uint32_t kWholeFrom = 256u << 10;   // a read of this much of a segment fetches all of it
 constexpr std::uint32_t kOffloadFrom = 96u << 10;  // opening this much is worth waking a worker
+constexpr std::uint32_t kWarmMax = 96u << 10;      // local reads up to this go through the page cache
 constexpr std::uint32_t kCacheGranule = 64u << 10;
 constexpr int kRelocationTries = 3;
 
@@ -119,7 +120,15 @@ bool CellReader::try_read(const Run& run, std::uint32_t skip, MutableByteView in
     const auto key = keys_.key(run.segment, whole->salt);
     return cells.open(*key, whole->bytes->view(cells.sealed_offset, cells.sealed_length), into);
   }
-  return false;
+  const auto key = keys_.kept(run.segment);
+  if (!key) return false;
+  thread_local Bytes sealed;
+  sealed.resize(cells.sealed_length);
+  // What does not open here says nothing yet: read() looks at the disk itself.
+  if (!slots_.try_read(run.segment, cells.sealed_offset, sealed) || !cells.open(*key, sealed, into))
+    return false;
+  cache_hits_.add();
+  return true;
 }
 
 Task<bool> CellReader::open_cells(const SegmentId& segment, std::array<std::uint8_t, 16> salt, Cells cells,
@@ -168,9 +177,8 @@ Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<Plac
     cache_misses_.add();
     co_return false;
   }
-  auto got = co_await handle->read(cells.sealed_offset, cells.sealed_length);
   std::array<std::uint8_t, 16> salt{};
-  bool good = got.has_value();
+  bool good = true;
   if (placed) {
     salt = placed->placed.salt;
   } else {
@@ -178,9 +186,20 @@ Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<Plac
     good = good && header.has_value();
     if (header) salt = header->salt;
   }
-  if (good && co_await open_cells(segment, salt, cells, got->bytes, got->owner, into)) {
-    cache_hits_.add();
-    co_return true;
+  // Small reads come back, so the page cache may keep them; large ones would only push others out of it.
+  if (good && cells.sealed_length <= kWarmMax) {
+    const auto warm = co_await handle->read_warm(cells.sealed_offset, cells.sealed_length);
+    if (warm && co_await open_cells(segment, salt, cells, warm->bytes, warm->owner, into)) {
+      cache_hits_.add();
+      co_return true;
+    }
+  }
+  if (good) {
+    const auto got = co_await handle->read(cells.sealed_offset, cells.sealed_length);
+    if (got && co_await open_cells(segment, salt, cells, got->bytes, got->owner, into)) {
+      cache_hits_.add();
+      co_return true;
+    }
   }
   cache_rot_.add();
   if (!placed) {

@@ -21,4 +21,11 @@ std::shared_ptr<const AeadKey> SegmentKeys::key(const SegmentId& segment,
   return recent_.front().key;
 }
 
+std::shared_ptr<const AeadKey> SegmentKeys::kept(const SegmentId& segment) {
+  const auto found = by_segment_.find(segment);
+  if (found == by_segment_.end()) return nullptr;
+  recent_.splice(recent_.begin(), recent_, found->second);
+  return found->second->key;
+}
+
 }  // namespace cumulus

@@ -17,6 +17,9 @@ class SegmentKeys {
   SegmentKeys(const KeyTree& keys, std::size_t kept_max) : keys_(keys), kept_max_(kept_max) {}
 
   std::shared_ptr<const AeadKey> key(const SegmentId& segment, const std::array<std::uint8_t, 16>& salt);
+  // The key that was last asked for under this identity, if it is still kept; of whatever salt, so that
+  // cells which it does not open prove nothing.
+  std::shared_ptr<const AeadKey> kept(const SegmentId& segment);
 
  private:
   struct Entry {

@@ -231,6 +231,33 @@ TEST_P(FileSystemContract, SyncsFromTheReactorAndFromWorkers) {
   });
 }
 
+// Once read that way the bytes are near, also in a direct file; what is written later is seen; what lies
+// behind the end is not.
+TEST_P(FileSystemContract, WarmReadsOfDirectFiles) {
+  run([](FileSystem& files, std::string root) -> Task<void> {
+    OpenOptions how{.write = true, .create = true};
+    how.direct = true;
+    const auto file = files.open(root + "/f", how);
+    EXPECT_DONE(file);
+    Buffer content(64u << 10);
+    for (const unsigned round : {1u, 2u}) {
+      std::ranges::copy(pattern(content.size(), round), content.data());
+      EXPECT_DONE(co_await (*file)->write_at(0, content.view()));
+      Buffer got(8192);
+      const auto count = co_await (*file)->read_warm(4096, got.view());
+      EXPECT_EQ(count.value_or(0), got.size());
+      EXPECT_TRUE(std::ranges::equal(got.view(), content.view(4096, 8192)));
+      Bytes odd(5001);
+      if ((*file)->try_read_warm(4099, odd)) {
+        EXPECT_TRUE(std::ranges::equal(odd, content.view(4099, odd.size())));
+      }
+    }
+    Bytes behind(4096);
+    EXPECT_FALSE((*file)->try_read_warm((64u << 10) - 100, behind));
+    EXPECT_FALSE((*file)->try_read_warm(1u << 20, behind));
+  });
+}
+
 TEST_P(FileSystemContract, DirectFilesEndWhereTheyEnd) {
   run([](FileSystem& files, std::string root) -> Task<void> {
     const std::uint32_t alignment = files.direct_alignment(root);

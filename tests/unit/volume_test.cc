@@ -242,6 +242,61 @@ TEST(Volume, RestartedTwiceWithoutMinersStillSendsEverything) {
   EXPECT_TRUE(ended);
 }
 
+// What lies in the local files is read at once, without a task, when it was read a moment ago.
+Task<> read_at_once(World& world) {
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  transport.set_miners(world.network.entries());
+  const VolumeShape shape{4, 2, 20};
+  auto volume = co_await Volume::create(world.parts(transport, "a"), shape, small_options());
+  ASSERT_WELL(volume);
+  DatasetOptions options;
+  options.type = DatasetType::image;
+  options.chunk_log2 = 18;
+  options.cell_log2 = 12;
+  auto dataset = co_await (*volume)->create_dataset("main", options);
+  ASSERT_WELL(dataset);
+  const Bytes data = pattern(6u << 20, 99);
+  auto id = co_await put_object(**volume, *dataset, data);
+  ASSERT_WELL(id);
+  ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
+  // Another life: nothing of the log is in memory, all of it in the local files.
+  ASSERT_WELL(co_await (*volume)->close());
+  volume->reset();
+  volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
+  ASSERT_WELL(volume);
+  const View view = (*volume)->find_dataset("main")->head;
+  Bytes block(4096);
+  std::size_t at_once = 0;
+  std::size_t blocks = 0;
+  for (const int round : {1, 2}) {
+    at_once = blocks = 0;
+    for (std::size_t at = 1000; at + block.size() <= data.size(); at += 97 * 1024 + 13, ++blocks) {
+      Result<std::size_t> got = std::size_t{0};
+      if ((*volume)->try_read(view, *id, at, block, got))
+        ++at_once;
+      else
+        got = co_await (*volume)->read(view, *id, at, block);
+      ASSERT_WELL(got);
+      EXPECT_EQ(*got, block.size());
+      EXPECT_TRUE(std::ranges::equal(block, ByteView(data).subspan(at, block.size()))) << round << " " << at;
+    }
+  }
+  EXPECT_EQ(at_once, blocks);
+  ASSERT_WELL(co_await (*volume)->close());
+  co_await transport.close();
+}
+
+TEST(Volume, WarmBlocksAreReadAtOnce) {
+  World world;
+  bool ended = false;
+  world.reactor.run([](World& w, bool& done) -> Task<> {
+    co_await read_at_once(w);
+    co_await w.network.settle();
+    done = true;
+  }(world, ended));
+  EXPECT_TRUE(ended);
+}
+
 // Two that race for the same thing: one is done, the other is told, and the volume goes on.
 Task<> race_for_snapshots(World& world) {
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
