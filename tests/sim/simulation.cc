@@ -10,6 +10,7 @@ namespace cumulus {
 namespace {
 
 constexpr std::size_t kStoryMost = 60;
+constexpr std::uint64_t kOperationsMost = 10;  // times those asked for: then the seed is hopeless
 
 template <class T>
 using Answer = std::shared_ptr<std::optional<Result<T>>>;
@@ -154,11 +155,14 @@ void Simulation::run() {
               cluster_.shape().m, cluster_.network().size(), cluster_.bad_miners().size()));
   states_.emplace_back();
   first_life();
-  while (!over() && (operations_ < options_.operations || crashes_ < options_.crashes)) {
+  while (!over() && operations_ < options_.operations * kOperationsMost &&
+         (operations_ < options_.operations || crashes_ < options_.crashes ||
+          segments_stored() < options_.segments)) {
     live();
     if (!over()) end_life();
   }
   if (!over()) last_check();
+  if (!over()) check_extent();
   for (std::size_t i = 0; i < static_cast<std::size_t>(DiskFault::count); ++i)
     for (std::size_t h = 0; h < 2; ++h)
       tally_.add(std::string(to_string(static_cast<DiskFault>(i))), cluster_.home(h).disk->faults()[i]);
@@ -166,8 +170,19 @@ void Simulation::run() {
     tally_.add(std::string(to_string(static_cast<SimFault>(i))), cluster_.network().faults()[i]);
   tally_.add("operations", operations_);
   tally_.add("crashes", crashes_);
-  if (holders_.newest()) tally_.add("segments stored", holders_.newest()->tail.through.sequence);
+  tally_.add("segments stored", segments_stored());
   tally_.add("groups seen", nonces_.groups());
+}
+
+std::uint64_t Simulation::segments_stored() const {
+  return holders_.newest() ? holders_.newest()->tail.through.sequence : 0;
+}
+
+void Simulation::check_extent() {
+  if (operations_ < options_.operations || crashes_ < options_.crashes ||
+      segments_stored() < options_.segments || cluster_.network().size() < options_.miners)
+    fail_seed(format("the seed proves too little: {} operations, {} crashes, {} segments, {} miners",
+                     operations_, crashes_, segments_stored(), cluster_.network().size()));
 }
 
 void Simulation::first_life() {
@@ -408,6 +423,7 @@ void Simulation::check_recovered(std::size_t floor) {
   if (!run(store(volume().status(false), answer), "status")) return;
   if (!**answer) return fail_seed("no status: " + (*answer)->error().message());
   const LogPosition recovered = (**answer)->recovered;
+  recovered_ = recovered;
   // What must be there by its position, and what may be.
   std::size_t least = 0;
   std::size_t most = 0;

@@ -18,6 +18,8 @@ struct SimulationOptions {
   Canary canary = Canary::none;
   std::uint64_t operations = 500;
   std::uint64_t crashes = 3;
+  std::uint64_t segments = 4;  // sealed and stored
+  std::uint64_t miners = 6;
   bool tell = false;  // the story on standard output, as it happens
 };
 
@@ -79,6 +81,8 @@ class Simulation {
   void tell(std::string what);
   bool over() const { return violation_.has_value(); }
   std::size_t kill_floor() const;
+  std::uint64_t segments_stored() const;
+  void check_extent();  // was this seed as long as a seed must be?
 
   SimulationOptions options_;
   Cluster cluster_;
@@ -99,8 +103,9 @@ class Simulation {
   std::size_t remote_floor_ = 0;         // ... and that the loss of the machine must keep
   std::uint64_t operations_ = 0;
   std::uint64_t crashes_ = 0;
-  bool life_over_ = false;  // the daemon refuses to go on, with reason: end it
-  bool quarrel_ = false;    // the disk failed in this life
+  LogPosition recovered_ = 0;  // where the log of the last opened volume ended
+  bool life_over_ = false;     // the daemon refuses to go on, with reason: end it
+  bool quarrel_ = false;       // the disk failed in this life
   struct Copy {
     Cluster::Image image;
     std::size_t operations = 0;

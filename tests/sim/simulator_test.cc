@@ -5,6 +5,7 @@
 //   simulator_test                    the seeds of the gate
 //   simulator_test --seed N           one seed, told aloud
 //   CUMULUS_SEEDS=10000 simulator_test   that many, and every fault and branch must have been hit
+//   CUMULUS_SIM_SEEDS=A-B simulator_test seeds A to B, past those that fail: all of them are told at the end
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -133,7 +134,47 @@ std::uint64_t number_of(const char* variable, std::uint64_t otherwise) {
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
+// "A-B"; nothing when the variable is not set, and the whole program ends when it is no range.
+std::optional<std::pair<std::uint64_t, std::uint64_t>> range_of(const char* variable) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr) return std::nullopt;
+  unsigned long long first = 0;
+  unsigned long long last = 0;
+  int read = 0;
+  if (std::sscanf(text, "%llu-%llu%n", &first, &last, &read) != 2 || text[read] != '\0' || last < first) {
+    std::fprintf(stderr, "%s is not a range of seeds such as 1-100: %s\n", variable, text);
+    std::exit(2);
+  }
+  return std::pair<std::uint64_t, std::uint64_t>{first, last};
+}
+
+// Every seed of the range, each told as it ends.
+TEST(Simulator, RangeOfSeeds) {
+  const auto range = range_of("CUMULUS_SIM_SEEDS");
+  if (!range) return;  // the gate runs ManySeeds
+  Tally tally = Simulation::all_names();
+  std::vector<Failure> failures;
+  std::uint64_t seeds = 0;
+  for (std::uint64_t seed = range->first; seed <= range->second; ++seed) {
+    BatchReport one = run_batch({}, seed, 1);
+    ++seeds;
+    tally.add(one.tally);
+    std::printf("seed %llu %s\n", static_cast<unsigned long long>(seed), one.failure ? "FAILED" : "passed");
+    std::fflush(stdout);
+    if (one.failure) failures.push_back(std::move(*one.failure));
+  }
+  for (const auto& [name, amount] : tally.counts()) {
+    std::printf("  %-40s %llu\n", name.c_str(), static_cast<unsigned long long>(amount));
+    if (seeds >= 1000 && name != "beyond repair") {
+      EXPECT_NE(amount, 0u) << "never happened: " << name;
+    }
+  }
+  for (const Failure& failure : failures)
+    ADD_FAILURE() << "simulator_test --seed " << failure.seed << ": " << failure.what;
+}
+
 TEST(Simulator, ManySeeds) {
+  if (std::getenv("CUMULUS_SIM_SEEDS") != nullptr) return;
   const std::uint64_t wanted = number_of("CUMULUS_SEEDS", 0);
   const Limits limits = wanted != 0 ? Limits{wanted, {}} : Limits{8, std::chrono::seconds(45)};
   const BatchReport report = run_many({}, limits, number_of("CUMULUS_FIRST_SEED", 1));
