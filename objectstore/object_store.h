@@ -95,14 +95,16 @@ struct VolumeStatus {
   std::string read_only_reason;
   std::uint64_t capacity = 0;  // bytes a user can store in all: miners' capacity x k/(k+m)
   std::uint64_t free = 0;
-  std::uint64_t used = 0;               // logical bytes of the log on the miners, garbage included
-  std::uint64_t live = 0;               // bytes that a view can see (estimate from dataset usage)
-  std::uint64_t garbage = 0;            // used - live
-  std::uint64_t dirty = 0;              // bytes not yet Remote
-  std::uint64_t segments = 0;           // stored
-  std::uint64_t segments_crowded = 0;   // more than one slice on a miner; counted by status(true)
-  std::uint64_t segments_degraded = 0;  // with slices known to be missing or wrong
-  LogPosition accepted = 0;             // last group drafted or written
+  std::uint64_t used = 0;              // logical bytes of the log on the miners, garbage included
+  std::uint64_t live = 0;              // bytes that a view can see (estimate from dataset usage)
+  std::uint64_t garbage = 0;           // used - live
+  std::uint64_t dirty = 0;             // bytes not yet Remote
+  std::uint64_t segments = 0;          // stored
+  std::uint64_t segments_crowded = 0;  // more than one slice on a miner; counted by status(true)
+  // With slices that are missing (by the miners' own word, or because they do not answer) or were seen to be
+  // wrong by a check or a repair; counted by status(true).
+  std::uint64_t segments_degraded = 0;
+  LogPosition accepted = 0;  // last group drafted or written
   LogPosition written = 0;
   LogPosition durable = 0;  // Local
   LogPosition remote = 0;   // Remote
@@ -133,7 +135,14 @@ struct RepairReport {
   std::uint64_t rebuilt = 0;       // slices
   std::uint64_t spread = 0;        // slices moved off a crowded miner
   std::uint64_t unrepairable = 0;  // segments with fewer than k good slices
+  std::uint64_t resumed = 0;       // segments that an interrupted run had looked at and this one left alone
+  std::uint64_t unspread = 0;      // segments left crowded or on a draining miner though the list has enough
   std::vector<std::string> problems;
+  bool whole() const { return unrepairable == 0 && unspread == 0 && problems.empty(); }
+};
+
+struct RepairOptions {
+  bool restart = false;  // look at every segment again, whatever an interrupted run has done already
 };
 
 // What a Volume is made of. All outlive it. `directory` is the volume's own folder of the home.
@@ -238,7 +247,7 @@ class Volume {
   // --- care ---
   virtual Task<Result<VolumeStatus>> status(bool ask_miners) = 0;
   virtual Task<Result<CheckReport>> check(bool with_data, Progress progress) = 0;
-  virtual Task<Result<RepairReport>> repair(Progress progress) = 0;
+  virtual Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) = 0;
   virtual Task<Status> drop_cache() = 0;
   // Miners of the volume: the superblock's encrypted list and, where a holder changes, its holder set follow.
   virtual Task<Status> set_miners(std::vector<MinerEntry> miners) = 0;

@@ -1,5 +1,6 @@
 // StoreIndex: from overlay to engine, in the order of the groups; opening, flushing, checking, closing.
 #include <algorithm>
+#include <chrono>
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
@@ -8,6 +9,13 @@
 #include "objectstore/key_space.h"
 
 namespace cumulus {
+namespace {
+
+constexpr Duration kRetryPause = std::chrono::seconds(1);
+constexpr Duration kFlushRetry = std::chrono::seconds(5);
+constexpr unsigned kIoFailuresMax = 30;  // in a row: then it is the disk
+
+}  // namespace
 
 StoreIndex::StoreIndex(Runtime& runtime, std::unique_ptr<Engine> engine, IndexOptions options,
                        Metrics& metrics)
@@ -165,22 +173,61 @@ void StoreIndex::settle(const Group& group) {
   for (const auto& [segment, placed] : group.placed) placed_cache_.insert_or_assign(segment, placed);
 }
 
+// A disk that is full or failed once is tried again: the log has everything, writers wait for room, and a
+// passing cause leaves nothing behind. What the engine itself calls damaged, or an error that stays, is for a
+// rebuild.
+bool StoreIndex::may_pass(const Error& error) {
+  if (error.kind() == ErrorKind::no_space) return true;
+  return error.kind() == ErrorKind::io && ++failures_in_a_row_ < kIoFailuresMax;
+}
+
+Task<Status> StoreIndex::apply_group(const Group& group) {
+  for (;;) {
+    std::vector<RowUpdate> updates = updates_of(group);
+    Status done = co_await engine_->apply(std::move(updates), group.number);
+    if (done) {
+      if (trouble_) log_info("the index takes changes again");
+      trouble_.reset();
+      failures_in_a_row_ = 0;
+      co_return done;
+    }
+    if (closing_ || !may_pass(done.error())) co_return done;
+    if (!trouble_) log_warn("the index takes no changes now, and is tried again: {}", done.error().message());
+    trouble_ = done.error();
+    applied_.notify_all();
+    const TimePoint again = runtime_.now() + kRetryPause;
+    while (!closing_ && runtime_.now() < again) co_await work_.wait_until(again);
+  }
+}
+
+Task<void> StoreIndex::flush_by_pace() {
+  const Status flushed = co_await engine_->flush();
+  bytes_since_flush_ = 0;
+  flushed_at_ = runtime_.now();
+  if (flushed) {
+    failures_in_a_row_ = 0;
+  } else if (may_pass(flushed.error())) {
+    log_warn("the index is not durable yet, and is tried again: {}", flushed.error().message());
+    flushed_at_ += kFlushRetry - options_.flush_interval;
+  } else {
+    failure_ = flushed.error();
+  }
+}
+
 Task<void> StoreIndex::apply_groups() {
   while (!failure_) {
     if (groups_.empty() || !groups_.front().written) {
       if (closing_) co_return;
       if (wants_flush()) {
-        if (Status flushed = co_await engine_->flush(); !flushed) failure_ = flushed.error();
-        bytes_since_flush_ = 0;
-        flushed_at_ = runtime_.now();
+        co_await flush_by_pace();
         continue;
       }
-      co_await work_.wait_until(runtime_.now() + options_.flush_interval);
+      const bool pending = engine_->durable() < engine_->applied();
+      co_await work_.wait_until((pending ? flushed_at_ : runtime_.now()) + options_.flush_interval);
       continue;
     }
     const Group& group = groups_.front();
-    Status done = co_await engine_->apply(updates_of(group), group.number);
-    if (!done) {
+    if (Status done = co_await apply_group(group); !done) {
       failure_ = done.error().within("apply the log to the index");
       break;
     }
@@ -189,11 +236,7 @@ Task<void> StoreIndex::apply_groups() {
     bytes_since_flush_ += group.log_bytes;
     groups_.pop_front();
     applied_.notify_all();
-    if (bytes_since_flush_ >= options_.flush_log_bytes) {
-      if (Status flushed = co_await engine_->flush(); !flushed) failure_ = flushed.error();
-      bytes_since_flush_ = 0;
-      flushed_at_ = runtime_.now();
-    }
+    if (bytes_since_flush_ >= options_.flush_log_bytes) co_await flush_by_pace();
   }
   if (failure_) log_error("the index is unusable until it is rebuilt: {}", failure_->message());
   applied_.notify_all();
@@ -223,8 +266,10 @@ Task<Status> StoreIndex::abandon_unwritten() {
   ++stage_count_;  // plans are void
   changed_datasets_.clear();
   counted_datasets_.clear();
-  while (!groups_.empty() && !failure_) co_await applied_.wait();
+  applied_.notify_all();  // there is room again for who waits
+  while (!groups_.empty() && !failure_ && !trouble_) co_await applied_.wait();
   if (failure_) co_return fail(*failure_);
+  if (!groups_.empty()) co_return fail(*trouble_);
   co_return co_await load_catalogue();
 }
 
@@ -253,8 +298,9 @@ Task<Status> StoreIndex::replay(LogPosition number, std::vector<Change> changes)
 
 Task<Status> StoreIndex::flush() {
   const auto written_left = [this] { return !groups_.empty() && groups_.front().written; };
-  while (written_left() && !failure_) co_await applied_.wait();
+  while (written_left() && !failure_ && !trouble_) co_await applied_.wait();
   if (failure_) co_return fail(*failure_);
+  if (written_left()) co_return fail(*trouble_);
   CO_TRY_OK(co_await engine_->flush());
   bytes_since_flush_ = 0;
   flushed_at_ = runtime_.now();

@@ -39,7 +39,8 @@ class Engine {
  public:
   virtual ~Engine() = default;
 
-  // Batches are applied in the order of calls. Error: io (the index is unusable until rebuilt).
+  // Batches are applied in the order of calls. Errors: no_space, io (nothing of the batch was
+  // taken: it may be tried again), corrupt (unusable until rebuilt).
   virtual Task<Status> apply(std::vector<RowUpdate> updates, LogPosition position) = 0;
   virtual Task<Result<std::optional<Bytes>>> get(Key key) = 0;
   // The first row with from <= key < to: what a versioned look-up needs.

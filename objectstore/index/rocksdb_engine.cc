@@ -134,7 +134,9 @@ class RocksDbEngine final : public Engine {
       batch.Put(kPositionKey, slice(at));
       rocksdb::WriteOptions options;
       options.disableWAL = true;
-      const rocksdb::Status status = db_->Write(options, &batch);
+      rocksdb::Status status = db_->Write(options, &batch);
+      // After a failed flush it refuses everything until it is told to try again.
+      if (!status.ok() && db_->Resume().ok()) status = db_->Write(options, &batch);
       if (!status.ok()) return fail(error_of(status, "write to the index"));
       applied_ = position;
       return {};
@@ -179,7 +181,8 @@ class RocksDbEngine final : public Engine {
       const LogPosition upto = applied_;
       rocksdb::FlushOptions options;
       options.allow_write_stall = true;
-      const rocksdb::Status status = db_->Flush(options);
+      rocksdb::Status status = db_->Flush(options);
+      if (!status.ok() && db_->Resume().ok()) status = db_->Flush(options);
       if (!status.ok()) return fail(error_of(status, "flush the index"));
       durable_ = std::max(durable_.load(), upto);
       return {};

@@ -156,6 +156,9 @@ class StoreIndex final : public Index {
   // --- applying.cc ---
   void resolve_group(Group& group, bool own, const std::function<Run(const Run&)>& place);
   Task<void> apply_groups();
+  Task<Status> apply_group(const Group& group);
+  Task<void> flush_by_pace();
+  bool may_pass(const Error& error);
   std::vector<RowUpdate> updates_of(const Group& group);
   void settle(const Group& group);
   Task<Status> load_catalogue();
@@ -182,6 +185,8 @@ class StoreIndex final : public Index {
 
   std::uint64_t bytes_since_flush_ = 0;
   TimePoint flushed_at_{};
+  std::optional<Error> trouble_;  // of the engine's disk, and tried again
+  unsigned failures_in_a_row_ = 0;
   std::optional<Error> failure_;
   bool closing_ = false;
   Signal work_;     // groups to apply, or closing

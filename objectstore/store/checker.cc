@@ -16,6 +16,7 @@ Checker::Checker(Runtime& runtime, Index& index, SliceTransport& transport, Volu
 
 Task<Result<CheckReport>> Checker::check(bool with_data, Progress progress) {
   report_ = {};
+  damaged_.clear();
   interrupted_ = false;
   next_ = done_ = 0;
   const Status index_sound = co_await index_.check([&](std::uint64_t rows) {
@@ -51,6 +52,7 @@ void Checker::note_segment(const change::Placed& placed, const AuditedSegment& a
     const AuditedSlice& slice = audited.slices[i];
     if (slice.state == SliceState::good) continue;
     // A miner that cannot be asked counts as missing: nobody knows better.
+    if (slice.state == SliceState::wrong) damaged_.insert(placed.segment);
     ++(slice.state == SliceState::wrong ? report_.slices_wrong : report_.slices_missing);
     note_problem(format("{}: slice {} on miner {} is {}: {}", name_of(placed.segment), i,
                         placed.miners[i].brief(), to_string(slice.state), slice.detail));

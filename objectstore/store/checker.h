@@ -3,6 +3,8 @@
 // signed manifest. Reactor thread; two segments at a time.
 #pragma once
 
+#include <set>
+
 #include "objectstore/index/index.h"
 #include "objectstore/object_store.h"
 #include "objectstore/store/segment_audit.h"
@@ -19,6 +21,8 @@ class Checker {
   // Progress in rows (total 0), then (with data) in segments. closed: interrupted. What is wrong is in the
   // report, not an error.
   Task<Result<CheckReport>> check(bool with_data, Progress progress);
+  // Segments that the last check with data found wrong slices of.
+  const std::set<SegmentId>& damaged() const { return damaged_; }
 
  private:
   Task<void> work(const Progress& progress);
@@ -35,6 +39,7 @@ class Checker {
   std::size_t done_ = 0;
   bool interrupted_ = false;
   CheckReport report_;
+  std::set<SegmentId> damaged_;
 };
 
 }  // namespace cumulus

@@ -397,6 +397,19 @@ void Committer::fail_with(const Error& error) {
   log_error("nothing more can be written to this volume: {}", error.message());
   opened_.notify_all();
   progress_.notify_all();
+  tasks_.spawn(take_back());
+}
+
+// What was accepted and never written is taken back: readers see the log's own state again, and the memory is
+// given to those who wait for it, to be told of the failure.
+Task<void> Committer::take_back() {
+  const Semaphore::Hold turn = co_await turnstile_.acquire();
+  const LogPosition number = open_.number;
+  open_ = {};
+  open_.number = number;
+  staged_.clear();
+  if (Status taken = co_await index_.abandon_unwritten(); !taken)
+    log_error("what was not written cannot be taken out of view: {}", taken.error().message());
 }
 
 void Committer::refuse(Error reason) { fail_with(reason); }

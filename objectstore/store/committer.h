@@ -129,6 +129,7 @@ class Committer {
   Task<void> write_group(OpenGroup group);
   Task<void> close_by_interval();
   void fail_with(const Error& error);
+  Task<void> take_back();
 
   Runtime& runtime_;
   Index& index_;

@@ -35,6 +35,23 @@ bool EligibleMiners::eligible(const MinerId& miner) const {
   return !found->second.full && !found->second.silent && found->second.excluded_until <= runtime_.now();
 }
 
+std::string EligibleMiners::why_not(const MinerId& miner) const {
+  if (eligible(miner)) return "";
+  const auto found = standing_.find(miner);
+  if (found == standing_.end()) return "not in the volume's miner list";
+  if (found->second.silent) return "does not answer";
+  if (found->second.draining) return "is draining";
+  if (found->second.full) return "is full or its disk refuses writes";
+  return "failed a moment ago";
+}
+
+bool EligibleMiners::draining(const MinerId& miner) const {
+  const auto entry = std::ranges::find(transport_.miners(), miner, &MinerEntry::id);
+  if (entry != transport_.miners().end() && entry->weight <= 0) return true;
+  const auto found = standing_.find(miner);
+  return found != standing_.end() && found->second.draining;
+}
+
 std::vector<Candidate> EligibleMiners::candidates(const std::vector<MinerId>& refused) const {
   std::vector<Candidate> able;
   for (const MinerEntry& entry : transport_.miners())
@@ -76,6 +93,7 @@ Task<void> EligibleMiners::refresh(TimePoint deadline) {
       if (status && standing.silent) standing = {};
       standing.silent = !status;
       if (status) standing.full = is_full(*status);
+      if (status) standing.draining = status->draining;
     });
   }
   co_await asks.join();

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "objectstore/base/ids.h"
@@ -27,6 +28,12 @@ class EligibleMiners {
   // Asks every miner for its status and excludes the full, draining and read-only ones. Bounded by
   // `deadline`.
   Task<void> refresh(TimePoint deadline);
+  // Why it may not take a slice now, for a person; empty when it may.
+  std::string why_not(const MinerId& miner) const;
+  // It is to be emptied: its operator says so (by its last status), or the owner's list gives it no weight.
+  bool draining(const MinerId& miner) const;
+  // Everybody gets another chance at once: before refresh(), when a person asked.
+  void forget() { standing_.clear(); }
   // Is any miner left out or silent, so that it is worth asking again soon?
   bool any_missing() const;
 
@@ -35,7 +42,8 @@ class EligibleMiners {
     TimePoint excluded_until{};
     std::uint32_t failures = 0;  // in a row
     bool full = false;           // by its status: full, draining or read-only
-    bool silent = false;         // did not answer the last status
+    bool draining = false;
+    bool silent = false;  // did not answer the last status
   };
 
   Runtime& runtime_;

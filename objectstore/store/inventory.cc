@@ -16,6 +16,10 @@ change::Placed Inventory::Segment::placed() const {
           .miners = miners};
 }
 
+bool Inventory::Segment::holds(std::uint16_t index, const MinerId& miner) const {
+  return miners[index] == miner || std::ranges::find(copies, std::pair(index, miner)) != copies.end();
+}
+
 std::size_t Inventory::Segment::slices_seen() const {
   return static_cast<std::size_t>(
       std::ranges::count_if(miners, [](const MinerId& id) { return id != MinerId{}; }));
@@ -65,7 +69,15 @@ void Inventory::add(VolumeId volume, const MinerId& miner, const SliceListing& s
     segment->miners.resize(manifest->roots.size());
     segment->manifest = std::move(*manifest);
   }
-  if (segment->miners[slice.index] == MinerId{}) segment->miners[slice.index] = miner;
+  MinerId& first = segment->miners[slice.index];
+  if (first == MinerId{}) {
+    first = miner;
+    return;
+  }
+  // A segment that was crowded once and then spread shows both: a miner for each slice is the better half.
+  const bool better = std::ranges::count(segment->miners, first) > 1 &&
+                      std::ranges::find(segment->miners, miner) == segment->miners.end();
+  segment->copies.emplace_back(slice.index, better ? std::exchange(first, miner) : miner);
 }
 
 Inventory::Chain Inventory::chain_to(const Tail& tail) const {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "objectstore/io/sync.h"
@@ -22,6 +23,8 @@ class Inventory {
     Manifest manifest;
     std::vector<MinerId>
         miners;  // slice i is (by its own word) on miners[i]; all zeros: nobody that answered has it
+    std::vector<std::pair<std::uint16_t, MinerId>> copies;  // what others have of the same slices
+    bool holds(std::uint16_t index, const MinerId& miner) const;
     change::Placed placed() const;
     std::size_t slices_seen() const;
   };

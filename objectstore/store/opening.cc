@@ -463,10 +463,12 @@ Task<Status> StoreVolume::note_placements() {
       CO_TRY(const auto known, co_await index_->placed(id));
       change::Placed found = segment->placed();
       if (known && known->placed.salt != found.salt) continue;  // another home's segment of the same name
-      // A slice that nobody listed may be on a miner that is away: keep what the log says of it.
+      // A slice that nobody listed may be on a miner that is away: keep what the log says of it. Where its
+      // miner still has it too: other copies are what a repair left behind.
       if (known)
-        for (std::size_t i = 0; i < found.miners.size(); ++i)
-          if (found.miners[i] == MinerId{}) found.miners[i] = known->placed.miners[i];
+        for (std::uint16_t i = 0; i < found.miners.size(); ++i)
+          if (found.miners[i] == MinerId{} || segment->holds(i, known->placed.miners[i]))
+            found.miners[i] = known->placed.miners[i];
       if (known && known->placed == found) continue;
       if (!known) {
         ++stored_segments_;
@@ -522,6 +524,50 @@ Task<ReplayStart> StoreVolume::load_replay_start() {
   start.previous_chain = chain;
   start.previous = LastGroup{group, tag};
   co_return start;
+}
+
+// --- how far a repair has come: DIR/repair (FORMAT.md) ---
+
+namespace {
+constexpr std::string_view kRepairMagic = "CUMREPAI";
+}
+
+// nullopt: begin anew. One that does not parse costs only time.
+Task<std::optional<SegmentId>> StoreVolume::load_repair_position() {
+  const auto bytes = co_await parts_.disk.read_file(parts_.directory + "/repair", 4096);
+  if (!bytes || bytes->size() < 32) co_return std::nullopt;
+  const ByteView body = ByteView(*bytes).first(bytes->size() - 32);
+  Decoder in(body);
+  const bool magic = text_of(in.bytes(kRepairMagic.size())) == kRepairMagic && in.u16() == 1;
+  const std::uint8_t kind = in.u8();
+  SegmentId through;
+  through.kind = static_cast<SegmentKind>(kind);
+  through.epoch = in.u64();
+  through.sequence = in.u64();
+  const bool known = kind >= static_cast<std::uint8_t>(SegmentKind::log) &&
+                     kind <= static_cast<std::uint8_t>(SegmentKind::manifest);
+  if (!magic || !known || !in.done() || !equal(sha256(body), ByteView(*bytes).last(32)))
+    co_return std::nullopt;
+  co_return through;
+}
+
+Task<void> StoreVolume::keep_repair_position(std::optional<SegmentId> through) {
+  const std::string path = parts_.directory + "/repair";
+  Status kept;
+  if (through) {
+    Bytes bytes;
+    Encoder out(bytes);
+    out.bytes(view_of(kRepairMagic));
+    out.u16(1);
+    out.u8(static_cast<std::uint8_t>(through->kind));
+    out.u64(through->epoch);
+    out.u64(through->sequence);
+    out.bytes(sha256(bytes));
+    kept = co_await parts_.disk.replace_file(path, std::move(bytes));
+  } else if (const auto there = parts_.disk.exists(path); there && *there) {
+    kept = parts_.disk.remove(path);
+  }
+  if (!kept) log_warn("how far the repair has come cannot be kept: {}", kept.error().message());
 }
 
 }  // namespace cumulus

@@ -1,7 +1,8 @@
 #include "objectstore/store/repairer.h"
 
 #include <algorithm>
-#include <numeric>
+#include <chrono>
+#include <utility>
 
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
@@ -14,64 +15,110 @@ namespace cumulus {
 namespace {
 
 constexpr unsigned kParallel = 2;
+constexpr unsigned kProbes = 3;
+constexpr Duration kProbeDeadline = std::chrono::seconds(5);
+constexpr Duration kProbePause = std::chrono::milliseconds(500);
+constexpr Duration kKeepEvery = std::chrono::seconds(1);
 constexpr std::size_t kProblemsMax = 100;
 
 }  // namespace
 
 Repairer::Repairer(Runtime& runtime, Index& index, SliceTransport& transport, VolumeId volume,
-                   Duration request_deadline, Note note)
+                   Duration request_deadline, Note note, Keep keep)
     : runtime_(runtime),
       index_(index),
       transport_(transport),
       volume_(volume),
       request_deadline_(request_deadline),
       note_(std::move(note)),
+      keep_(std::move(keep)),
       eligible_(runtime, transport),
       audit_(runtime, transport, volume, request_deadline),
       never_(runtime) {}
 
-Task<Result<RepairReport>> Repairer::repair(Progress progress) {
+Task<Result<RepairReport>> Repairer::repair(std::optional<SegmentId> after, Progress progress) {
   report_ = {};
   failure_.reset();
-  next_ = done_ = 0;
   stopping_ = false;
-  co_await eligible_.refresh(runtime_.now() + request_deadline_);
-  CO_TRY(segments_, co_await order_by_danger());
-  report_.segments = segments_.size();
+  unspread_.clear();
+  damaged_.clear();
+  co_await find_miners();
+  CO_TRY_OK(co_await plan(after));
   TaskGroup workers(runtime_);
   for (unsigned i = 0; i < kParallel; ++i) workers.spawn(work(progress));
   co_await workers.join();
+  if (!failure_ && !stopping_ && !unspread_.empty()) co_await try_unspread_again();
   segments_.clear();
+  settled_.clear();
   if (failure_) co_return fail(*failure_);
   if (stopping_) co_return fail(ErrorKind::closed, "interrupted");
+  co_await keep_(std::nullopt);
+  note_unspread();
   co_return std::move(report_);
 }
 
-Task<Result<std::vector<change::Placed>>> Repairer::order_by_danger() {
-  CO_TRY(std::vector<change::Placed> segments, co_await placed_segments(index_));
-  const std::vector<std::uint32_t> missing = co_await audit_.count_missing(segments);
-  std::vector<std::size_t> order(segments.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
-    return missing[a] != missing[b] ? missing[a] > missing[b] : a < b;
-  });
-  std::vector<change::Placed> sorted;
-  sorted.reserve(order.size());
-  for (const std::size_t i : order) sorted.push_back(std::move(segments[i]));
-  co_return sorted;
+// A miner that is just starting gets a moment; one that stays silent is left out.
+Task<void> Repairer::find_miners() {
+  for (unsigned attempt = 0;; ++attempt) {
+    transport_.try_now();
+    eligible_.forget();
+    co_await eligible_.refresh(runtime_.now() + std::min(request_deadline_, kProbeDeadline));
+    const bool all = std::ranges::all_of(transport_.miners(), [this](const MinerEntry& miner) {
+      return eligible_.eligible(miner.id) || eligible_.why_not(miner.id) != "does not answer";
+    });
+    if (all || attempt + 1 == kProbes) co_return;
+    co_await runtime_.sleep_for(kProbePause);
+  }
+}
+
+Task<Status> Repairer::plan(std::optional<SegmentId> after) {
+  CO_TRY(std::vector<change::Placed> all, co_await placed_segments(index_));
+  report_.segments = all.size();
+  const std::vector<std::uint32_t> missing = co_await audit_.count_missing(all);
+  std::vector<std::size_t> urgent;
+  std::vector<std::size_t> rest;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (missing[i] > 0 || is_crowded(all[i].miners))
+      urgent.push_back(i);
+    else if (!after || all[i].segment > *after)
+      rest.push_back(i);
+  }
+  std::ranges::stable_sort(urgent, std::greater(), [&](std::size_t i) { return missing[i]; });
+  std::ranges::sort(rest, {}, [&](std::size_t i) { return all[i].segment; });
+  segments_.clear();
+  for (const auto* order : {&urgent, &rest})
+    for (const std::size_t i : *order) segments_.push_back(std::move(all[i]));
+  report_.resumed = report_.segments - segments_.size();
+  next_ = done_ = 0;
+  in_order_ = kept_ = urgent.size();
+  settled_.assign(segments_.size(), false);
+  keep_at_ = runtime_.now() + kKeepEvery;
+  co_return Status();
 }
 
 Task<void> Repairer::work(const Progress& progress) {
   while (!stopping_ && !failure_ && next_ < segments_.size()) {
-    co_await repair_segment(segments_[next_++]);
+    const std::size_t at = next_++;
+    co_await repair_segment(segments_[at]);
     ++done_;
+    if (!failure_) co_await settle(at);
     if (progress && !progress(done_, segments_.size())) stopping_ = true;
   }
+}
+
+Task<void> Repairer::settle(std::size_t at) {
+  settled_[at] = true;
+  while (kept_ < settled_.size() && settled_[kept_]) ++kept_;
+  if (kept_ == in_order_ || runtime_.now() < keep_at_) co_return;
+  keep_at_ = runtime_.now() + kKeepEvery;
+  const std::optional<SegmentId> through = segments_[kept_ - 1].segment;
+  co_await keep_(through);
 }
 
 Task<void> Repairer::repair_segment(change::Placed placed) {
   AuditedSegment audited = co_await audit_.examine(placed);
   const std::size_t good = audited.count(SliceState::good);
+  if (good < placed.miners.size()) damaged_.insert(placed.segment);
   if (good < placed.k || !audited.manifest) {
     ++report_.unrepairable;
     note_problem(placed, format("{} good slices could be read and {} are needed: it cannot be rebuilt now",
@@ -82,15 +129,58 @@ Task<void> Repairer::repair_segment(change::Placed placed) {
   if (good < audited.slices.size()) {
     const bool rebuilt = co_await rebuild(placed, audited);
     if (!rebuilt) co_return;
-    miners = co_await put_slices(placed, audited, missing_of(placed, audited), true);
+    std::vector<std::uint16_t> missing = missing_of(placed, audited);
+    std::vector<MinerId> nobody;
+    miners = co_await put_slices(placed, audited, std::move(missing), true, std::move(nobody));
     if (miners.empty()) co_return;
+    const bool believed = co_await replace_liars(placed, audited, miners);
     report_.rebuilt += audited.slices.size() - good;
+    if (believed) damaged_.erase(placed.segment);
   }
   co_await spread(placed, audited, miners);
   if (miners == placed.miners) co_return;
   placed.miners = std::move(miners);
   const Status noted = co_await note_(placed);
   if (!noted) failure_ = noted.error();
+}
+
+// A miner that took a slice back and still returns other bytes is not believed again: another gets the slice.
+// False when there is no other.
+Task<bool> Repairer::replace_liars(const change::Placed& placed, const AuditedSegment& audited,
+                                   std::vector<MinerId>& miners) {
+  change::Placed now = placed;
+  now.miners = miners;
+  std::vector<std::uint16_t> lied_about;
+  std::vector<MinerId> liars;
+  for (std::uint16_t i = 0; i < miners.size(); ++i) {
+    if (audited.slices[i].state != SliceState::wrong || miners[i] != placed.miners[i]) continue;
+    const SliceState state = co_await audit_.examine_slice(now, i);
+    if (state != SliceState::wrong) continue;
+    lied_about.push_back(i);
+    liars.push_back(miners[i]);
+  }
+  if (lied_about.empty()) co_return true;
+  std::vector<MinerId> avoid = liars;
+  std::vector<MinerId> moved =
+      co_await put_slices(now, audited, std::move(lied_about), false, std::move(avoid));
+  if (moved.empty()) {
+    note_problem(placed, format("miner {} returns wrong bytes for what it has just been given, and no other "
+                                "miner can take it",
+                                liars.front().brief()));
+    co_return false;
+  }
+  miners = std::move(moved);
+  co_return true;
+}
+
+// What could not be spread may have met a miner at a bad moment.
+Task<void> Repairer::try_unspread_again() {
+  co_await find_miners();
+  const std::set<SegmentId> again = std::exchange(unspread_, {});
+  for (const SegmentId& segment : again) {
+    const auto known = co_await index_.placed(segment);
+    if (known && *known && !failure_) co_await repair_segment((*known)->placed);
+  }
 }
 
 // Fills in the bytes of every slice that is not good, and believes them only when their root is the
@@ -126,7 +216,8 @@ Task<bool> Repairer::rebuild(const change::Placed& placed, AuditedSegment& audit
 
 // Puts these slices (their bytes are in `audited`) on miners; empty when it could not be done now.
 Task<std::vector<MinerId>> Repairer::put_slices(const change::Placed& placed, const AuditedSegment& audited,
-                                                std::vector<std::uint16_t> which, bool same_miner_first) {
+                                                std::vector<std::uint16_t> which, bool same_miner_first,
+                                                std::vector<MinerId> avoid) {
   UploadPlan plan;
   plan.volume = volume_;
   plan.segment = placed.segment;
@@ -135,6 +226,7 @@ Task<std::vector<MinerId>> Repairer::put_slices(const change::Placed& placed, co
   plan.miners = placed.miners;
   plan.request_deadline = request_deadline_;
   plan.once = true;
+  plan.avoid = std::move(avoid);
   for (const std::uint16_t index : which) {
     SliceSource source;
     source.index = index;
@@ -160,29 +252,58 @@ std::vector<std::uint16_t> Repairer::missing_of(const change::Placed& placed,
   return missing;
 }
 
-// A crowded segment, when there are miners enough: the second and later slices on one miner go to others. The
-// old copies stay where they are; nobody refers to them any more.
+// A crowded segment, when there are miners enough: the second and later slices on one miner go to others, and
+// so does all that a draining miner holds. The old copies stay where they are; nobody refers to them any
+// more.
 Task<void> Repairer::spread(const change::Placed& placed, const AuditedSegment& audited,
                             std::vector<MinerId>& miners) {
-  if (!is_crowded(miners)) co_return;
-  std::vector<std::uint16_t> doubled;
+  std::vector<std::uint16_t> moving;
   std::vector<MinerId> kept;
   for (std::uint16_t i = 0; i < miners.size(); ++i) {
-    if (std::ranges::find(kept, miners[i]) != kept.end())
-      doubled.push_back(i);
+    if (std::ranges::find(kept, miners[i]) != kept.end() || eligible_.draining(miners[i]))
+      moving.push_back(i);
     else
       kept.push_back(miners[i]);
   }
+  if (moving.empty()) co_return;
   std::vector<MinerId> trial = miners;
-  for (const std::uint16_t index : doubled) trial[index] = MinerId{};
+  for (const std::uint16_t index : moving) trial[index] = MinerId{};
   const auto wider = place(volume_, placed.segment, placed.m, std::move(trial), eligible_.candidates());
-  if (!wider || wider->crowded) co_return;  // too few miners still
+  if (!wider || wider->crowded) {  // too few miners still
+    if (list_is_wide_enough(placed)) unspread_.insert(placed.segment);
+    co_return;
+  }
   change::Placed now = placed;
   now.miners = miners;
-  std::vector<MinerId> moved = co_await put_slices(now, audited, doubled, false);
+  const std::size_t count = moving.size();
+  std::vector<MinerId> nobody;
+  std::vector<MinerId> moved = co_await put_slices(now, audited, std::move(moving), false, std::move(nobody));
   if (moved.empty()) co_return;
-  report_.spread += doubled.size();
+  report_.spread += count;
   miners = std::move(moved);
+  if (is_crowded(miners)) unspread_.insert(placed.segment);
+}
+
+// Would every slice have a miner of its own if all that the owner lists were well?
+bool Repairer::list_is_wide_enough(const change::Placed& placed) const {
+  std::vector<Candidate> all;
+  for (const MinerEntry& entry : transport_.miners())
+    if (entry.weight > 0) all.push_back({entry.id, entry.domain, entry.weight});
+  const auto best = place(volume_, placed.segment, placed.m, std::vector<MinerId>(placed.miners.size()), all);
+  return best && !best->crowded;
+}
+
+void Repairer::note_unspread() {
+  report_.unspread = unspread_.size();
+  if (unspread_.empty()) return;
+  std::string why;
+  for (const MinerEntry& miner : transport_.miners()) {
+    const std::string reason = eligible_.why_not(miner.id);
+    if (!reason.empty()) why += format("{}miner {} {}", why.empty() ? "" : ", ", miner.id.brief(), reason);
+  }
+  report_.problems.push_back(
+      format("{} segments could not be given a miner for each slice: {}; repair again when that has changed",
+             unspread_.size(), why.empty() ? "miners failed meanwhile" : why));
 }
 
 void Repairer::note_problem(const change::Placed& placed, std::string_view problem) {

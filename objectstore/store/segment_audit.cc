@@ -80,6 +80,13 @@ Task<AuditedSegment> SegmentAudit::examine(change::Placed placed) {
   co_return audited;
 }
 
+Task<SliceState> SegmentAudit::examine_slice(change::Placed placed, std::uint16_t index) {
+  AuditedSegment audited;
+  audited.slices.resize(placed.miners.size());
+  co_await read_slice(placed, index, audited);
+  co_return audited.slices[index].state;
+}
+
 Task<void> SegmentAudit::read_slice(change::Placed placed, std::uint16_t index, AuditedSegment& into) {
   AuditedSlice& slice = into.slices[index];
   const MinerId miner = placed.miners[index];

@@ -50,6 +50,8 @@ class SegmentAudit {
 
   // Reads and verifies every slice, all miners at once. Memory: (k + m) slices, pooled.
   Task<AuditedSegment> examine(change::Placed placed);
+  // Reads and verifies one slice.
+  Task<SliceState> examine_slice(change::Placed placed, std::uint16_t index);
   // How many slices of each segment are not there by the miners' own word (HAVE): a cheap order of urgency.
   // Slices of miners that do not answer count as missing.
   Task<std::vector<std::uint32_t>> count_missing(std::vector<change::Placed> segments);

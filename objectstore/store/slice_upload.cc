@@ -27,6 +27,7 @@ struct Slot {
 
 struct Upload {
   Upload(Runtime& runtime, UploadPlan the_plan) : plan(std::move(the_plan)), changed(runtime), puts(runtime) {
+    refused = plan.avoid;
     for (SliceSource& source : plan.slices) slots.push_back({std::move(source), SlotState::idle, false});
   }
   bool done() const {

@@ -31,6 +31,7 @@ struct UploadPlan {
   Duration request_deadline = std::chrono::seconds(30);
   // When set: give up (unavailable) rather than wait for miners to come back.
   bool once = false;
+  std::vector<MinerId> avoid;  // with `once`: take no slice of these now
 };
 
 // The miners of all k + m slices, in order. closed: `stopping` became true (its owner notifies `wake`). That

@@ -9,6 +9,7 @@
 #include "objectstore/store/checker.h"
 #include "objectstore/store/destroyer.h"
 #include "objectstore/store/repairer.h"
+#include "objectstore/store/segment_audit.h"
 
 namespace cumulus {
 namespace {
@@ -445,6 +446,7 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   status.cache_bytes = slots.dirty_bytes + slots.clean_bytes;
   if (!ask_miners) co_return status;
   CO_TRY(status.segments_crowded, co_await count_crowded());
+  CO_TRY_OK(co_await count_degraded(status));
 
   TaskGroup asking(parts_.runtime);
   status.miners.resize(parts_.transport.miners().size());
@@ -473,18 +475,43 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   co_return status;
 }
 
-Task<Result<CheckReport>> StoreVolume::check(bool with_data, Progress progress) {
-  Checker checker(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline);
-  co_return co_await checker.check(with_data, std::move(progress));
+// Segments with a slice that its miner does not show, or that the last check or repair saw to be wrong.
+Task<Status> StoreVolume::count_degraded(VolumeStatus& status) {
+  CO_TRY(std::vector<change::Placed> placed, co_await placed_segments(*index_));
+  SegmentAudit audit(parts_.runtime, parts_.transport, id_,
+                     std::min<Duration>(options_.request_deadline, std::chrono::seconds(5)));
+  const std::vector<std::uint32_t> missing = co_await audit.count_missing(placed);
+  for (std::size_t i = 0; i < placed.size(); ++i)
+    if (missing[i] > 0 || damaged_.contains(placed[i].segment)) ++status.segments_degraded;
+  co_return Status();
 }
 
-Task<Result<RepairReport>> StoreVolume::repair(Progress progress) {
+Task<Result<CheckReport>> StoreVolume::check(bool with_data, Progress progress) {
+  Checker checker(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline);
+  auto report = co_await checker.check(with_data, std::move(progress));
+  if (with_data && report) damaged_ = checker.damaged();
+  co_return report;
+}
+
+Task<Result<RepairReport>> StoreVolume::repair(RepairOptions options, Progress progress) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  const Repairer::Note note = [this](change::Placed placed) -> Task<Status> {
+  if (repairing_)
+    co_return fail(ErrorKind::exists, "another repair of this volume is under way: wait until it is through");
+  repairing_ = true;
+  Repairer::Note note = [this](change::Placed placed) -> Task<Status> {
     return commit_one(std::move(placed));
   };
-  Repairer repairer(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline, note);
-  co_return co_await repairer.repair(std::move(progress));
+  Repairer::Keep keep = [this](std::optional<SegmentId> through) -> Task<void> {
+    return keep_repair_position(through);
+  };
+  std::optional<SegmentId> after;
+  if (!options.restart) after = co_await load_repair_position();
+  Repairer repairer(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline,
+                    std::move(note), std::move(keep));
+  auto report = co_await repairer.repair(after, std::move(progress));
+  if (report) damaged_ = repairer.damaged();
+  repairing_ = false;
+  co_return report;
 }
 
 Task<Status> StoreVolume::drop_cache() {

@@ -88,7 +88,7 @@ class StoreVolume final : public Volume {
   Task<Status> wait(Commit commit) override { return wait(commit, options_.flush_means); }
   Task<Result<VolumeStatus>> status(bool ask_miners) override;
   Task<Result<CheckReport>> check(bool with_data, Progress progress) override;
-  Task<Result<RepairReport>> repair(Progress progress) override;
+  Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) override;
   Task<Status> drop_cache() override;
   Task<Status> set_miners(std::vector<MinerEntry> miners) override;
   Task<Result<std::vector<std::string>>> destroy(Progress progress) override;
@@ -122,6 +122,9 @@ class StoreVolume final : public Volume {
   Error fenced_error(const Superblock& newest) const;
   Task<Status> save_replay_start();
   Task<ReplayStart> load_replay_start();
+  Task<std::optional<SegmentId>> load_repair_position();
+  Task<void> keep_repair_position(std::optional<SegmentId> through);
+  Task<Status> count_degraded(VolumeStatus& status);
 
   Task<Status> commit_one(Change change);
   Task<Status> commit_decided(Committer::BuildChanges build);
@@ -170,6 +173,8 @@ class StoreVolume final : public Volume {
   std::set<Sequence> unplaced_;
   std::deque<ReplayMark> replay_marks_;   // the first is what DIR/replay says, or will
   std::unique_ptr<Inventory> inventory_;  // between a rebuild and note_placements()
+  std::set<SegmentId> damaged_;           // seen to have wrong slices by the last check or repair
+  bool repairing_ = false;
   bool closing_ = false;
   Semaphore mark_turn_;  // one at a time saves DIR/replay
   Signal house_;

@@ -40,7 +40,8 @@ Task<Status> MapEngine::apply(std::vector<RowUpdate> updates, LogPosition positi
     volatile_.push_back(std::move(update));
   }
   applied_ = position;
-  if (draw(options_.spontaneous_one_in)) CO_TRY_OK(persist());
+  // In the background: what fails there is tried at the next flush.
+  if (draw(options_.spontaneous_one_in)) static_cast<void>(persist());
   co_await maybe_late();
   co_return Status();
 }

@@ -48,8 +48,9 @@ class MapEngine final : public Engine {
   std::uint64_t size_on_disk() const override;
   Task<Status> close() override;
 
-  // The next apply() or flush() fails with this.
-  void fail_next(Error error) { failure_ = std::move(error); }
+  // Every apply() and flush() fails with this until heal().
+  void fail_from_now(Error error) { failure_ = std::move(error); }
+  void heal() { failure_.reset(); }
 
  private:
   bool draw(std::uint32_t one_in) { return one_in != 0 && random_() % one_in == 0; }

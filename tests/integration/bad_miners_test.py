@@ -80,6 +80,8 @@ def two_down_while_writing():
         folder, expected = lab.files(6 << 20)
         lab.put_folder(folder)
         lab.sync()
+        code, out, _ = lab.attempt('volume', 'repair', lab.volume)
+        expect(code == 1 and b'does not answer' in out, f'a repair that can do nothing: exit code {code}, {out!r}')
         status = lab.status()
         expect(status['dirty'] == 0, f'dirty after sync: {status["dirty"]}')
         expect(status['segments_crowded'] > 0, 'with two of six miners down, no segment is shown as crowded')
@@ -92,6 +94,7 @@ def two_down_while_writing():
         lab.check_clean(data=True)
         for miner in (1, 3):
             lab.miner('wipe', miner)
+        expect(lab.status()['segments_degraded'] > 0, 'two miners wiped, and no segment is shown as degraded')
         lab.drop_cache()
         lab.verify(expected)
 

@@ -311,7 +311,7 @@ void Simulation::look_after() {
       if (!report) status = fail(report.error());
     }
     if (which == 2) {
-      const auto report = co_await at.repair({});
+      const auto report = co_await at.repair({}, {});
       if (!report) status = fail(report.error());
     }
     if (which == 3) {
@@ -483,7 +483,7 @@ void Simulation::check_recovered(std::size_t floor) {
 
 void Simulation::repair_all() {
   const auto answer = make_answer<RepairReport>();
-  if (!run(store(volume().repair({}), answer), "repair")) return;
+  if (!run(store(volume().repair({}, {}), answer), "repair")) return;
   if (!**answer) return fail_seed("repair failed: " + (*answer)->error().message());
   if ((**answer)->unrepairable != 0 && all_readable(cluster_, home(), true))
     return fail_seed(format("{} segments were not repaired: {}", (**answer)->unrepairable,

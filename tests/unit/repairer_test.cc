@@ -29,8 +29,17 @@ class CareWorld : public PushWorld {
       noted.push_back(now.segment);
       co_return Status();
     };
-    Repairer repairer(reactor, index, home.transport, keys.volume_id(), 300ms, std::move(note));
-    co_return co_await repairer.repair(std::move(progress));
+    Repairer::Keep keep = [this](std::optional<SegmentId> through) -> Task<void> {
+      kept = through;
+      ++keeps;
+      co_return;
+    };
+    Repairer repairer(reactor, index, home.transport, keys.volume_id(), 300ms, std::move(note),
+                      std::move(keep));
+    const std::optional<SegmentId> after = kept;
+    auto report = co_await repairer.repair(after, std::move(progress));
+    damaged = repairer.damaged();
+    co_return report;
   }
   Task<Result<CheckReport>> check() {
     Checker checker(reactor, index, home.transport, keys.volume_id(), 300ms);
@@ -50,6 +59,9 @@ class CareWorld : public PushWorld {
 
   PlacedIndex index;
   std::vector<SegmentId> noted;
+  std::optional<SegmentId> kept;  // by an interrupted run
+  unsigned keeps = 0;
+  std::set<SegmentId> damaged;
 };
 
 TEST(Repairer, AHealthyVolumeIsLeftAlone) {
@@ -163,6 +175,123 @@ TEST(Repairer, CrowdedSegmentsAreSpreadWhenMinersReturn) {
       EXPECT_EQ(PushWorld::distinct(where), 6u);
       EXPECT_EQ(world.present(where), 6u);
     }
+    co_await world.end();
+  });
+}
+
+// A miner that answers everything rightly but what it is read: its slices go to another, and only once.
+TEST(Repairer, AMinerThatLiesOnlyWhenReadLosesItsSlices) {
+  CareWorld world(7);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.fill(4, 2, 6));
+    SimMinerLies lies;
+    lies.wrong_bytes = 1000;
+    world.network.miner(2).set_lies(lies);
+    const MinerId liar = world.network.miner(2).id();
+    std::size_t held = 0;
+    for (const auto& [id, where] : world.index.segments)
+      held += static_cast<std::size_t>(std::ranges::count(where.miners, liar));
+    EXPECT_GT(held, 0u);
+    const auto report = co_await world.repair();
+    CO_ASSERT(report);
+    EXPECT_EQ(report->rebuilt, held);
+    EXPECT_TRUE(report->whole());
+    EXPECT_TRUE(world.damaged.empty());
+    for (const auto& [id, where] : world.index.segments) {
+      EXPECT_EQ(std::ranges::count(where.miners, liar), 0);
+      EXPECT_EQ(PushWorld::distinct(where), 6u);
+    }
+    const auto again = co_await world.repair();
+    CO_ASSERT(again);
+    EXPECT_EQ(again->rebuilt, 0u);
+    co_await world.end();
+  });
+}
+
+// What cannot be done is said, and is not called whole.
+TEST(Repairer, TooFewMinersForNowIsNotWhole) {
+  CareWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.fill(4, 2, 3));
+    world.network.kill(1);
+    const auto report = co_await world.repair();
+    CO_ASSERT(report);
+    EXPECT_EQ(report->rebuilt, 3u);
+    EXPECT_EQ(report->unspread, 3u);
+    EXPECT_FALSE(report->whole());
+    EXPECT_EQ(report->problems.size(), 1u);
+    world.network.start(1);
+    const auto later = co_await world.repair();
+    CO_ASSERT(later);
+    EXPECT_EQ(later->spread, 3u);
+    EXPECT_TRUE(later->whole());
+    co_await world.end();
+  });
+}
+
+TEST(Repairer, AnInterruptedRunIsGoneOnWith) {
+  CareWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.fill(4, 2, 12));
+    const Progress until_six = [](std::uint64_t done, std::uint64_t) { return done < 6; };
+    const auto cut = co_await world.repair(until_six);
+    EXPECT_FALSE(cut);
+    // A second has not passed: nothing may have been kept. What was kept is believed.
+    world.kept = std::next(world.index.segments.begin(), 7)->first;
+    // Something in danger is looked at wherever it lies.
+    const change::Placed first = world.index.segments.begin()->second;
+    CO_ASSERT(world.find(first.miners[0])->remove(world.where_volume(), {{first.segment, 0}}));
+    const auto report = co_await world.repair();
+    CO_ASSERT(report);
+    EXPECT_EQ(report->segments, 12u);
+    EXPECT_EQ(report->resumed, 7u);
+    EXPECT_EQ(report->rebuilt, 1u);
+    EXPECT_TRUE(world.all_whole());
+    EXPECT_FALSE(world.kept);  // through: the next begins anew
+    const auto next = co_await world.repair();
+    CO_ASSERT(next);
+    EXPECT_EQ(next->resumed, 0u);
+    co_await world.end();
+  });
+}
+
+// The position is handed out once a second, and never passes a segment that was not looked at.
+TEST(Repairer, KeepsHowFarItHasCome) {
+  CareWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.fill(4, 2, 20));
+    for (std::size_t at = 0; at < 6; ++at) world.network.set_speed(at, 120ms, 0ms);
+    std::uint64_t looked_at = 0;
+    const Progress count = [&](std::uint64_t done, std::uint64_t) {
+      looked_at = done;
+      if (world.kept) {
+        const auto found = world.index.segments.find(*world.kept);
+        EXPECT_LE(static_cast<std::uint64_t>(std::distance(world.index.segments.begin(), found)), done);
+      }
+      return true;
+    };
+    const auto report = co_await world.repair(count);
+    CO_ASSERT(report);
+    EXPECT_EQ(looked_at, 20u);
+    EXPECT_GT(world.keeps, 1u);
+    EXPECT_FALSE(world.kept);
+    co_await world.end();
+  });
+}
+
+TEST(Repairer, ADrainingMinerIsEmptied) {
+  CareWorld world(7);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.fill(4, 2, 6));
+    std::vector<MinerEntry> miners = world.home.transport.miners();
+    miners[3].weight = 0;
+    world.home.transport.set_miners(miners);
+    const auto report = co_await world.repair();
+    CO_ASSERT(report);
+    EXPECT_GT(report->spread, 0u);
+    EXPECT_TRUE(report->whole());
+    for (const auto& [id, where] : world.index.segments)
+      EXPECT_EQ(std::ranges::count(where.miners, miners[3].id), 0);
     co_await world.end();
   });
 }

@@ -36,6 +36,9 @@ Result<std::pair<std::string, std::string>> split_target(const std::string& targ
 int fail_with(const Error& error);
 void print_json(const Json& json);
 
+// `restart`: look at everything again. 0 when the volume is whole afterwards, else 1.
+Result<int> run_repair(const Invocation& invocation, const std::string& volume, bool restart);
+
 void add_volume_commands(CLI::App& app, Invocation& invocation);
 void add_object_commands(CLI::App& app, Invocation& invocation);
 void add_snapshot_commands(CLI::App& app, Invocation& invocation);

@@ -59,8 +59,8 @@ Result<int> add(const Invocation& invocation) {
   return replace(invocation, miners);
 }
 
-Result<int> remove(const Invocation& invocation) {
-  TRY(auto miners, listed(invocation));
+// Which of them the command names.
+Result<std::size_t> one_named(const std::vector<MinerEntry>& miners) {
   const auto matches = [](const MinerEntry& entry) {
     return entry.id.hex().starts_with(identity) || entry.address == identity;
   };
@@ -72,10 +72,30 @@ Result<int> remove(const Invocation& invocation) {
   if (found > 1)
     return fail(ErrorKind::invalid,
                 format("'{}' fits {} miners: give more of the identity", identity, found));
-  std::erase_if(miners, matches);
+  return static_cast<std::size_t>(std::find_if(miners.begin(), miners.end(), matches) - miners.begin());
+}
+
+Result<int> remove(const Invocation& invocation) {
+  TRY(auto miners, listed(invocation));
+  TRY(const std::size_t at, one_named(miners));
+  miners.erase(miners.begin() + static_cast<std::ptrdiff_t>(at));
   if (miners.empty())
     return fail(ErrorKind::invalid, "a volume without miners keeps nothing: this is the last one");
   return replace(invocation, miners);
+}
+
+// What the draining miners hold, and with an identity what that miner holds, moves to the others.
+Result<int> drain(const Invocation& invocation) {
+  if (!identity.empty()) {
+    TRY(auto miners, listed(invocation));
+    TRY(const std::size_t at, one_named(miners));
+    miners[at].weight = 0;  // placement passes it by from now on
+    Invocation quiet = invocation;
+    quiet.json = false;
+    TRY(const int told, replace(quiet, miners));
+    static_cast<void>(told);
+  }
+  return run_repair(invocation, volume, true);
 }
 
 Result<int> status(const Invocation& invocation) {
@@ -124,6 +144,10 @@ void add_miner_commands(CLI::App& app, Invocation& invocation) {
           [&invocation] { return add(invocation); })
       ->add_option("FILE", file, "a miners.toml")
       ->required()
+      ->type_name("");
+  command("drain", "move everything off the miners that drain, or off the one that is named",
+          "drain photos 1f2e3d4c", [&invocation] { return drain(invocation); })
+      ->add_option("MINER", identity, "the beginning of its identity, or its address")
       ->type_name("");
   command("remove", "take a miner off the list; repair then rebuilds what it held", "remove photos 1f2e3d4c",
           [&invocation] { return remove(invocation); })

@@ -111,13 +111,14 @@ Answer volume_check(Desk& desk, Session& session, Json request) {
                  {"problems", report.problems}};
 }
 
-Answer volume_repair(Desk& desk, Session& session, Json) {
-  CO_TRY(const RepairReport report, co_await desk.stack.volume().repair(progress_of(session)));
-  co_return Json{{"segments", report.segments},
-                 {"rebuilt", report.rebuilt},
-                 {"spread", report.spread},
-                 {"unrepairable", report.unrepairable},
-                 {"problems", report.problems}};
+Answer volume_repair(Desk& desk, Session& session, Json request) {
+  RepairOptions options;
+  options.restart = request.value("restart", false);
+  CO_TRY(const RepairReport report, co_await desk.stack.volume().repair(options, progress_of(session)));
+  co_return Json{
+      {"segments", report.segments},         {"rebuilt", report.rebuilt},   {"spread", report.spread},
+      {"resumed", report.resumed},           {"unspread", report.unspread}, {"whole", report.whole()},
+      {"unrepairable", report.unrepairable}, {"problems", report.problems}};
 }
 
 Answer volume_drop_cache(Desk& desk, Session&, Json) {

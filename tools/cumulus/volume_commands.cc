@@ -1,6 +1,7 @@
 // cumulus volume ...
 #include <cstdio>
 #include <filesystem>
+#include <set>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +31,7 @@ struct Arguments {
   bool accept_loss = false;
   bool code_stdin = false;
   bool yes = false;
+  bool restart = false;
 };
 
 Result<VolumeShape> parse_shape(const std::string& code, const std::string& segment) {
@@ -105,6 +107,19 @@ Result<VolumeSettings> settings_of(const Arguments& arguments, const KeyTree& ke
   return settings;
 }
 
+// Empty when no failure domain will ever have to hold more than m slices of a segment.
+std::string domain_warning(const VolumeShape& shape, const std::vector<MinerEntry>& miners) {
+  std::set<std::string> domains;
+  for (const MinerEntry& miner : miners) domains.insert(miner.domain);
+  const unsigned most = std::max<unsigned>(shape.m, 1);
+  const unsigned needed = (0u + shape.k + shape.m + most - 1) / most;
+  if (domains.size() >= needed) return "";
+  return format(
+      "the list has {} failure domains and {}+{} needs {}: the loss of one domain can take more than "
+      "{} slices of a segment, and its data with them",
+      domains.size(), shape.k, shape.m, needed, shape.m);
+}
+
 Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(check_volume_name(arguments.name));
@@ -143,6 +158,8 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   static_cast<void>(made);
 
   const QuorumShape quorum = QuorumShape::for_volume(static_cast<std::uint32_t>(miners.size()), shape.m);
+  const std::string warning = domain_warning(shape, miners);
+  if (!warning.empty()) std::fprintf(stderr, "cumulus: %s\n", warning.c_str());
   if (invocation.json) {
     print_json({{"name", arguments.name},
                 {"id", settings.volume_id},
@@ -267,20 +284,6 @@ Result<int> check(const Invocation& invocation, const Arguments& arguments) {
   return clean ? 0 : 1;
 }
 
-Result<int> repair(const Invocation& invocation, const Arguments& arguments) {
-  Client client = invocation.client(arguments.name);
-  TRY(const Json report, client.call({{"request", "volume.repair"}}, "repairing", false));
-  if (invocation.json) print_json(report);
-  const bool whole = report.value("unrepairable", 0) == 0 && report["problems"].empty();
-  if (!invocation.json) {
-    for (const Json& problem : report["problems"]) std::printf("%s\n", problem.get<std::string>().c_str());
-    std::printf("%s segments: %s slices rebuilt, %s spread, %s segments beyond repair\n",
-                report["segments"].dump().c_str(), report["rebuilt"].dump().c_str(),
-                report["spread"].dump().c_str(), report["unrepairable"].dump().c_str());
-  }
-  return whole ? 0 : 1;
-}
-
 Result<int> destroy(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(home.check_volume(arguments.name));
@@ -305,6 +308,15 @@ Result<int> destroy(const Invocation& invocation, const Arguments& arguments) {
   for (const Json& silent : result["unanswered"])
     std::fprintf(stderr, "cumulus: not told: %s\n", silent.get<std::string>().c_str());
   return 0;
+}
+
+// What is removed vanishes from view at once; its space stays taken for now.
+Result<int> collect_garbage(const Invocation& invocation, const Arguments& arguments) {
+  TRY_OK(invocation.home_folder().check_volume(arguments.name));
+  return fail(ErrorKind::unsupported,
+              format("garbage collection of volume '{0}' comes with a later version: nothing was changed; "
+                     "'cumulus volume status {0}' shows how much garbage there is",
+                     arguments.name));
 }
 
 Result<int> list(const Invocation& invocation) {
@@ -446,7 +458,10 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
   run(checking, [&] { return check(invocation, arguments); });
   auto* mending =
       named("repair", "rebuild missing and wrong slices, spread crowded segments", "repair photos");
-  run(mending, [&] { return repair(invocation, arguments); });
+  mending->add_flag("--restart", arguments.restart, "look at everything again, not only at what is left");
+  run(mending, [&] { return run_repair(invocation, arguments.name, arguments.restart); });
+  auto* collect = named("gc", "give the space of removed data back (with a later version)", "gc photos");
+  run(collect, [&] { return collect_garbage(invocation, arguments); });
   auto* end = named("destroy", "delete a volume everywhere, for good", "destroy photos --yes");
   end->add_flag("--yes", arguments.yes, "do not ask");
   run(end, [&] { return destroy(invocation, arguments); });
