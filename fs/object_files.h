@@ -144,6 +144,8 @@ class ObjectFiles final : public PosixFileSystem {
   HandleId add_handle(NodeId node, OpenFlags flags);
   void drop_handle(HandleId handle);
   FsResult<Handle> handle_of(HandleId handle) const;
+  Task<FsStatus> check_room(ObjectId object, std::uint64_t offset, std::uint64_t length);
+  Task<FsStatus> allocate_step(NodeId node, AllocateMode mode, std::uint64_t offset, std::uint64_t length);
   Task<FsResult<std::uint64_t>> allocated_in(ObjectId object, std::uint64_t offset, std::uint64_t length);
   Task<FsStatus> resize(Transaction& to, ObjectId object, Loaded& loaded, std::uint64_t size);
   static void clear_set_ids(Inode& inode);

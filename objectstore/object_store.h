@@ -223,6 +223,10 @@ class Volume {
   };
   virtual Task<Result<std::vector<Stretch>>> stretches(View view, ObjectId object, std::uint64_t offset,
                                                        std::uint64_t length) = 0;
+  // The first offset >= `offset` from which stretches() may say anything but hole, whatever the object's
+  // size; nullopt: none. Costs one look-up, however far it is.
+  virtual Task<Result<std::optional<std::uint64_t>>> next_written(View view, ObjectId object,
+                                                                  std::uint64_t offset) = 0;
   virtual Task<Result<std::optional<Bytes>>> xattr(View view, ObjectId object, Bytes name) = 0;
   virtual Task<Result<std::vector<OmapEntry>>> xattrs(View view, ObjectId object) = 0;
   virtual Task<Result<std::optional<Bytes>>> omap(View view, ObjectId object, Bytes key) = 0;

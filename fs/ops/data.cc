@@ -10,8 +10,9 @@ namespace {
 // Times move in steps, as a kernel's do: a burst of writes changes the header once.
 constexpr std::int64_t kTimeStep = 4'000'000;
 constexpr std::int64_t kDay = 86'400'000'000'000;
-constexpr std::uint64_t kWindow = 64u << 20;    // of a file, looked through at once
-constexpr std::uint64_t kCopyStep = 64u << 20;  // cloned by one transaction
+constexpr std::uint64_t kAllocateStep = 1u << 30;  // of one transaction: a row for each chunk of it
+constexpr std::uint64_t kWindow = 64u << 20;       // of a file, looked through at once
+constexpr std::uint64_t kCopyStep = 64u << 20;     // cloned by one transaction
 constexpr std::size_t kAccessedMax = 4096;
 
 std::unexpected<FsError> failure(FsErrorKind kind, const char* why) {
@@ -152,15 +153,20 @@ bool ObjectFiles::try_read(HandleId id, std::uint64_t offset, MutableByteView in
 Task<FsResult<std::uint64_t>> ObjectFiles::allocated_in(ObjectId object, std::uint64_t offset,
                                                         std::uint64_t length) {
   std::uint64_t found = 0;
-  while (length > 0) {
-    const std::uint64_t step = std::min(length, kWindow);
+  const std::uint64_t end = offset + length;
+  while (offset < end) {
+    // Over what was never written in one stride: a sparse file may have 2^63 bytes of it.
+    const auto written = co_await volume_.next_written(views_.front(), object, offset);
+    if (!written) co_return std::unexpected(error_from(written.error()));
+    if (!*written || **written >= end) break;
+    offset = std::max(offset, **written);
+    const std::uint64_t step = std::min(end - offset, kWindow);
     const auto stretches = co_await volume_.stretches(views_.front(), object, offset, step);
     if (!stretches) co_return std::unexpected(error_from(stretches.error()));
     for (const Volume::Stretch& one : *stretches) {
       if (one.kind != Volume::Stretch::Kind::hole) found += one.length;
     }
     offset += step;
-    length -= step;
   }
   co_return found;
 }
@@ -232,10 +238,41 @@ Task<FsStatus> ObjectFiles::allocate(HandleId id, AllocateMode mode, std::uint64
   if (length == 0) co_return failure(FsErrorKind::invalid, "an empty range");
   if (offset > static_cast<std::uint64_t>(INT64_MAX) - length)
     co_return failure(FsErrorKind::too_big, "files have at most 2^63-1 bytes");
-  const ObjectId object = object_of(handle->node);
+  if (mode.punch_hole) co_return co_await allocate_step(handle->node, mode, offset, length);
+  const auto before = co_await load(handle->node);
+  if (!before) co_return std::unexpected(before.error());
+  const std::uint64_t end = offset + length;
+  const std::uint64_t reach = mode.keep_size ? std::min(end, before->size) : end;
+  std::uint64_t at = mode.zero_range ? offset : std::max(offset, before->size);
+  if (at >= reach) co_return FsStatus();
+  const FsStatus room = co_await check_room(object_of(handle->node), at, reach - at);
+  if (!room) co_return room;
+  while (at < reach) {
+    const std::uint64_t step = std::min(reach - at, kAllocateStep);
+    const FsStatus done = co_await allocate_step(handle->node, mode, at, step);
+    if (!done) co_return done;
+    at += step;
+  }
+  co_return FsStatus();
+}
+
+// Allocated zeros cost a row for each chunk: nobody gets more of them than there is room for.
+Task<FsStatus> ObjectFiles::check_room(ObjectId object, std::uint64_t offset, std::uint64_t length) {
+  const auto space = co_await statfs();
+  if (!space) co_return std::unexpected(space.error());
+  if (length <= space->bytes_free) co_return FsStatus();
+  const auto had = co_await allocated_in(object, offset, length);
+  if (!had) co_return std::unexpected(had.error());
+  if (length - *had <= space->bytes_free) co_return FsStatus();
+  co_return failure(FsErrorKind::no_space, "more than there is room for");
+}
+
+Task<FsStatus> ObjectFiles::allocate_step(NodeId node, AllocateMode mode, std::uint64_t offset,
+                                          std::uint64_t length) {
+  const ObjectId object = object_of(node);
   std::vector<ObjectId> one{object};
   const Locks locks = co_await lock(std::move(one));
-  auto loaded = co_await load(handle->node);
+  auto loaded = co_await load(node);
   if (!loaded) co_return std::unexpected(loaded.error());
   Inode& inode = loaded->inode;
   const std::uint64_t end = offset + length;
@@ -283,6 +320,12 @@ Task<FsResult<std::uint64_t>> ObjectFiles::seek(NodeId node, std::uint64_t offse
   if (offset >= loaded->size) co_return failure(FsErrorKind::beyond_end, "past the end");
   if (!loaded->inode.holes) co_return data ? offset : loaded->size;
   while (offset < loaded->size) {
+    const auto written = co_await volume_.next_written(*view, object_of(node), offset);
+    if (!written) co_return std::unexpected(error_from(written.error()));
+    const std::uint64_t next = std::min(written->value_or(loaded->size), loaded->size);
+    if (next > offset && !data) co_return offset;
+    offset = std::max(offset, next);
+    if (offset == loaded->size) break;
     const std::uint64_t step = std::min(loaded->size - offset, kWindow);
     const auto stretches = co_await volume_.stretches(*view, object_of(node), offset, step);
     if (!stretches) co_return std::unexpected(error_from(stretches.error()));

@@ -71,6 +71,9 @@ class Index {
   // beyond the size.
   virtual Task<Result<std::vector<Extent>>> extents(View view, ObjectId object, std::uint64_t offset,
                                                     std::uint64_t length) = 0;
+  // The first offset >= `offset` in a chunk that any version of the object has a row of.
+  virtual Task<Result<std::optional<std::uint64_t>>> next_written(View view, ObjectId object,
+                                                                  std::uint64_t offset) = 0;
   // The non-blocking form for hot paths: false when a row must come from the disk.
   virtual bool try_size(const View& view, ObjectId object, std::uint64_t& size) = 0;
   virtual bool try_extents(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length,

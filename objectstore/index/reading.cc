@@ -243,6 +243,29 @@ Task<Result<std::vector<Extent>>> StoreIndex::extents(View view, ObjectId object
   co_return all;
 }
 
+Task<Result<std::optional<std::uint64_t>>> StoreIndex::next_written(View view, ObjectId object,
+                                                                    std::uint64_t offset) {
+  const std::uint8_t log2 = chunk_log2_of(view);
+  std::optional<std::uint64_t> next;  // the chunk
+  const auto consider = [&next](std::string_view subkey) {
+    const std::uint64_t chunk = chunk_of_subkey(subkey);
+    next = std::min(next.value_or(chunk), chunk);
+  };
+  for (const ViewSpan& span : view) {
+    const std::string base = kind_prefix(span.dataset, object, RowKind::chunk);
+    const std::string from = chunk_prefix(span.dataset, object, offset >> log2);
+    // The overlay first: what leaves it while the engine is asked is in the engine's answer or seen here.
+    const auto above = overlay_.lower_bound(from);
+    if (above != overlay_.end() && above->first.starts_with(base))
+      consider(std::string_view(above->first).substr(kKeyFixed));
+    CO_TRY(const auto row, co_await engine_->first(from, after_prefix(base)));
+    ParsedKey key;
+    if (row && parse_key(row->key, key)) consider(key.subkey);
+  }
+  if (!next) co_return std::nullopt;
+  co_return std::max(offset, *next << log2);
+}
+
 bool StoreIndex::try_extents(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length,
                              std::vector<Extent>& into) {
   const std::uint8_t log2 = chunk_log2_of(view);

@@ -38,6 +38,8 @@ class StoreIndex final : public Index {
   bool try_size(const View& view, ObjectId object, std::uint64_t& size) override;
   bool try_extents(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length,
                    std::vector<Extent>& into) override;
+  Task<Result<std::optional<std::uint64_t>>> next_written(View view, ObjectId object,
+                                                          std::uint64_t offset) override;
   Task<Result<std::optional<Bytes>>> xattr(View view, ObjectId object, Bytes name) override;
   Task<Result<std::vector<OmapEntry>>> xattrs(View view, ObjectId object) override;
   Task<Result<std::optional<Bytes>>> omap(View view, ObjectId object, Bytes key) override;

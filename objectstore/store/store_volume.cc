@@ -262,6 +262,10 @@ Task<Result<std::vector<Volume::Stretch>>> StoreVolume::stretches(View view, Obj
   co_return all;
 }
 
+Task<Result<std::optional<std::uint64_t>>> StoreVolume::next_written(View view, ObjectId object,
+                                                                     std::uint64_t offset) {
+  return index_->next_written(std::move(view), object, offset);
+}
 Task<Result<std::optional<Bytes>>> StoreVolume::xattr(View view, ObjectId object, Bytes name) {
   return index_->xattr(std::move(view), object, std::move(name));
 }

@@ -73,6 +73,8 @@ class StoreVolume final : public Volume {
                 Result<std::size_t>& answer) override;
   Task<Result<std::vector<Stretch>>> stretches(View view, ObjectId object, std::uint64_t offset,
                                                std::uint64_t length) override;
+  Task<Result<std::optional<std::uint64_t>>> next_written(View view, ObjectId object,
+                                                          std::uint64_t offset) override;
   Task<Result<std::optional<Bytes>>> xattr(View view, ObjectId object, Bytes name) override;
   Task<Result<std::vector<OmapEntry>>> xattrs(View view, ObjectId object) override;
   Task<Result<std::optional<Bytes>>> omap(View view, ObjectId object, Bytes key) override;

@@ -48,6 +48,9 @@ class PlacedIndex final : public Index {
   bool try_extents(const View&, ObjectId, std::uint64_t, std::uint64_t, std::vector<Extent>&) override {
     refuse();
   }
+  Task<Result<std::optional<std::uint64_t>>> next_written(View, ObjectId, std::uint64_t) override {
+    refuse();
+  }
   Task<Result<std::optional<Bytes>>> xattr(View, ObjectId, Bytes) override { refuse(); }
   Task<Result<std::vector<OmapEntry>>> xattrs(View, ObjectId) override { refuse(); }
   Task<Result<std::optional<Bytes>>> omap(View, ObjectId, Bytes) override { refuse(); }

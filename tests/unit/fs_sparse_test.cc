@@ -1,0 +1,117 @@
+// Sparse files as long as a file may be: what costs a step for each chunk of the length never ends on them.
+#include <filesystem>
+#include <gtest/gtest.h>
+
+#include "fs/file_system.h"
+#include "objectstore/index/rocksdb_engine.h"
+#include "tests/unit/store_world.h"
+
+namespace cumulus {
+namespace {
+
+#define CO_OK(expression)          \
+  do {                             \
+    auto&& well = (expression);    \
+    EXPECT_TRUE(well.has_value()); \
+    if (!well) co_return;          \
+  } while (false)
+
+Task<void> far_apart(PosixFileSystem& fs) {
+  constexpr std::uint64_t kFar = 5ull << 40;
+  constexpr std::uint64_t kLongest = (1ull << 63) - 1;
+  const Caller caller;
+  OpenFlags flags;
+  flags.read = flags.write = true;
+  const auto made = co_await fs.create(caller, kRootNode, "sparse", 0100644, flags);
+  CO_OK(made);
+  const NodeId node = made->entry.node;
+  AttributeChange size;
+  size.size = kLongest;
+  CO_OK(co_await fs.setattr(caller, node, size));
+  const auto nothing = co_await fs.seek(node, 0, true);
+  EXPECT_TRUE(!nothing && nothing.error().kind == FsErrorKind::beyond_end);
+
+  const Bytes data(1u << 20, 7);
+  const auto owner = std::make_shared<Bytes>(data);
+  CO_OK(co_await fs.write(made->handle, kFar, *owner, owner, false));
+  const auto found = co_await fs.seek(node, 1, true);
+  CO_OK(found);
+  EXPECT_EQ(*found, kFar);
+  const auto inside = co_await fs.seek(node, kFar + 10, true);
+  CO_OK(inside);
+  EXPECT_EQ(*inside, kFar + 10);
+  const auto first_hole = co_await fs.seek(node, 3, false);
+  CO_OK(first_hole);
+  EXPECT_EQ(*first_hole, 3u);
+  const auto behind = co_await fs.seek(node, kFar, false);
+  CO_OK(behind);
+  EXPECT_EQ(*behind, kFar + data.size());
+
+  const auto before = co_await fs.getattr(node);
+  CO_OK(before);
+  EXPECT_EQ(before->blocks, data.size() / 512);
+  AllocateMode zeros;
+  zeros.zero_range = zeros.keep_size = true;
+  const auto no_room = co_await fs.allocate(made->handle, zeros, 0, kLongest);
+  EXPECT_TRUE(!no_room && no_room.error().kind == FsErrorKind::no_space);
+  AllocateMode punch;
+  punch.punch_hole = punch.keep_size = true;
+  CO_OK(co_await fs.allocate(made->handle, punch, 1, kLongest - 1));
+  const auto punched = co_await fs.getattr(node);
+  CO_OK(punched);
+  EXPECT_EQ(punched->blocks, 0u);
+  size.size = 1;
+  CO_OK(co_await fs.setattr(caller, node, size));
+  const AllocateMode plain;
+  CO_OK(co_await fs.allocate(made->handle, plain, 0, 2'500'000'000));  // three steps
+  const auto grown = co_await fs.getattr(node);
+  CO_OK(grown);
+  EXPECT_EQ(grown->size, 2'500'000'000u);
+  EXPECT_EQ(grown->blocks, (2'500'000'000u - 1 + 511) / 512);
+  CO_OK(co_await fs.release(made->handle));
+}
+
+TEST(FsSparse, longest_file_is_looked_through_at_once) {
+  StoreWorld world(6);
+  bool ended = false;
+  world.run([&]() -> Task<void> {
+    FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+    transport.set_miners(world.network.entries());
+    VolumeParts parts{world.reactor,
+                      *world.disk,
+                      transport,
+                      world.keys,
+                      world.metrics,
+                      world.directory("a"),
+                      [&world](std::string path, std::function<Status()> barrier, bool fresh) {
+                        return open_rocksdb_engine(world.reactor, std::move(path),
+                                                   world.keys.index_key().clone(), std::move(barrier), fresh,
+                                                   {});
+                      },
+                      "tester@here"};
+    VolumeOptions options;
+    options.cache_bytes = 64u << 20;
+    VolumeShape shape;
+    shape.segment_log2 = 20;
+    auto volume = co_await Volume::create(std::move(parts), shape, options);
+    CO_OK(volume);
+    DatasetOptions kind;
+    kind.type = DatasetType::file_system;
+    const auto dataset = co_await (*volume)->create_dataset("main", kind);
+    CO_OK(dataset);
+    CO_OK(co_await PosixFileSystem::make_empty(world.reactor, **volume, *dataset, 0, 0));
+    const FileSystemOptions mounted;
+    auto fs = co_await PosixFileSystem::open(world.reactor, **volume, *dataset, "", mounted);
+    CO_OK(fs);
+    co_await far_apart(**fs);
+    CO_OK(co_await (*fs)->close());
+    fs->reset();
+    CO_OK(co_await (*volume)->close());
+    co_await transport.close();
+    ended = true;
+  });
+  EXPECT_TRUE(ended);
+}
+
+}  // namespace
+}  // namespace cumulus
