@@ -1,6 +1,7 @@
 // Images: making disks in a volume. Reactor thread.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "blockdev/image_header.h"
@@ -12,5 +13,29 @@ namespace cumulus {
 // fails half-way is undone; one that is interrupted by the end of the program leaves an image that says so
 // when it is opened, and can be removed.
 Task<Result<DatasetId>> create_image(Volume& volume, std::string name, std::uint64_t size, WallTime now);
+
+// Its dataset. not_found: there is no such image (a bucket or a file system of that name is none).
+Result<DatasetId> find_image(const Volume& volume, const std::string& name);
+// The disk's size in bytes.
+Task<Result<std::uint64_t>> image_size(Volume& volume, DatasetId image);
+
+// Grows or shrinks a disk; what is cut off is gone. invalid: it would shrink without `shrink`, or the size is
+// none. Who shrinks sees to it that nobody has it attached.
+Task<Status> resize_image(Volume& volume, DatasetId image, std::uint64_t size, bool shrink);
+
+// How far an import has come: an attribute of the image while it is not finished, so that it is resumed where
+// it stands. `source` tells the imported file from others (its size, its time).
+struct ImportMark {
+  std::uint64_t position = 0;  // bytes before it are in the image and durable
+  std::uint64_t source_size = 0;
+  std::int64_t source_modified_ns = 0;
+  bool operator==(const ImportMark&) const = default;
+
+  Bytes encode() const;
+  static Result<ImportMark> decode(ByteView bytes);
+};
+Task<Result<std::optional<ImportMark>>> import_mark(Volume& volume, DatasetId image);
+// nullopt: the import is finished.
+Task<Status> set_import_mark(Volume& volume, DatasetId image, std::optional<ImportMark> mark);
 
 }  // namespace cumulus

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -171,6 +172,13 @@ void Server::start() {
   CHECK(listener_ >= 0);
   readiness_ = std::make_unique<Readiness>(runtime_, listener_);
   tasks_.spawn(accept_loop());
+}
+
+void Server::adopt(int socket, std::string peer) {
+  CHECK(listener_ < 0);
+  ::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) | O_NONBLOCK);
+  where_ = peer;
+  admit(socket, std::move(peer));
 }
 
 Task<void> Server::accept_loop() {

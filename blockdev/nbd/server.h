@@ -43,6 +43,8 @@ class Server final : public Host {
   // A path that a living server listens on is refused (exists); a stale socket is replaced.
   Status listen_unix(const std::string& path);
   Status listen_tcp(const std::string& address);  // ADDR:PORT, [ADDR]:PORT; port 0: any
+  // Instead of listening: serves the one client at the other end of `socket`, which is its own from now on.
+  void adopt(int socket, std::string peer);
   const std::string& where() const { return where_; }
   void start();
   // Stops accepting, lets what is in flight finish, closes.

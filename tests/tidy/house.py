@@ -46,13 +46,14 @@ _TESTS = r'tests/.*'
 _IO = r'objectstore/io/.*'
 _TOOLS = r'tools/.*'
 # A command waits for its daemon, or for a process it started, in its own process, which has no reactor to hold up.
-_COMMANDS = r'tools/cumulus/(client|devnet_commands)\.cc'
+_COMMANDS = r'tools/cumulus/(client|devnet_commands|image_copy)\.cc'
 # (what is included, the files that may, why). The first entry that matches decides.
 HOME_OF_HEADERS = [
     (r'openssl/', [r'objectstore/crypto/.*', r'netclient/wire/tls_stream\.cc', r'blockdev/nbd/tls\.cc', r'tests/bench/.*'],
      'OpenSSL is included in objectstore/crypto and in the TLS files of the two network doors (netclient/wire for miners, '
      'blockdev/nbd for disk clients with certificates or shared keys), so that what handles keys can be reviewed there'),
     (r'intel-ipsec-mb\.h', [r'objectstore/crypto/.*', r'tests/bench/.*'], 'multi-buffer hashing is one room\'s business: objectstore/crypto'),
+    (r'libnbd\.h', [r'tools/cumulus/nbd_disk\.cc'], 'libnbd copies disks for the image commands: one file'),
     (r'isa-l', [r'objectstore/erasure/.*', r'tests/bench/.*'], 'ISA-L stays inside objectstore/erasure'),
     (r'rocksdb/', [r'objectstore/index/rocksdb_[a-z_]+\.(h|cc)', r'tools/miner/store/rocks_[a-z_]+\.cc', r'tests/crash/.*'],
      'RocksDB stays behind the engine port (objectstore/index/rocksdb_*) and the miner\'s index port '

@@ -44,6 +44,7 @@ void add_object_commands(CLI::App& app, Invocation& invocation);
 void add_snapshot_commands(CLI::App& app, Invocation& invocation);
 void add_fs_commands(CLI::App& app, Invocation& invocation);
 void add_mount_commands(CLI::App& app, Invocation& invocation);
+void add_image_commands(CLI::App& app, Invocation& invocation);
 void add_nbd_commands(CLI::App& app, Invocation& invocation);
 void add_miner_commands(CLI::App& app, Invocation& invocation);
 void add_devnet_commands(CLI::App& app, Invocation& invocation);

@@ -77,6 +77,7 @@ int main(int argc, char** argv) {
   add_object_commands(app, invocation);
   add_snapshot_commands(app, invocation);
   add_nbd_commands(app, invocation);
+  add_image_commands(app, invocation);
   add_miner_commands(app, invocation);
   add_devnet_commands(app, invocation);
   add_daemon_command(app, invocation);

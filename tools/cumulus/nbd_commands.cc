@@ -1,4 +1,4 @@
-// cumulus nbd ...: disks for NBD clients; and making and removing them: cumulus image create, ls, rm.
+// cumulus nbd ...: disks for NBD clients.
 #include <cstdio>
 #include <filesystem>
 
@@ -23,7 +23,6 @@ struct ServeFlags {
 };
 ServeFlags flags;
 std::string target;
-std::string size_text;
 
 std::string absolute(const std::string& path) {
   return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
@@ -111,56 +110,6 @@ Result<int> stop(const Invocation& invocation) {
   return 0;
 }
 
-// 4K, 10M, 1G, 2T; powers of 1024.
-Result<std::uint64_t> parse_size(const std::string& text) {
-  std::uint64_t value = 0;
-  std::size_t at = 0;
-  const auto bad = [&] {
-    return fail(ErrorKind::invalid, format("'{}' is not a size: 4K, 10M, 1G, 2T", text));
-  };
-  for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at) {
-    if (value > (std::uint64_t{1} << 60)) return bad();
-    value = value * 10 + static_cast<std::uint64_t>(text[at] - '0');
-  }
-  const auto unit = std::string_view("KMGTP").find(at < text.size() ? text[at] : ' ');
-  if (at == 0 || text.size() - at > 1 || (at < text.size() && unit == std::string_view::npos)) return bad();
-  const unsigned shift = at < text.size() ? 10 * (static_cast<unsigned>(unit) + 1) : 0;
-  if (value > (std::uint64_t{1} << (60 - shift))) return bad();
-  return value << shift;
-}
-
-Result<int> create_image(const Invocation& invocation) {
-  TRY(const auto parts, split_target(target));
-  TRY(const std::uint64_t size, parse_size(size_text));
-  Client client = invocation.client(parts.first);
-  TRY(const Json made,
-      client.call({{"request", "image.create"}, {"image", parts.second}, {"size", size}}, "", false));
-  static_cast<void>(made);
-  return 0;
-}
-
-Result<int> remove_image(const Invocation& invocation) {
-  TRY(const auto parts, split_target(target));
-  Client client = invocation.client(parts.first);
-  TRY(const Json done, client.call({{"request", "image.rm"}, {"image", parts.second}}, "", false));
-  static_cast<void>(done);
-  return 0;
-}
-
-Result<int> list_images(const Invocation& invocation) {
-  Client client = invocation.client(target);
-  TRY(const Json datasets, client.call({{"request", "dataset.ls"}}, "", false));
-  Json images = Json::array();
-  for (const Json& dataset : datasets)
-    if (dataset.value("type", "") == "image") images.push_back(dataset);
-  if (invocation.json) {
-    print_json(images);
-    return 0;
-  }
-  for (const Json& image : images) std::printf("%s\n", image.value("name", "").c_str());
-  return 0;
-}
-
 using Body = Result<int> (*)(const Invocation&);
 void run(Invocation& invocation, CLI::App* command, Body body) {
   command->fallthrough();
@@ -203,21 +152,6 @@ void add_nbd_commands(CLI::App& app, Invocation& invocation) {
   end->add_option("VOLUME[/IMAGE]", target)->required()->type_name("");
   end->footer("Example: cumulus nbd stop photos/disk");
   run(invocation, end, stop);
-
-  auto* image = app.add_subcommand("image", "disk images")->require_subcommand(1)->fallthrough();
-  auto* make = image->add_subcommand("create", "make a thin disk");
-  make->add_option("VOLUME/IMAGE", target)->required()->type_name("");
-  make->add_option("--size", size_text, "4K, 10M, 1G, 2T")->required()->type_name("SIZE");
-  make->footer("Example: cumulus image create photos/disk --size 20G");
-  run(invocation, make, create_image);
-  auto* images = image->add_subcommand("ls", "the images of a volume");
-  images->add_option("VOLUME", target)->required()->type_name("");
-  images->footer("Example: cumulus image ls photos");
-  run(invocation, images, list_images);
-  auto* remove = image->add_subcommand("rm", "remove an image");
-  remove->add_option("VOLUME/IMAGE", target)->required()->type_name("");
-  remove->footer("Example: cumulus image rm photos/disk");
-  run(invocation, remove, remove_image);
 }
 
 }  // namespace cumulus

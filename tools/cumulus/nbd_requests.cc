@@ -1,6 +1,5 @@
 #include "tools/cumulus/nbd_requests.h"
 
-#include "blockdev/images.h"
 #include "objectstore/base/format.h"
 #include "tools/cumulus/nbd_resident.h"
 
@@ -47,26 +46,6 @@ Task<Result<Json>> serve_nbd_stop(Desk& desk, Session&, Json request) {
                    image.empty() ? format("volume '{}' has no NBD server", desk.name)
                                  : format("'{}/{}' has no NBD server of its own", desk.name, image));
   co_return Json{{"stopped", stopped}};
-}
-
-Task<Result<Json>> serve_image_create(Desk& desk, Session&, Json request) {
-  std::string name = request.value("image", "");
-  CO_TRY(const DatasetId id,
-         co_await create_image(desk.stack.volume(), std::move(name), request.value("size", std::uint64_t{0}),
-                               desk.reactor.wall_now()));
-  CO_TRY_OK(co_await desk.stack.volume().flush());
-  co_return Json{{"id", id}};
-}
-
-Task<Result<Json>> serve_image_remove(Desk& desk, Session&, Json request) {
-  const std::string name = request.value("image", "");
-  const DatasetInfo* info = desk.stack.volume().find_dataset(name);
-  if (info == nullptr || info->type != DatasetType::image)
-    co_return fail(ErrorKind::not_found, format("there is no image '{}/{}'", desk.name, name));
-  CO_TRY_OK(desk.residents.check_free(info->id, desk.name + "/" + name));
-  CO_TRY_OK(co_await desk.stack.volume().remove_dataset(info->id));
-  CO_TRY_OK(co_await desk.stack.volume().flush());
-  co_return Json::object();
 }
 
 }  // namespace cumulus

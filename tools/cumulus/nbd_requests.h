@@ -1,4 +1,4 @@
-// What the daemon answers to the requests about disks and their NBD servers. Reactor thread.
+// What the daemon answers to the requests about NBD servers. Reactor thread.
 #pragma once
 
 #include "tools/cumulus/requests.h"
@@ -8,7 +8,5 @@ namespace cumulus {
 Task<Result<Json>> serve_nbd_serve(Desk& desk, Session& session, Json request);
 Task<Result<Json>> serve_nbd_wait(Desk& desk, Session& session, Json request);
 Task<Result<Json>> serve_nbd_stop(Desk& desk, Session& session, Json request);
-Task<Result<Json>> serve_image_create(Desk& desk, Session& session, Json request);
-Task<Result<Json>> serve_image_remove(Desk& desk, Session& session, Json request);
 
 }  // namespace cumulus

@@ -49,6 +49,11 @@ Status NbdResident::open(Runtime& runtime) {
     return residents_.check_free(dataset, volume_name_ + "/" + image, this);
   };
   auto server = std::make_unique<nbd::Server>(runtime, volume_, std::move(options));
+  if (request_.connected >= 0) {
+    server->adopt(request_.connected, "a command");
+    server_ = std::move(server);
+    return {};
+  }
   TRY_OK(request_.socket.empty() ? server->listen_tcp(request_.listen)
                                  : server->listen_unix(request_.socket));
   server->start();

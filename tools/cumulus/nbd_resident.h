@@ -13,7 +13,8 @@ namespace cumulus {
 struct NbdRequest {
   std::string image;   // empty: all images
   std::string socket;  // or
-  std::string listen;
+  std::string listen;  // or
+  int connected = -1;  // a client's socket, instead of an address; owned by start() from the call on
   std::string tls_certificates;
   std::string tls_psk;
   std::vector<std::string> allow;

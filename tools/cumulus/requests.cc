@@ -9,6 +9,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "tools/cumulus/bucket.h"
+#include "tools/cumulus/image_requests.h"
 #include "tools/cumulus/mount_requests.h"
 #include "tools/cumulus/nbd_requests.h"
 
@@ -374,7 +375,11 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"nbd.wait", serve_nbd_wait},
     {"nbd.stop", serve_nbd_stop},
     {"image.create", serve_image_create},
+    {"image.ls", serve_image_list},
     {"image.rm", serve_image_remove},
+    {"image.resize", serve_image_resize},
+    {"image.mark", serve_image_mark},
+    {"image.attach", serve_image_attach},
 };
 
 }  // namespace

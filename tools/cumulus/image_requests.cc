@@ -1,0 +1,109 @@
+#include "tools/cumulus/image_requests.h"
+
+#include <unistd.h>
+
+#include "blockdev/images.h"
+#include "objectstore/base/format.h"
+#include "tools/cumulus/nbd_resident.h"
+
+namespace cumulus {
+
+Task<Result<Json>> serve_image_create(Desk& desk, Session&, Json request) {
+  std::string name = request.value("image", "");
+  CO_TRY(const DatasetId id,
+         co_await create_image(desk.stack.volume(), std::move(name), request.value("size", std::uint64_t{0}),
+                               desk.reactor.wall_now()));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json{{"id", id}};
+}
+
+Task<Result<Json>> serve_image_list(Desk& desk, Session&, Json) {
+  Volume& volume = desk.stack.volume();
+  Json list = Json::array();
+  for (const DatasetInfo& info : volume.datasets()) {
+    if (info.type != DatasetType::image) continue;
+    Json one = {{"name", info.name}, {"parent", info.parent}, {"snapshots", info.snapshots.size()}};
+    const auto size = co_await image_size(volume, info.id);
+    if (size) {
+      one["size"] = *size;
+      const auto mark = co_await import_mark(volume, info.id);
+      if (mark && *mark) one["importing"] = (*mark)->position;
+    } else {
+      one["error"] = size.error().message();
+    }
+    if (const Resident* holder = desk.residents.holder_of(info.id))
+      one["attached"] = holder->describe()["where"];
+    list.push_back(std::move(one));
+  }
+  co_return list;
+}
+
+Task<Result<Json>> serve_image_remove(Desk& desk, Session&, Json request) {
+  const std::string name = request.value("image", "");
+  CO_TRY(const DatasetId id, find_image(desk.stack.volume(), name));
+  CO_TRY_OK(desk.residents.check_free(id, desk.name + "/" + name));
+  CO_TRY_OK(co_await desk.stack.volume().remove_dataset(id));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json::object();
+}
+
+Task<Result<Json>> serve_image_resize(Desk& desk, Session&, Json request) {
+  Volume& volume = desk.stack.volume();
+  const std::string name = request.value("image", "");
+  const auto size = request.value("size", std::uint64_t{0});
+  CO_TRY(const DatasetId id, find_image(volume, name));
+  CO_TRY(const std::uint64_t now, co_await image_size(volume, id));
+  if (size < now) CO_TRY_OK(desk.residents.check_free(id, desk.name + "/" + name));
+  CO_TRY_OK(co_await resize_image(volume, id, size, request.value("shrink", false)));
+  CO_TRY_OK(co_await volume.flush());
+  co_return Json{{"size", size}};
+}
+
+Task<Result<Json>> serve_image_mark(Desk& desk, Session&, Json request) {
+  Volume& volume = desk.stack.volume();
+  CO_TRY(const DatasetId id, find_image(volume, request.value("image", "")));
+  std::optional<ImportMark> mark;
+  if (request.contains("position")) {
+    mark.emplace();
+    mark->position = request.value("position", std::uint64_t{0});
+    mark->source_size = request.value("source_size", std::uint64_t{0});
+    mark->source_modified_ns = request.value("source_modified_ns", std::int64_t{0});
+  }
+  if (request.value("ask", false)) {
+    CO_TRY(const auto known, co_await import_mark(volume, id));
+    CO_TRY(const std::uint64_t size, co_await image_size(volume, id));
+    Json answer = {{"size", size}};
+    if (known)
+      answer["mark"] = {{"position", known->position},
+                        {"source_size", known->source_size},
+                        {"source_modified_ns", known->source_modified_ns}};
+    co_return answer;
+  }
+  CO_TRY_OK(co_await volume.flush(Durability::local));
+  CO_TRY_OK(co_await set_import_mark(volume, id, mark));
+  CO_TRY_OK(co_await volume.flush());
+  co_return Json::object();
+}
+
+Task<Result<Json>> serve_image_attach(Desk& desk, Session& session, Json request) {
+  NbdRequest wanted;
+  wanted.image = request.value("image", "");
+  wanted.read_only = request.value("read_only", false);
+  wanted.connected = session.take_descriptor();
+  if (wanted.connected < 0) co_return fail(ErrorKind::invalid, "no socket came with the request");
+  const int socket = wanted.connected;
+  auto server = co_await NbdResident::start(desk.reactor, desk.stack.volume(), desk.residents, desk.name,
+                                            std::move(wanted));
+  if (!server) {
+    ::close(socket);
+    co_return fail(server.error());
+  }
+  Json ready = {{"ready", true}};
+  CO_TRY_OK(co_await session.send_json(std::move(ready)));
+  const auto ended = co_await session.receive();  // the command says that it is done, or is gone
+  static_cast<void>(ended);
+  co_await (*server)->stop();
+  co_return Json::object();
+}
+
+}  // namespace cumulus
