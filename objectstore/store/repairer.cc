@@ -83,7 +83,9 @@ Task<Status> Repairer::plan(std::optional<SegmentId> after) {
     else if (!after || all[i].segment > *after)
       rest.push_back(i);
   }
-  std::ranges::stable_sort(urgent, std::greater(), [&](std::size_t i) { return missing[i]; });
+  std::ranges::sort(urgent, [&](std::size_t a, std::size_t b) {
+    return missing[a] != missing[b] ? missing[a] > missing[b] : a < b;
+  });
   std::ranges::sort(rest, {}, [&](std::size_t i) { return all[i].segment; });
   segments_.clear();
   for (const auto* order : {&urgent, &rest})

@@ -80,7 +80,7 @@ HOME_OF_HEADERS = [
      'one reactor thread owns a volume\'s state, so there is nothing to lock; the R1 barrier, which RocksDB\'s threads '
      'call, and the pure codec\'s table cache are the exceptions'),
     (r'iostream', [_TESTS], 'libraries do not print: they return an error or log through base/log.h'),
-    (r'(unistd|fcntl|poll|signal|csignal|sys/[a-z_]+|netdb|arpa/[a-z]+|netinet/[a-z]+|time|pwd|grp|termios|dirent|pthread|sched|linux/[a-z_]+)(\.h)?$',
+    (r'(unistd|fcntl|poll|spawn|signal|csignal|sys/[a-z_]+|netdb|arpa/[a-z]+|netinet/[a-z]+|time|pwd|grp|termios|dirent|pthread|sched|linux/[a-z_]+)(\.h)?$',
      [_IO, r'netclient/(address\.cc|wire/tls_stream\.cc)', r'fs/fuse/.*', r'blockdev/nbd/.*', _TOOLS, _TESTS],
      'the system is called in objectstore/io, in the doors and in the programs; everything else is handed a file system, '
      'a clock and a transport, so that the simulator can stand in for them'),
