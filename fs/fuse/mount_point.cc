@@ -182,13 +182,17 @@ Status check_empty(const std::string& directory) {
   return {};
 }
 
+// What the kernel says of a mount whose daemon is gone; the second to calls that were waiting for it just
+// then.
+bool is_dead(int error) { return error == ENOTCONN || error == ECONNABORTED; }
+
 }  // namespace
 
 Result<std::string> canonical_mount_point(const std::string& directory) {
   if (directory.empty()) return fail(ErrorKind::invalid, "the mount point's name is empty");
   const std::unique_ptr<char, void (*)(void*)> whole(::realpath(directory.c_str(), nullptr), std::free);
   if (whole) return std::string(whole.get());
-  if (errno != ENOTCONN) return fail(from_errno(errno, "mount point " + directory));
+  if (!is_dead(errno)) return fail(from_errno(errno, "mount point " + directory));
   std::string path = directory;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   const auto slash = path.rfind('/');
@@ -213,7 +217,7 @@ Result<std::optional<MountEntry>> mount_at(const std::string& directory) {
 
 bool mount_is_dead(const std::string& directory) {
   struct statfs ignored;  // attributes may still be in the kernel's cache; this is always asked
-  return ::statfs(directory.c_str(), &ignored) != 0 && errno == ENOTCONN;
+  return ::statfs(directory.c_str(), &ignored) != 0 && is_dead(errno);
 }
 
 Status check_mount_point(const std::string& directory, const MountOptions& options) {
