@@ -4,6 +4,8 @@
 #include <isa-l/erasure_code.h>
 
 #include "objectstore/base/check.h"
+#include "objectstore/crypto/digest.h"
+#include "objectstore/crypto/merkle.h"
 #include "objectstore/erasure/codec.h"
 
 namespace cumulus {
@@ -73,6 +75,23 @@ void degraded_read(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(range));
 }
 
+// The hashes that follow an encoding must cost what they cost on their own.
+void hash(benchmark::State& state, bool after_encode) {
+  Slices slices(4, 2, kSegment);
+  const ErasureCode& code = ErasureCode::of(4, 2);
+  for (auto _ : state) {
+    state.PauseTiming();
+    if (after_encode) code.encode(slices.data, slices.parity);
+    state.ResumeTiming();
+    benchmark::DoNotOptimize(sha256_leaves(slices.memory.view(), kMerkleLeafSize));
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(slices.memory.size()));
+}
+void limit_hash(benchmark::State& state) { hash(state, false); }
+void hash_after_encode(benchmark::State& state) { hash(state, true); }
+
+BENCHMARK(limit_hash);
+BENCHMARK(hash_after_encode);
 BENCHMARK(encode)->Args({2, 1})->Args({4, 2})->Args({8, 3})->Args({16, 4});
 BENCHMARK(limit_isal_encode)->Args({2, 1})->Args({4, 2})->Args({8, 3})->Args({16, 4});
 BENCHMARK(degraded_read)
