@@ -127,9 +127,7 @@ void Pusher::move_prefix() {
     stored_ahead_.erase(stored_ahead_.begin());
   }
   // What was adopted when the volume was claimed may be ahead of us.
-  tail_.update([this](TailKeeper::Intent& intent) {
-    if (stored_.through.sequence > intent.tail.through.sequence) intent.tail = stored_;
-  });
+  tail_.advance(stored_);
 }
 
 // Wakes those who wait for the accepted tail, and the workers when the volume is claimed or fenced.
@@ -149,6 +147,7 @@ Task<void> Pusher::follow_tail() {
 
 Task<Status> Pusher::wait_remote(LogPosition position, Progress progress) {
   const std::uint64_t total = dirty_bytes();
+  const TailKeeper::Awaited awaited(tail_, position);
   while (tail_.accepted().tail.position < position) {
     if (tail_.fenced()) co_return fail(*tail_.fenced());
     if (stopping_) co_return fail(ErrorKind::closed, "the volume is being closed");

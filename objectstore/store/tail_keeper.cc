@@ -101,9 +101,23 @@ void TailKeeper::update(const std::function<void(Intent&)>& change) {
   const Intent before = intent_;
   change(intent_);
   if (intent_ == before) return;
+  urgent_revision_ = ++wanted_revision_;
+  wake_.notify_all();
+}
+
+void TailKeeper::advance(const Tail& tail) {
+  if (tail.through.sequence <= intent_.tail.through.sequence) return;
+  intent_.tail = tail;
   ++wanted_revision_;
   wake_.notify_all();
 }
+
+TailKeeper::Awaited::Awaited(TailKeeper& keeper, LogPosition position)
+    : keeper_(keeper), entry_(keeper.awaited_.insert(position)) {
+  keeper_.wake_.notify_all();
+}
+
+TailKeeper::Awaited::~Awaited() { keeper_.awaited_.erase(entry_); }
 
 Task<Status> TailKeeper::set_miners(std::vector<MinerEntry> miners, Duration patience) {
   if (miners.empty()) co_return fail(ErrorKind::invalid, "a volume needs at least one miner");
@@ -118,7 +132,7 @@ Task<Status> TailKeeper::set_miners(std::vector<MinerEntry> miners, Duration pat
   miners_changed_ = true;
   sealed_miners_ = std::move(sealed);
   wanted_holders_ = choose_holders(miners_, base_.m, holders_record().holders);
-  ++wanted_revision_;
+  urgent_revision_ = ++wanted_revision_;
   wake_.notify_all();
   co_return co_await settled(patience);
 }
@@ -130,6 +144,8 @@ Task<Status> TailKeeper::close_cleanly(Duration patience) {
 
 Task<Status> TailKeeper::settled(Duration patience) {
   const std::uint64_t revision = wanted_revision_;
+  urgent_revision_ = revision;
+  wake_.notify_all();
   const TimePoint deadline = runtime_.now() + patience;
   while (!fenced_ && !closing_ &&
          (state_ != State::claimed || accepted_revision_ < revision || !holders_settled())) {
@@ -330,7 +346,10 @@ Task<void> TailKeeper::run() {
       continue;
     }
     const bool unsaved = state_ == State::claimed && home_.record().seen != accepted_;
-    co_await wake_.wait_until(unsaved ? remembered_at_ + kRememberInterval : TimePoint::max());
+    TimePoint until = unsaved ? remembered_at_ + kRememberInterval : TimePoint::max();
+    if (current_ && proposed_revision_ < wanted_revision_ && accepted_ == *current_)
+      until = std::min(until, proposed_at_ + options_.pace);
+    co_await wake_.wait_until(until);
   }
 }
 
@@ -410,7 +429,15 @@ bool TailKeeper::proposal_due() const {
   if (state_ != State::adopting && state_ != State::claimed) return false;
   if (!current_ || version_floor_ > current_->version) return true;
   if (accepted_ != *current_) return false;  // one record in flight
-  return proposed_revision_ < wanted_revision_ || !holders_settled();
+  if (!holders_settled()) return true;
+  return proposed_revision_ < wanted_revision_ &&
+         (is_urgent() || runtime_.now() >= proposed_at_ + options_.pace);
+}
+
+bool TailKeeper::is_urgent() const {
+  if (proposed_revision_ < urgent_revision_) return true;
+  const auto next = awaited_.upper_bound(accepted_.tail.position);
+  return next != awaited_.end() && *next <= intent_.tail.position;
 }
 
 Task<void> TailKeeper::propose() {
@@ -427,6 +454,7 @@ Task<void> TailKeeper::propose() {
   current_ = compose();
   ++version_floor_;
   proposed_revision_ = wanted_revision_;
+  proposed_at_ = runtime_.now();
   proposals_.add();
   ensure_links();
   wake_.notify_all();

@@ -20,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,9 @@ class TailKeeper {
     Duration request_deadline = std::chrono::seconds(5);
     Duration retry_min = std::chrono::milliseconds(200);
     Duration retry_max = std::chrono::seconds(15);
+    // A tail that nobody waits for is proposed this long after the last record at the earliest: each costs
+    // every holder a signature check and a synced file.
+    Duration pace = std::chrono::milliseconds(200);
   };
 
   // `known` is the newest record that the volume knows; version 0: a new volume's first one, never proposed
@@ -85,6 +89,21 @@ class TailKeeper {
 
   // Changes what is wanted; proposed soon after claiming, together with whatever else changed meanwhile.
   void update(const std::function<void(Intent&)>& change);
+  // The same for a tail alone, paced unless somebody awaits() a position that it covers.
+  void advance(const Tail& tail);
+  // While the returned guard lives, a tail that covers `position` is proposed at once. The keeper outlives
+  // it.
+  class Awaited {
+   public:
+    Awaited(TailKeeper& keeper, LogPosition position);
+    ~Awaited();
+    Awaited(const Awaited&) = delete;
+    Awaited& operator=(const Awaited&) = delete;
+
+   private:
+    TailKeeper& keeper_;
+    std::multiset<LogPosition>::iterator entry_;
+  };
   // Returns when all that was wanted at the call is accepted. unavailable after `patience`; fenced; closed.
   Task<Status> settled(Duration patience);
   // A new miner list; the holder set follows by a joint change. Returns when it is accepted; unavailable
@@ -129,6 +148,7 @@ class TailKeeper {
   Status may_adopt(const Superblock& newest) const;
   bool holders_settled() const;
   bool proposal_due() const;
+  bool is_urgent() const;
   Task<void> propose();
   Superblock compose();
   void fence(Error reason);
@@ -161,7 +181,10 @@ class TailKeeper {
   std::vector<MinerId> wanted_holders_;
   Bytes sealed_miners_;
   Bytes sealed_writer_;
-  std::uint64_t wanted_revision_ = 1;    // grows with every change of what is wanted
+  std::uint64_t wanted_revision_ = 1;  // grows with every change of what is wanted
+  std::uint64_t urgent_revision_ = 1;  // up to here nothing is paced
+  std::multiset<LogPosition> awaited_;
+  TimePoint proposed_at_{};
   std::uint64_t proposed_revision_ = 0;  // what `current_` says
   std::uint64_t accepted_revision_ = 0;
   std::uint64_t version_floor_ = 0;  // the next version is above it

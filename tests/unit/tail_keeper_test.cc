@@ -150,6 +150,40 @@ TEST(TailKeeper, CreatesAndAdvances) {
   });
 }
 
+// Each record costs every holder a signature check and a synced file: a tail that moves a hundred times a
+// second is not a hundred records, unless somebody waits for one.
+TEST(TailKeeper, PacesTailsThatNobodyAwaits) {
+  StoreWorld world(6);
+  Home home(world, "a", 1);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await home.create(4, 2));
+    const Counter& proposals = world.metrics.counter("cumulus_superblock_proposals_total");
+    const auto tail_at = [](Sequence sequence) {
+      return Tail{{SegmentKind::log, 1, sequence}, {}, sequence * 10};
+    };
+    const std::uint64_t before = proposals.value();
+    const TimePoint began = world.reactor.now();
+    Sequence last = 0;
+    while (world.reactor.now() < began + 1s) {
+      home.tail->advance(tail_at(++last));
+      co_await world.reactor.sleep_for(5ms);
+    }
+    EXPECT_GT(last, 20u);
+    EXPECT_LE(proposals.value() - before, 6u);
+    EXPECT_GE(proposals.value() - before, 2u);
+    // It catches up by itself, and at once for somebody who waits.
+    while (home.tail->accepted().tail.position < last * 10) co_await home.tail->changed().wait();
+    const TimePoint accepted = world.reactor.now();
+    home.tail->advance(tail_at(++last));
+    {
+      const TailKeeper::Awaited awaited(*home.tail, last * 10);
+      while (home.tail->accepted().tail.position < last * 10) co_await home.tail->changed().wait();
+    }
+    EXPECT_LT(world.reactor.now() - accepted, 150ms);
+    co_await home.end();
+  });
+}
+
 TEST(TailKeeper, QuorumsHoldWithTwoOfSixAway) {
   StoreWorld world(6);
   Home home(world, "a", 1);
