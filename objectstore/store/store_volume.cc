@@ -587,7 +587,7 @@ Task<Status> StoreVolume::close() {
 // Closed cleanly: another home may then open without stealing. Only when everything is Remote, and never
 // waited for long.
 Task<void> StoreVolume::mark_closed() {
-  if (tail_->accepted().tail.position < committer_->accepted_data() || !tail_->claimed()) co_return;
+  if (tail_->wanted_tail().position < committer_->accepted_data() || !tail_->claimed()) co_return;
   const Status settled = co_await tail_->close_cleanly(std::chrono::seconds(5));
   if (!settled) log_warn("the miners were not told that the volume is closed: {}", settled.error().message());
 }

@@ -89,7 +89,9 @@ class TailKeeper {
 
   // Changes what is wanted; proposed soon after claiming, together with whatever else changed meanwhile.
   void update(const std::function<void(Intent&)>& change);
-  // The same for a tail alone, paced unless somebody awaits() a position that it covers.
+  // The tail that is accepted or will be proposed next.
+  const Tail& wanted_tail() const { return intent_.tail; }
+  // The same as update() for a tail alone, paced unless somebody awaits() a position that it covers.
   void advance(const Tail& tail);
   // While the returned guard lives, a tail that covers `position` is proposed at once. The keeper outlives
   // it.

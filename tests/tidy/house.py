@@ -74,6 +74,7 @@ HOME_OF_HEADERS = [
     (r'fuzzer/', [r'tests/fuzz/.*'], 'fuzz targets only'),
     (r'sys/random\.h', [r'objectstore/base/random\.cc'], 'randomness is handed in (base/random.h), so that one seed replays a run'),
     (r'random', [r'objectstore/base/random\.cc', _TESTS], 'randomness is handed in (base/random.h), so that one seed replays a run'),
+    (r'sys/mman\.h', [r'objectstore/base/bytes\.cc', r'objectstore/io/.*', _TOOLS, _TESTS], 'buffers are made in one place: objectstore/base/bytes.cc'),
     (r'thread|future', [_IO, _TESTS, _COMMANDS], 'threads are made in objectstore/io only: long work goes through Runtime::offload'),
     (r'mutex|condition_variable|shared_mutex|semaphore|latch|barrier',
      [_IO, r'objectstore/base/.*', r'objectstore/log/sync_barrier\.(h|cc)', r'objectstore/erasure/codec\.cc', _TESTS],
