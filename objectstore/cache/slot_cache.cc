@@ -243,6 +243,13 @@ Task<Result<std::shared_ptr<const Buffer>>> SlotStore::read_slot(std::uint32_t n
 
 Task<Result<std::uint32_t>> SlotStore::restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
                                                std::uint64_t length) {
+  // While the log is recovered nothing is known to be stored, so nothing leaves: a cache that was full when
+  // its process died has no slot to wait for. The copy that this one replaces is discarded next: one file too
+  // many.
+  if (free_.empty()) {
+    CO_TRY(const SlotPtr made, co_await make_slot());
+    set_free(made);
+  }
   CO_TRY(const auto taken, co_await take(true));
   CHECK(length <= bytes->size() && length <= options_.segment_size);
   // A recycled slot may hold another copy of this segment, as a failed rescue leaves it: its groups behind

@@ -263,6 +263,7 @@ void Cluster::heal() {
     home.disk->set_weather({});
     home.disk->set_capacity(~std::uint64_t{0});
   }
+  disk_weather_ = false;
 }
 
 void Cluster::set_disk_weather(Home& home, Tally& tally) {
@@ -276,7 +277,7 @@ void Cluster::set_disk_weather(Home& home, Tally& tally) {
     tally.add("disk nearly full");
     home.disk->set_capacity(home.disk->used() + random_.below(200'000));
   }
-  disk_troubled_ = true;
+  disk_troubled_ = disk_weather_ = true;
   home.disk->set_weather(weather);
 }
 

@@ -95,7 +95,8 @@ class Cluster {
   void set_disk_weather(Home& home, Tally& tally);
   bool network_healed() const { return healed_; }
   bool disk_troubled() const { return disk_troubled_; }
-  void forget_disk_trouble() { disk_troubled_ = false; }
+  // A life that begins under bad weather is troubled from its first step.
+  void forget_disk_trouble() { disk_troubled_ = disk_weather_; }
   // Miners that may be at fault at all (at most m of them), and of those the ones that may lie about
   // freshness.
   const std::set<std::size_t>& bad_miners() const { return bad_; }
@@ -123,7 +124,8 @@ class Cluster {
   std::vector<MinerTrouble> troubles_;
   std::set<std::pair<std::size_t, std::size_t>> cuts_;
   bool healed_ = true;
-  bool disk_troubled_ = false;
+  bool disk_weather_ = false;   // now
+  bool disk_troubled_ = false;  // now, or since it was forgotten
   std::uint64_t kill_in_ = 0;
 };
 

@@ -245,5 +245,37 @@ TEST_F(CacheTest, ARestoredSegmentHasOnlyZerosBehindItsEnd) {
   });
 }
 
+// Killed with a full cache and its reserve in use: nothing is known to be stored before the log is recovered,
+// so recovery must not wait for a slot to be evicted.
+TEST_F(CacheTest, AFullCacheIsRecovered) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    for (Sequence s = 1; s <= kBudgetSlots; ++s) co_await t.write_log_segment(s);
+    for (Sequence s = kBudgetSlots + 1; s <= kBudgetSlots + 2; ++s) {
+      const auto taken = co_await t.slots_->take(true);
+      CHECK(taken);
+      const auto buffer = bytes_of(header_of(SegmentKind::log, s), 1);
+      const Status written = co_await (*taken)->file().write_at(0, buffer->view());
+      CHECK(written);
+      t.slots_->assign(**taken, log_id(s));
+    }
+    co_await t.close();
+    co_await t.open();
+    const auto found = t.slots_->log_segments();
+    EXPECT_EQ(found.size(), kBudgetSlots + 2);
+    for (const LocalSegments::Found& each : found) {
+      const auto bytes = co_await t.slots_->read_slot(each.slot);
+      CHECK(bytes);
+      const auto restored = co_await t.slots_->restore(each.header, *bytes, kSegmentSize);
+      CHECK(restored);
+      EXPECT_NE(*restored, each.slot);
+      const Status discarded = co_await t.slots_->discard(each.slot);
+      CHECK(discarded);
+    }
+    EXPECT_EQ(t.slots_->log_segments().size(), kBudgetSlots + 2);
+    co_await t.close();
+  });
+}
+
 }  // namespace
 }  // namespace cumulus
