@@ -4,6 +4,8 @@ import signal
 import subprocess
 import time
 
+import nbd
+
 from lab import LONG, Lab, expect, main
 
 MIB = 1 << 20
@@ -117,4 +119,144 @@ def sizes_and_clones():
         expect(len(lab.json('image', 'ls', 'v')) == count + 2, 'a killed daemon lost clones')
 
 
-main(formats, resumed, sizes_and_clones)
+def rewrite(lab, raw, count=40):
+    """Another state of the disk: bytes written anywhere, a stretch cleared."""
+    size = os.path.getsize(raw)
+    with open(raw, 'r+b') as disk:
+        for _ in range(count):
+            disk.seek(lab.random.randrange(size - 20000))
+            disk.write(lab.random.randbytes(lab.random.randrange(1, 20000)))
+        disk.seek(5 * MIB + 123)
+        disk.write(bytes(MIB))
+
+
+def put_into(lab, image, raw):
+    """Writes what differs into the image, over NBD, as a guest would."""
+    socket = lab.path('put.sock')
+    lab.run('nbd', 'serve', f'v/{image}', '--socket', socket)
+    uri = f'nbd+unix:///{image}?socket={socket}'
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    step = 65536
+    with open(raw, 'rb') as disk:
+        for at in range(0, os.path.getsize(raw), step):
+            now = disk.read(step)
+            if handle.pread(len(now), at) != now:
+                if any(now):
+                    handle.pwrite(now, at)
+                else:
+                    handle.zero(len(now), at)
+    handle.flush()
+    handle.shutdown()
+    lab.run('nbd', 'stop', f'v/{image}')
+
+
+def bytes_at(lab, name):
+    path = lab.path('at.raw')
+    lab.run('image', 'export', name, path)
+    with open(path, 'rb') as disk:
+        return disk.read()
+
+
+def differences():
+    """What changed, against a byte compare; the stream into another volume; what is refused; what an interruption leaves."""
+    with Lab() as lab:
+        lab.up()
+        lab.run('volume', 'create', 'w', '--miners', lab.list, '--code', '4+2', '--segment', '1M')
+        size = 24 * MIB
+        raw = make_disk(lab, 'disk.raw', size)
+        lab.run('image', 'import', 'v/disk', raw)
+        lab.run('snapshot', 'create', 'v/disk@1')
+        rewrite(lab, raw)
+        put_into(lab, 'disk', raw)
+        lab.run('snapshot', 'create', 'v/disk@2')
+        states = {name: bytes_at(lab, f'v/disk@{name}') for name in '12'}
+        with open(raw, 'rb') as disk:
+            expect(states['2'] == disk.read(), 'the image is not what was written')
+
+        ranges = lab.json('snapshot', 'diff', 'v/disk@1', 'v/disk@2')['ranges']
+        inside = bytearray(size)
+        for one in ranges:
+            inside[one['offset']:one['offset'] + one['length']] = b'\1' * one['length']
+        for at in range(size):
+            if states['1'][at] != states['2'][at] and not inside[at]:
+                expect(False, f'byte {at} changed and is in no range')
+        expect(0 < sum(inside) < size // 3, f'{sum(inside)} bytes are called changed')
+        expect(lab.json('snapshot', 'diff', 'v/disk@2', 'v/disk')['ranges'] == [], 'nothing was written since the snapshot')
+        expect(lab.json('snapshot', 'diff', 'v/disk@2', 'v/disk@1')['ranges'] == ranges, 'a difference has no direction')
+
+        whole, step = lab.path('whole.diff'), lab.path('step.diff')
+        lab.run('snapshot', 'export', 'v/disk@1', '--output', whole)
+        lab.run('snapshot', 'export', 'v/disk@1', 'v/disk@2', '--output', step)
+        expect(os.path.getsize(whole) < size // 2 and os.path.getsize(step) < sum(inside) + 65536, 'holes or what did not change were sent')
+
+        lab.refused('snapshot', 'import', 'w/copy', '--input', step, says='whole')
+        lab.run('snapshot', 'import', 'w/copy', '--input', whole)
+        expect(bytes_at(lab, 'w/copy@1') == states['1'], 'the whole is another disk')
+        lab.refused('snapshot', 'import', 'w/copy', '--input', whole, says='already')
+
+        # A stream cut anywhere: said so; given again, whole, it goes in.
+        good = open(step, 'rb').read()
+        for cut in (5, 100, len(good) // 2, len(good) - 1):
+            with open(lab.path('cut.diff'), 'wb') as part:
+                part.write(good[:cut])
+            lab.refused('snapshot', 'import', 'w/copy', '--input', lab.path('cut.diff'), says='stream')
+        bad = bytearray(good)
+        bad[len(bad) // 2] ^= 1
+        with open(lab.path('bad.diff'), 'wb') as part:
+            part.write(bad)
+        lab.refused('snapshot', 'import', 'w/copy', '--input', lab.path('bad.diff'), says='verify')
+        expect(bytes_at(lab, 'w/copy@1') == states['1'], 'a refused stream changed the base')
+        lab.run('snapshot', 'import', 'w/copy', '--input', step)
+        expect(bytes_at(lab, 'w/copy') == states['2'] and bytes_at(lab, 'w/copy@2') == states['2'], 'the difference makes another disk')
+
+        # Killed in the middle, then written by somebody: the same stream still ends at the snapshot's very bytes.
+        lab.run('snapshot', 'rm', 'w/copy@2')
+        lab.run('snapshot', 'rollback', 'w/copy@1')
+        feeder = lab.start('snapshot', 'import', 'w/copy', stdin=subprocess.PIPE)
+        feeder.stdin.write(good[:len(good) // 2])
+        feeder.stdin.flush()
+        time.sleep(0.5)
+        lab.refused('snapshot', 'rollback', 'w/copy@1', says='in use')
+        feeder.kill()
+        feeder.communicate()
+        time.sleep(0.3)
+        scribbled = lab.path('scribbled.raw')
+        with open(scribbled, 'wb') as disk:
+            disk.write(lab.random.randbytes(size))
+        socket = lab.path('w.sock')
+        lab.run('nbd', 'serve', 'w/copy', '--socket', socket)
+        subprocess.run(['nbdcopy', scribbled, f'nbd+unix:///copy?socket={socket}'], check=True, timeout=120)
+        lab.refused('snapshot', 'import', 'w/copy', '--input', step, says='in use')
+        lab.run('nbd', 'stop', 'w/copy')
+        lab.run('snapshot', 'import', 'w/copy', '--input', step)
+        expect(bytes_at(lab, 'w/copy@2') == states['2'], 'what somebody wrote slipped into the snapshot')
+
+        # What is not the base is refused; a clone of the base is the base.
+        lab.run('snapshot', 'rollback', 'v/disk@1')
+        lab.run('clone', 'v/disk@1', 'v/twin')
+        lab.run('snapshot', 'import', 'v/twin', '--input', step)
+        expect(bytes_at(lab, 'v/twin@2') == states['2'], 'a clone took the difference wrongly')
+        lab.run('image', 'create', 'v/other', '--size', size)
+        lab.refused('snapshot', 'import', 'v/other', '--input', step, says='made from')
+        lab.refused('snapshot', 'import', 'v/disk', '--input', step, says='already')
+        lab.refused('snapshot', 'export', 'v/disk@1', 'v/disk@1', '--output', lab.path('x'), says='same')
+        lab.refused('snapshot', 'export', 'v/disk@1', 'v/disk@9', '--output', lab.path('x'), says='no snapshot')
+        lab.refused('snapshot', 'import', 'w/x', '--input', raw, says='stream')
+        expect(not os.path.exists(lab.path('x')), 'a refused export left a file')
+
+        # Names of a bucket.
+        for name in ('kept', 'changed', 'gone'):
+            lab.run('object', 'put', 'v/b', name, whole)
+        lab.run('snapshot', 'create', 'v/b@1')
+        lab.run('object', 'put', 'v/b', 'changed', step)
+        lab.run('object', 'rm', 'v/b', 'gone')
+        lab.run('object', 'put', 'v/b', 'new', step)
+        names = {one['name']: one['change'] for one in lab.json('snapshot', 'diff', 'v/b@1', 'v/b')['names']}
+        expect(names == {'changed': 'changed', 'gone': 'removed', 'new': 'added'}, f'the bucket differs by {names}')
+        lab.refused('snapshot', 'diff', 'v/b@1', 'v/disk@1', says='images')
+        lab.kill_daemon()
+        expect(bytes_at(lab, 'w/copy@2') == states['2'], 'a killed daemon lost what was received')
+
+
+main(formats, resumed, sizes_and_clones, differences)

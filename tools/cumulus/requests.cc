@@ -12,6 +12,7 @@
 #include "tools/cumulus/image_requests.h"
 #include "tools/cumulus/mount_requests.h"
 #include "tools/cumulus/nbd_requests.h"
+#include "tools/cumulus/snapshot_requests.h"
 
 namespace cumulus {
 namespace {
@@ -307,48 +308,6 @@ Answer dataset_ls(Desk& desk, Session&, Json) {
 
 Answer resident_ls(Desk& desk, Session&, Json) { co_return desk.residents.describe(); }
 
-Result<const DatasetInfo*> dataset_named(Desk& desk, const std::string& name) {
-  const DatasetInfo* info = desk.stack.volume().find_dataset(name);
-  if (info == nullptr)
-    return fail(ErrorKind::not_found, format("there is no '{}' in volume '{}'", name, desk.name));
-  return info;
-}
-
-Answer snapshot_create(Desk& desk, Session&, Json request) {
-  std::vector<Volume::SnapshotTarget> targets;
-  for (const Json& target : request["targets"]) {
-    CO_TRY(const DatasetInfo* info, dataset_named(desk, text(target, "dataset")));
-    targets.push_back({info->id, text(target, "snapshot")});
-  }
-  CO_TRY_OK(co_await desk.residents.write_out());
-  CO_TRY_OK(co_await desk.stack.volume().create_snapshots(std::move(targets)));
-  CO_TRY_OK(co_await desk.stack.volume().flush());
-  co_return Json::object();
-}
-
-Answer snapshot_rm(Desk& desk, Session&, Json request) {
-  CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
-  CO_TRY_OK(co_await desk.stack.volume().remove_snapshot(info->id, text(request, "snapshot")));
-  CO_TRY_OK(co_await desk.stack.volume().flush());
-  co_return Json::object();
-}
-
-Answer snapshot_rollback(Desk& desk, Session&, Json request) {
-  CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
-  CO_TRY_OK(desk.residents.check_free(info->id, info->name));
-  CO_TRY_OK(co_await desk.stack.volume().rollback(info->id, text(request, "snapshot")));
-  CO_TRY_OK(co_await desk.stack.volume().flush());
-  co_return Json::object();
-}
-
-Answer clone(Desk& desk, Session&, Json request) {
-  CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
-  auto names = request["names"].get<std::vector<std::string>>();
-  CO_TRY_OK(co_await desk.stack.volume().clone(info->id, text(request, "snapshot"), std::move(names)));
-  CO_TRY_OK(co_await desk.stack.volume().flush());
-  co_return Json::object();
-}
-
 using Serve = Answer (*)(Desk&, Session&, Json);
 const std::map<std::string, Serve, std::less<>> kRequests = {
     {"volume.status", volume_status},
@@ -367,10 +326,13 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"object.rm", object_rm},
     {"dataset.ls", dataset_ls},
     {"resident.ls", resident_ls},
-    {"snapshot.create", snapshot_create},
-    {"snapshot.rm", snapshot_rm},
-    {"snapshot.rollback", snapshot_rollback},
-    {"clone", clone},
+    {"snapshot.create", serve_snapshot_create},
+    {"snapshot.rm", serve_snapshot_remove},
+    {"snapshot.rollback", serve_snapshot_rollback},
+    {"snapshot.diff", serve_snapshot_diff},
+    {"snapshot.export", serve_snapshot_export},
+    {"snapshot.import", serve_snapshot_import},
+    {"clone", serve_clone},
     {"nbd.serve", serve_nbd_serve},
     {"nbd.wait", serve_nbd_wait},
     {"nbd.stop", serve_nbd_stop},

@@ -1,6 +1,9 @@
 // cumulus snapshot ... and cumulus clone.
+#include <cerrno>
 #include <cstdio>
 #include <ctime>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
@@ -25,6 +28,7 @@ Result<Target> parse_target(const std::string& text) {
 
 std::vector<std::string> targets;
 std::string target;
+std::string file = "-";
 std::string destination;
 unsigned count = 1;
 
@@ -77,6 +81,130 @@ Result<int> list(const Invocation& invocation) {
   return fail(ErrorKind::not_found, format("there is no '{}' in volume '{}'", parts.second, parts.first));
 }
 
+// VOLUME/NAME@SNAPSHOT, or VOLUME/NAME for what is there now.
+Result<Target> parse_instant(const std::string& text) {
+  if (text.find('@') != std::string::npos) return parse_target(text);
+  TRY(const auto parts, split_target(text));
+  return Target{parts.first, parts.second, ""};
+}
+
+Json instant_json(const Target& one) { return {{"dataset", one.dataset}, {"snapshot", one.snapshot}}; }
+
+Status same_volume(const Target& one, const Target& other) {
+  if (one.volume == other.volume) return {};
+  return fail(ErrorKind::invalid, "both must be of one volume");
+}
+
+void print_difference(const Json& page) {
+  for (const Json& range : page.value("ranges", Json::array()))
+    std::printf("%14s %12s\n", range["offset"].dump().c_str(), range["length"].dump().c_str());
+  for (const Json& entry : page.value("names", Json::array()))
+    std::printf("%-8s %s\n", entry.value("change", "").c_str(), entry.value("name", "").c_str());
+}
+
+Result<int> diff(const Invocation& invocation) {
+  TRY(const Target older, parse_instant(targets.at(0)));
+  TRY(const Target newer, parse_instant(targets.at(1)));
+  TRY_OK(same_volume(older, newer));
+  Client client = invocation.client(older.volume);
+  Json request = {
+      {"request", "snapshot.diff"}, {"older", instant_json(older)}, {"newer", instant_json(newer)}};
+  Json all;
+  for (;;) {
+    TRY(const Json page, client.call(request, "", false));
+    for (const char* kind : {"ranges", "names"}) {
+      if (!page.contains(kind)) continue;
+      if (!all.contains(kind)) all[kind] = Json::array();
+      if (invocation.json) all[kind].insert(all[kind].end(), page[kind].begin(), page[kind].end());
+    }
+    if (!invocation.json) print_difference(page);
+    if (!page.contains("next")) break;
+    request[page.contains("ranges") ? "from" : "after"] = page["next"];
+  }
+  if (invocation.json) print_json(all);
+  return 0;
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+Status write_all(int fd, ByteView bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return fail(from_errno(put == 0 ? EIO : errno, "write the stream"));
+    bytes = bytes.subspan(static_cast<std::size_t>(put));
+  }
+  return {};
+}
+
+// To a file: under a name of its own until it is whole and durable.
+Result<Json> send_to(Client& client, Json request) {
+  const bool standard = file == "-";
+  if (standard && ::isatty(STDOUT_FILENO) != 0)
+    return fail(ErrorKind::invalid, "the stream is not for a terminal: redirect it, or give --output FILE");
+  const std::string part = format("{}.part-{}", file, ::getpid());
+  const Descriptor out(standard ? ::dup(STDOUT_FILENO)
+                                : ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (out.get() < 0) return fail(from_errno(errno, "write " + part));
+  const Client::DataOut data = [&out](ByteView bytes) { return write_all(out.get(), bytes); };
+  auto result = client.call(std::move(request), standard ? "" : "exporting", true, -1, {}, data);
+  if (standard) return result;
+  if (result && ::fsync(out.get()) != 0) result = fail(from_errno(errno, "write " + part));
+  if (result && ::rename(part.c_str(), file.c_str()) != 0) result = fail(from_errno(errno, "rename " + part));
+  if (!result) ::unlink(part.c_str());
+  return result;
+}
+
+Result<int> send(const Invocation& invocation) {
+  std::vector<Target> ends;
+  for (const std::string& text : targets) {
+    TRY(Target one, parse_target(text));
+    ends.push_back(std::move(one));
+  }
+  TRY_OK(same_volume(ends.front(), ends.back()));
+  Json request = {{"request", "snapshot.export"}, {"newer", instant_json(ends.back())}};
+  if (ends.size() == 2) request["older"] = instant_json(ends.front());
+  Client client = invocation.client(ends.front().volume);
+  TRY(const Json result, send_to(client, std::move(request)));
+  if (invocation.json && file != "-") print_json(result);
+  return 0;
+}
+
+Result<int> receive(const Invocation& invocation) {
+  TRY(const auto parts, split_target(target));
+  if (parts.second.find('@') != std::string::npos)
+    return fail(ErrorKind::invalid, "give the image; the snapshot's name is in the stream");
+  const Descriptor in(file == "-" ? ::dup(STDIN_FILENO) : ::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (in.get() < 0) return fail(from_errno(errno, "open " + file));
+  const Client::DataIn data = [&in]() -> Result<Bytes> {
+    Bytes piece(kDataFrameMax);
+    for (;;) {
+      const ssize_t got = ::read(in.get(), piece.data(), piece.size());
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return fail(from_errno(errno, "read the stream"));
+      piece.resize(static_cast<std::size_t>(got));
+      return piece;
+    }
+  };
+  Client client = invocation.client(parts.first);
+  const Json request = {{"request", "snapshot.import"}, {"dataset", parts.second}};
+  TRY(const Json result, client.call(request, "importing", true, -1, data));
+  if (invocation.json) print_json(result);
+  return 0;
+}
+
 Result<int> clone(const Invocation& invocation) {
   TRY(const Target one, parse_target(target));
   TRY(const auto parts, split_target(destination));
@@ -105,8 +233,9 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
       };
     });
   };
-  auto* snapshot =
-      app.add_subcommand("snapshot", "points in time of buckets")->require_subcommand(1)->fallthrough();
+  auto* snapshot = app.add_subcommand("snapshot", "points in time of file systems, images and buckets")
+                       ->require_subcommand(1)
+                       ->fallthrough();
   auto* make = snapshot->add_subcommand("create", "take snapshots; several targets are one instant");
   make->add_option("TARGET@NAME", targets, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");
   make->footer("Example: cumulus snapshot create photos/2026@monday photos/notes@monday");
@@ -119,11 +248,33 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
     run(command, [&invocation, text] { return with_snapshot(invocation, text.c_str()); });
   };
   one("rm", "remove a snapshot", "snapshot.rm");
-  one("rollback", "set a bucket back to a snapshot", "snapshot.rollback");
+  one("rollback", "set a target back to a snapshot; not while it is in use", "snapshot.rollback");
   auto* ls = snapshot->add_subcommand("ls", "the snapshots of a target");
   ls->add_option("TARGET", target, "VOLUME/NAME")->required()->type_name("");
   ls->footer("Example: cumulus snapshot ls photos/2026");
   run(ls, [&invocation] { return list(invocation); });
+
+  auto* compare = snapshot->add_subcommand("diff", "what changed: ranges of an image, names of a bucket");
+  compare->add_option("A B", targets, "VOLUME/NAME@SNAPSHOT twice; without @SNAPSHOT: as it is now")
+      ->required()
+      ->expected(2)
+      ->type_name("");
+  compare->footer("Example: cumulus snapshot diff photos/disk@monday photos/disk@tuesday --json");
+  run(compare, [&invocation] { return diff(invocation); });
+  auto* out = snapshot->add_subcommand("export", "an image's difference between two snapshots as a stream");
+  out->add_option("A B", targets, "from and to; one name: the whole of it")
+      ->required()
+      ->expected(1, 2)
+      ->type_name("");
+  out->add_option("--output", file, "where to (default: standard output)")->type_name("FILE");
+  out->footer(
+      "Example: cumulus snapshot export photos/disk@monday photos/disk@tuesday --output tuesday.diff");
+  run(out, [&invocation] { return send(invocation); });
+  auto* in = snapshot->add_subcommand("import", "bring a stream of differences into an image");
+  in->add_option("VOLUME/IMAGE", target)->required()->type_name("");
+  in->add_option("--input", file, "where from (default: standard input)")->type_name("FILE");
+  in->footer("Example: cumulus snapshot import backup/disk --input tuesday.diff");
+  run(in, [&invocation] { return receive(invocation); });
 
   auto* cloning = app.add_subcommand("clone", "writable copies of a snapshot, at once and without copying");
   cloning->add_option("TARGET@NAME", target, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");

@@ -1,0 +1,230 @@
+#include "tools/cumulus/snapshot_requests.h"
+
+#include <algorithm>
+
+#include "blockdev/image_difference.h"
+#include "objectstore/base/format.h"
+#include "tools/cumulus/bucket.h"
+
+namespace cumulus {
+namespace {
+
+constexpr std::size_t kPage = 4096;  // differences in one answer
+
+std::string text(const Json& request, const char* key) { return request.value(key, ""); }
+
+Progress progress_of(Session& session) {
+  return [&session](std::uint64_t done, std::uint64_t total) { return session.progress(done, total); };
+}
+
+Result<const DatasetInfo*> dataset_named(Desk& desk, const std::string& name) {
+  const DatasetInfo* info = desk.stack.volume().find_dataset(name);
+  if (info == nullptr)
+    return fail(ErrorKind::not_found, format("there is no '{}' in volume '{}'", name, desk.name));
+  return info;
+}
+
+ImageInstant instant_of(const Json& request) { return {text(request, "dataset"), text(request, "snapshot")}; }
+
+// Holds an image while a difference is received into it, as long as the request runs.
+class Receiving final : public Resident {
+ public:
+  Receiving(Desk& desk, Session& session, std::string name)
+      : residents_(desk.residents),
+        session_(session),
+        name_(std::move(name)),
+        ending_(std::make_shared<Ending>(desk.reactor)) {
+    residents_.add(*this);
+  }
+  ~Receiving() override {
+    residents_.remove(*this);
+    ending_->ended = true;
+    ending_->changed.notify_all();
+  }
+  Receiving(const Receiving&) = delete;
+  Receiving& operator=(const Receiving&) = delete;
+
+  Status hold(DatasetId dataset) {
+    TRY_OK(residents_.check_free(dataset, name_, this));
+    dataset_ = dataset;
+    return {};
+  }
+
+  std::string kind() const override { return "import"; }
+  Json describe() const override {
+    return {{"kind", kind()}, {"where", "of a difference into it"}, {"target", name_}};
+  }
+  bool holds(DatasetId dataset) const override { return dataset_ != 0 && dataset == dataset_; }
+  Task<Status> write_out() override { co_return Status(); }
+  Task<void> stop() override {
+    const std::shared_ptr<Ending> ending = ending_;
+    session_.end();
+    while (!ending->ended) co_await ending->changed.wait();
+  }
+
+ private:
+  struct Ending {
+    explicit Ending(Runtime& runtime) : changed(runtime) {}
+    Signal changed;
+    bool ended = false;
+  };
+  Residents& residents_;
+  Session& session_;
+  std::string name_;
+  DatasetId dataset_ = 0;
+  std::shared_ptr<Ending> ending_;
+};
+
+Task<Result<Bucket>> bucket_at(Desk& desk, ImageInstant instant) {
+  if (instant.snapshot.empty())
+    co_return co_await Bucket::open(desk.stack.volume(), std::move(instant.image), false);
+  co_return Bucket::at_snapshot(desk.stack.volume(), std::move(instant.image), std::move(instant.snapshot));
+}
+
+// One page of two sorted lists of names, compared. An entry is another when it names another object: a put
+// always makes a new one.
+Task<Result<Json>> bucket_difference(Desk& desk, ImageInstant older, ImageInstant newer, std::string after) {
+  CO_TRY(Bucket before, co_await bucket_at(desk, std::move(older)));
+  CO_TRY(Bucket now, co_await bucket_at(desk, std::move(newer)));
+  CO_TRY(auto old_names, co_await before.list("", after, kPage));
+  CO_TRY(auto new_names, co_await now.list("", after, kPage));
+  // Behind the end of the shorter page nothing can be said yet.
+  std::optional<std::string> upto;
+  if (old_names.size() == kPage) upto = old_names.back().name;
+  if (new_names.size() == kPage && (!upto || new_names.back().name < *upto)) upto = new_names.back().name;
+  const auto beyond = [&upto](const BucketEntry& entry) { return upto && entry.name > *upto; };
+  std::erase_if(old_names, beyond);
+  std::erase_if(new_names, beyond);
+  Json names = Json::array();
+  const auto say = [&names](const char* what, const BucketEntry& entry) {
+    names.push_back({{"change", what}, {"name", entry.name}});
+  };
+  auto a = old_names.begin();
+  for (const BucketEntry& b : new_names) {
+    for (; a != old_names.end() && a->name < b.name; ++a) say("removed", *a);
+    const bool known = a != old_names.end() && a->name == b.name;
+    if (!known) say("added", b);
+    if (known && a->object != b.object) say("changed", b);
+    if (known) ++a;
+  }
+  for (; a != old_names.end(); ++a) say("removed", *a);
+  Json answer = {{"names", std::move(names)}};
+  if (upto) answer["next"] = *upto;
+  co_return answer;
+}
+
+}  // namespace
+
+Task<Result<Json>> serve_snapshot_create(Desk& desk, Session&, Json request) {
+  std::vector<Volume::SnapshotTarget> targets;
+  for (const Json& target : request["targets"]) {
+    CO_TRY(const DatasetInfo* info, dataset_named(desk, text(target, "dataset")));
+    targets.push_back({info->id, text(target, "snapshot")});
+  }
+  CO_TRY_OK(co_await desk.residents.write_out());
+  CO_TRY_OK(co_await desk.stack.volume().create_snapshots(std::move(targets)));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json::object();
+}
+
+Task<Result<Json>> serve_snapshot_remove(Desk& desk, Session&, Json request) {
+  CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
+  CO_TRY_OK(co_await desk.stack.volume().remove_snapshot(info->id, text(request, "snapshot")));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json::object();
+}
+
+Task<Result<Json>> serve_snapshot_rollback(Desk& desk, Session&, Json request) {
+  CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
+  CO_TRY_OK(desk.residents.check_free(info->id, info->name));
+  CO_TRY_OK(co_await desk.stack.volume().rollback(info->id, text(request, "snapshot")));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json::object();
+}
+
+Task<Result<Json>> serve_clone(Desk& desk, Session&, Json request) {
+  CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
+  auto names = request["names"].get<std::vector<std::string>>();
+  CO_TRY_OK(co_await desk.stack.volume().clone(info->id, text(request, "snapshot"), std::move(names)));
+  CO_TRY_OK(co_await desk.stack.volume().flush());
+  co_return Json::object();
+}
+
+Task<Result<Json>> serve_snapshot_diff(Desk& desk, Session&, Json request) {
+  ImageInstant older = instant_of(request["older"]);
+  ImageInstant newer = instant_of(request["newer"]);
+  CO_TRY(const DatasetInfo* one, dataset_named(desk, older.image));
+  CO_TRY(const DatasetInfo* other, dataset_named(desk, newer.image));
+  if (one->type != other->type || one->type == DatasetType::file_system)
+    co_return fail(ErrorKind::invalid,
+                   "images are compared with images and buckets with buckets; to compare file systems look "
+                   "into .snapshots of their mounts");
+  if (one->type == DatasetType::bucket)
+    co_return co_await bucket_difference(desk, std::move(older), std::move(newer), text(request, "after"));
+  const auto from = request.value("from", std::uint64_t{0});
+  CO_TRY(const DifferencePage page,
+         co_await difference_page(desk.stack.volume(), std::move(older), std::move(newer), from, kPage));
+  Json ranges = Json::array();
+  for (const Volume::Range& range : page.ranges)
+    ranges.push_back({{"offset", range.offset}, {"length", range.length}});
+  Json answer = {{"ranges", std::move(ranges)}, {"size", page.size}};
+  if (page.reached < page.size) answer["next"] = page.reached;
+  co_return answer;
+}
+
+Task<Result<Json>> serve_snapshot_export(Desk& desk, Session& session, Json request) {
+  std::optional<ImageInstant> base;
+  if (request.contains("older")) base = instant_of(request["older"]);
+  ImageInstant end = instant_of(request["newer"]);
+  DifferenceSink sink = [&session](ByteView bytes) -> Task<Status> {
+    for (ByteView left = bytes; !left.empty();) {
+      const ByteView part = left.first(std::min<std::size_t>(left.size(), kDataFrameMax));
+      CO_TRY_OK(co_await session.send(FrameKind::data, part));
+      left = left.subspan(part.size());
+    }
+    co_return Status();
+  };
+  Progress progress = progress_of(session);
+  CO_TRY(const std::uint64_t sent,
+         co_await send_difference(desk.stack.volume(), std::move(base), std::move(end), std::move(sink),
+                                  std::move(progress)));
+  co_return Json{{"bytes", sent}};
+}
+
+Task<Result<Json>> serve_snapshot_import(Desk& desk, Session& session, Json request) {
+  Bytes rest;  // of the last data frame
+  std::size_t rest_at = 0;
+  bool ended = false;
+  DifferenceSource source = [&](MutableByteView into) -> Task<Result<std::size_t>> {
+    std::size_t done = 0;
+    while (done < into.size() && !ended) {
+      if (rest_at == rest.size()) {
+        CO_TRY(Session::Frame frame, co_await session.receive());
+        ended = frame.kind == FrameKind::end;
+        if (!ended && frame.kind != FrameKind::data) co_return fail(ErrorKind::invalid, "data was expected");
+        rest = std::move(frame.body);
+        rest_at = 0;
+        continue;
+      }
+      const std::size_t part = std::min(into.size() - done, rest.size() - rest_at);
+      std::copy_n(rest.begin() + static_cast<std::ptrdiff_t>(rest_at), part,
+                  into.begin() + static_cast<std::ptrdiff_t>(done));
+      rest_at += part;
+      done += part;
+    }
+    co_return done;
+  };
+  std::string image = text(request, "dataset");
+  Receiving receiving(desk, session, desk.name + "/" + image);
+  std::function<Status(DatasetId)> writing = [&receiving](DatasetId dataset) {
+    return receiving.hold(dataset);
+  };
+  Progress progress = progress_of(session);
+  const WallTime now = desk.reactor.wall_now();
+  CO_TRY(const Received received,
+         co_await receive_difference(desk.stack.volume(), std::move(image), std::move(source), now,
+                                     std::move(writing), std::move(progress)));
+  co_return Json{{"snapshot", received.snapshot}, {"bytes", received.bytes}};
+}
+
+}  // namespace cumulus

@@ -1,0 +1,20 @@
+// What the daemon answers about snapshots: taking, removing, going back, comparing, sending and receiving
+// differences; and about clones. Reactor thread.
+#pragma once
+
+#include "tools/cumulus/requests.h"
+
+namespace cumulus {
+
+Task<Result<Json>> serve_snapshot_create(Desk& desk, Session& session, Json request);
+Task<Result<Json>> serve_snapshot_remove(Desk& desk, Session& session, Json request);
+// Refused while the dataset is mounted or attached.
+Task<Result<Json>> serve_snapshot_rollback(Desk& desk, Session& session, Json request);
+// One page of what differs: ranges of an image, names of a bucket.
+Task<Result<Json>> serve_snapshot_diff(Desk& desk, Session& session, Json request);
+// The stream of differences goes out, and comes in, as data frames (blockdev/FORMAT.md).
+Task<Result<Json>> serve_snapshot_export(Desk& desk, Session& session, Json request);
+Task<Result<Json>> serve_snapshot_import(Desk& desk, Session& session, Json request);
+Task<Result<Json>> serve_clone(Desk& desk, Session& session, Json request);
+
+}  // namespace cumulus
