@@ -122,6 +122,11 @@ Task<Status> SlotStore::examine(SlotPtr slot) {
   if (got == block.size()) {
     const auto header = SegmentHeader::decode(block.view(0, SegmentHeader::kEncodedSize));
     if (header && header->volume == volume_) slot->found = *header;
+    // Damaged, or a newer Cumulus wrote it: no reason to write over it.
+    if (!header && header.error().kind() == ErrorKind::unsupported) {
+      slots_.erase(slot->number);
+      co_return fail(header.error());
+    }
   }
   if (!slot->found) {
     set_free(slot);

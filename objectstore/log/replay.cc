@@ -1,6 +1,7 @@
 #include "objectstore/log/replay.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 
 #include "objectstore/base/check.h"
@@ -59,8 +60,12 @@ class Recovery {
       if (!followed && durable_upto_ > reached(best)) {
         CO_TRY(best, co_await heal(std::move(best)));
       }
+      // Not the end of the log, as far as anybody can tell: what follows must not be discarded.
+      if (!best.good() && unknown_) co_return fail(unknown_->within(format("log segment {}", sequence_)));
       if (!best.good()) break;
       more = followed_by(best) || durable_upto_ > reached(best);
+      if (!more && later_unread_)
+        co_return fail(later_unread_->within(format("a log segment that may follow segment {}", sequence_)));
       CO_TRY_OK(co_await accept(std::move(best)));
     }
     CO_TRY_OK(co_await make_durable());
@@ -107,6 +112,7 @@ class Recovery {
 
   Task<Result<Candidate>> best_local() {
     Candidate best;
+    unknown_.reset();
     std::size_t copies = 0;
     for (const LocalSegments::Found& found : by_sequence_[sequence_]) {
       if (found.header.previous_chain != chain_) continue;
@@ -115,13 +121,14 @@ class Recovery {
       candidate.slot = found.slot;
       auto bytes = co_await local_.read_slot(found.slot);
       if (!bytes) {
-        log_warn("log segment {}: {}", sequence_, bytes.error().message());
+        unknown_ = bytes.error();
         continue;
       }
       candidate.bytes = *std::move(bytes);
       const std::uint64_t size = candidate.bytes->size();
       auto opened = co_await open_on_worker(runtime_, keys_, candidate.bytes, size, known_tag(), true);
-      if (!opened && opened.error().kind() == ErrorKind::unsupported) co_return fail(opened.error());
+      // Nothing authenticates a header that does not parse: damage looks like the future.
+      if (!opened && opened.error().kind() == ErrorKind::unsupported) unknown_ = opened.error();
       if (!opened) continue;
       durable_upto_ = std::max(durable_upto_, opened->scan.durable_upto);
       if (!fits(*opened)) continue;
@@ -147,6 +154,7 @@ class Recovery {
       if (sequence <= sequence_) continue;
       for (const LocalSegments::Found& later : found) {
         const auto bytes = co_await local_.read_slot(later.slot);
+        if (!bytes) later_unread_ = bytes.error();
         if (!bytes) continue;
         const std::uint64_t size = (*bytes)->size();
         const auto opened = co_await open_on_worker(runtime_, keys_, *bytes, size, std::nullopt, false);
@@ -159,8 +167,9 @@ class Recovery {
   Task<Result<Candidate>> heal(Candidate rotten) {
     const std::uint64_t bad_at = rotten.good() ? rotten.opened.scan.good_length : 0;
     const std::string what = format(
-        "log segment {} at offset {}: group {} was durable (the log was, up to group {}) and does not open",
-        sequence_, bad_at, reached(rotten) + 1, durable_upto_);
+        "log segment {} at offset {}: group {} was durable (the log was, up to group {}) and does not open{}",
+        sequence_, bad_at, reached(rotten) + 1, durable_upto_,
+        unknown_ ? " (" + unknown_->message() + ")" : "");
     if (!fetch_) co_return fail(ErrorKind::corrupt, what + "; the segment must be fetched from the miners");
     log_error("{}; fetching the segment from the miners", what);
     auto fetched = co_await fetch_(sequence_);
@@ -184,7 +193,6 @@ class Recovery {
 
   Task<Status> accept(Candidate candidate) {
     const SegmentScan& scan = candidate.opened.scan;
-    CO_TRY_OK(co_await visit_groups(candidate.opened.groups, start_.after, visit_));
     bool bookkeeping = true;
     for (const OpenedGroup& group : candidate.opened.groups)
       bookkeeping = bookkeeping && group.header.bookkeeping;
@@ -198,13 +206,24 @@ class Recovery {
                                 .memory = nullptr});
     result_.cut_whole_groups = scan.whole_groups_after_bad;
     const bool may_be_proven = candidate.alone && !scan.whole_groups_after_bad;
-    accepted_.push_back({candidate.slot, candidate.bytes, scan.last_group, may_be_proven});
-    // The writer's window bounds how many are held: it starts no segment while several are not durable.
-    for (Accepted& accepted : accepted_)
-      if (accepted.may_be_proven && accepted.last_group <= durable_upto_) accepted.bytes.reset();
+    slots_.push_back(candidate.slot);
     chain_ = candidate.chain();
     last_ = LastGroup{scan.last_group, scan.last_group_tag};
     ++sequence_;
+    // The writer's window bounds how many are held: it starts no segment while several are not durable.
+    unproven_.push_back({result_.segments.size() - 1, may_be_proven, std::move(candidate)});
+    co_return co_await visit_proven();
+  }
+
+  // R1: nobody is shown a group that is not durable, or the index would have it when the next power cut takes
+  // it.
+  Task<Status> visit_proven() {
+    while (!unproven_.empty()) {
+      const Unproven& oldest = unproven_.front();
+      if (!oldest.may_be_proven || oldest.candidate.opened.scan.last_group > durable_upto_) break;
+      CO_TRY_OK(co_await visit_groups(oldest.candidate.opened.groups, start_.after, visit_));
+      unproven_.pop_front();
+    }
     co_return Status();
   }
 
@@ -213,35 +232,37 @@ class Recovery {
   // the same bytes to another slot, before anything is built on it. So is a segment that was cut before whole
   // groups: what made the torn one unreadable may pass, and the cut must last.
   Task<Status> make_durable() {
-    for (std::size_t i = 0; i < accepted_.size(); ++i) {
-      Accepted& accepted = accepted_[i];
-      if (!accepted.bytes) continue;
-      const SealedSegment& segment = result_.segments[i];
-      const std::uint32_t old = accepted.slot;
-      CO_TRY(accepted.slot, co_await local_.restore(segment.header, accepted.bytes, segment.length));
-      accepted.bytes.reset();
-      CO_TRY_OK(co_await local_.discard(old));
+    for (;;) {
+      CO_TRY_OK(co_await visit_proven());
+      if (unproven_.empty()) co_return Status();
+      Unproven& oldest = unproven_.front();
+      // What came from the miners was restored, and synced, when it was healed.
+      if (oldest.candidate.bytes) {
+        const SealedSegment& segment = result_.segments[oldest.index];
+        const std::uint32_t old = slots_[oldest.index];
+        CO_TRY(slots_[oldest.index],
+               co_await local_.restore(segment.header, oldest.candidate.bytes, segment.length));
+        CO_TRY_OK(co_await local_.discard(old));
+      }
+      CO_TRY_OK(co_await visit_groups(oldest.candidate.opened.groups, start_.after, visit_));
+      unproven_.pop_front();
     }
-    co_return Status();
   }
 
   Task<Status> discard_the_rest() {
     for (const auto& [sequence, found] : by_sequence_)
       for (const LocalSegments::Found& each : found) {
-        const bool used = std::ranges::any_of(
-            accepted_, [&](const Accepted& accepted) { return accepted.slot == each.slot; });
-        if (used) continue;
+        if (std::ranges::find(slots_, each.slot) != slots_.end()) continue;
         log_info("log segment {} in slot {} is not part of the log; its slot is freed", sequence, each.slot);
         CO_TRY_OK(co_await local_.discard(each.slot));
       }
     co_return Status();
   }
 
-  struct Accepted {
-    std::uint32_t slot = 0;
-    std::shared_ptr<const Buffer> bytes;  // until it is known to be durable
-    LogPosition last_group = 0;
+  struct Unproven {
+    std::size_t index = 0;      // in result_.segments and slots_
     bool may_be_proven = true;  // a claim that its groups are durable is about this very copy
+    Candidate candidate;
   };
 
   Runtime& runtime_;
@@ -257,7 +278,11 @@ class Recovery {
   std::optional<LastGroup> last_;
   LogPosition durable_upto_;
   bool looked_beyond_ = false;
-  std::vector<Accepted> accepted_;
+  std::optional<Error>
+      unknown_;  // a copy of this segment cannot be read, or says that a newer Cumulus wrote it
+  std::optional<Error> later_unread_;
+  std::vector<std::uint32_t> slots_;  // of result_.segments
+  std::deque<Unproven> unproven_;     // accepted, and not yet visited
   RecoveredLog result_;
 };
 

@@ -148,7 +148,7 @@ Task<void> Pusher::follow_tail() {
 Task<Status> Pusher::wait_remote(LogPosition position, Progress progress) {
   const std::uint64_t total = dirty_bytes();
   const TailKeeper::Awaited awaited(tail_, position);
-  while (tail_.accepted().tail.position < position) {
+  while (remote() < position) {
     if (tail_.fenced()) co_return fail(*tail_.fenced());
     if (stopping_) co_return fail(ErrorKind::closed, "the volume is being closed");
     const std::uint64_t dirty = std::min(dirty_bytes(), total);

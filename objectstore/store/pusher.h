@@ -58,7 +58,7 @@ class Pusher {
   // Every log segment up to it is on the miners, whole. accepted() of the tail keeper follows a moment later.
   const Tail& stored() const { return stored_; }
   // Remote: what the accepted tail covers.
-  LogPosition remote() const { return tail_.accepted().tail.position; }
+  LogPosition remote() const { return tail_.remote_tail().position; }
   std::uint64_t dirty_bytes() const;  // pushed and not yet Remote
   std::size_t waiting() const { return queue_.size(); }
   std::size_t in_flight() const { return in_flight_; }

@@ -311,7 +311,7 @@ Task<Status> StoreVolume::wait(Commit commit, Durability level) {
 
 // Remote: the accepted tail covers the position. What is still in the open segment is sealed early.
 Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress) {
-  if (tail_->accepted().tail.position >= position) co_return Status();
+  if (tail_->remote_tail().position >= position) co_return Status();
   if (pusher_->stored().position < position) CO_TRY_OK(co_await log_->seal());
   co_return co_await pusher_->wait_remote(position, progress);
 }
@@ -441,8 +441,8 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   status.accepted = committer_->accepted();
   status.written = log_->written();
   status.durable = log_->durable();
-  status.remote = tail_->accepted().tail.position;
-  status.tail = tail_->accepted().tail;
+  status.tail = tail_->remote_tail();
+  status.remote = status.tail.position;
   status.recovered = recovered_;
   const auto holders = static_cast<std::uint32_t>(tail_->accepted().holders.size());
   status.quorum = {holders, QuorumShape::quorum_of(holders, shape_.m)};

@@ -97,6 +97,12 @@ Task<Status> TailKeeper::wait_claimed() {
   co_return Status();
 }
 
+Tail TailKeeper::remote_tail() const {
+  if (accepted_.ballot == ballot_) return accepted_.tail;
+  const auto& seen = home_.record().seen;
+  return seen ? seen->tail : Tail{};
+}
+
 void TailKeeper::update(const std::function<void(Intent&)>& change) {
   const Intent before = intent_;
   change(intent_);

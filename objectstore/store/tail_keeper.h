@@ -83,6 +83,9 @@ class TailKeeper {
   const std::optional<Error>& fenced() const { return fenced_; }
   // The newest record that a quorum is known to have accepted (before claiming: `known`).
   const Superblock& accepted() const { return accepted_; }
+  // The tail that a quorum is known to hold: what "Remote" means. Not the newest record found before
+  // claiming: it may lie on one holder only, left by a proposal that nobody finished.
+  Tail remote_tail() const;
   const Ballot& ballot() const { return ballot_; }
   // The miner list that the record carries, or will.
   const std::vector<MinerEntry>& miners() const { return miners_; }

@@ -54,6 +54,7 @@ class CrashRun {
       const bool power_cut = random_() % 2 == 0;
       disk_.revive(power_cut);
       must_have_ = std::max(must_have_, power_cut ? durable_ : written_);
+      if (outcome_.wrong.empty() && random_() % 2 == 0) co_await recover_in_vain();
       if (outcome_.wrong.empty()) co_await recover_and_check();
     }
     if (slots_) co_await slots_->close();
@@ -181,6 +182,26 @@ class CrashRun {
     if (!equal(known->second->records, group.records))
       wrong("group " + std::to_string(number) + " has other records");
     co_return Status();
+  }
+
+  // A recovery that a failing disk and then a power cut end. An index keeps what it was shown (R1), so the
+  // next recovery must have it.
+  Task<void> recover_in_vain() {
+    co_await open_slots();
+    if (!slots_) co_return;
+    LogPosition shown = 0;
+    const GroupVisitor visit = [&shown](const ReplayedGroup& group) -> Task<Status> {
+      shown = group.header.number;
+      co_return Status();
+    };
+    FetchSegment none;
+    disk_.die_after(1 + random_() % 12);
+    const auto recovered = co_await recover_local_log(runtime_, keys_, *slots_, ReplayStart{}, none, visit);
+    disk_.die();
+    co_await slots_->close();
+    slots_.reset();
+    disk_.revive(true);
+    must_have_ = std::max(recovered ? must_have_ : durable_, shown);
   }
 
   Task<void> recover_and_check() {

@@ -85,6 +85,7 @@ Status SimMiner::put(const VolumeId& volume, const SliceId& slice, ByteView mani
   used_ += charged;
   where->used += charged;
   where->slices.insert_or_assign(slice, std::move(stored));
+  acknowledged_.insert({volume, slice});
   return {};
 }
 

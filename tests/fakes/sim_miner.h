@@ -95,6 +95,8 @@ class SimMiner {
   std::size_t slice_count(const VolumeId& volume) const;
   bool holds(const VolumeId& volume, const SliceId& slice) const;  // with the right bytes
   const HolderState* holder_state(const VolumeId& volume) const;
+  // Every slice that it ever acknowledged, whatever became of it.
+  const std::set<std::pair<VolumeId, SliceId>>& acknowledged() const { return acknowledged_; }
   // Every slice that it stores with the right bytes: its manifest and its bytes.
   void for_each_intact(
       const VolumeId& volume,
@@ -123,6 +125,7 @@ class SimMiner {
   HolderAnswer hold(Volume& volume, HolderAnswer answer);
 
   MinerId id_;
+  std::set<std::pair<VolumeId, SliceId>> acknowledged_;
   std::uint64_t capacity_;
   Random& random_;
   SimFaultCounts& faults_;

@@ -233,4 +233,18 @@ bool all_readable(Cluster& cluster, const Home& home, bool when_healed) {
   return true;
 }
 
+bool only_crowded_are_lost(Cluster& cluster) {
+  for (const auto& [name, segment] : stored_segments(cluster, false)) {
+    if (segment.at.size() >= segment.manifest.k) continue;
+    for (std::uint16_t index = 0; index < segment.manifest.k + segment.manifest.m; ++index) {
+      const std::pair slice(cluster.keys().volume_id(), SliceId{segment.manifest.id(), index});
+      bool acknowledged = false;
+      for (std::size_t miner = 0; miner < cluster.network().size() && !acknowledged; ++miner)
+        acknowledged = cluster.network().miner(miner).acknowledged().contains(slice);
+      if (!acknowledged) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace cumulus

@@ -397,6 +397,7 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
     tally_.add("opening tried again");
     if (error.kind() == ErrorKind::corrupt && home().rotten) {
       tally_.add("rotten home recovered");
+      home_replaced_ = true;
       cluster_.heal();
       cluster_.replace(home());
       copy_.reset();
@@ -407,6 +408,10 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
     }
     if (!all_readable(cluster_, home(), true) && cluster_.network_healed()) {
       tally_.add("beyond repair");
+      if (only_crowded_are_lost(cluster_)) {
+        beyond_repair_ = true;
+        return tell("beyond repair: " + error.message());
+      }
       return fail_seed("beyond repair: " + error.message());
     }
     const bool passing = error.kind() == ErrorKind::unavailable || error.kind() == ErrorKind::corrupt ||

@@ -79,7 +79,7 @@ class Simulation {
   void fail_seed(std::string what);
   std::string describe_stuck();
   void tell(std::string what);
-  bool over() const { return violation_.has_value(); }
+  bool over() const { return violation_.has_value() || beyond_repair_; }
   std::size_t kill_floor() const;
   std::uint64_t segments_stored() const;
   void check_extent();  // was this seed as long as a seed must be?
@@ -92,6 +92,8 @@ class Simulation {
   HolderChecker holders_;
   Tally tally_;
   Violation violation_;
+  bool home_replaced_ = false;  // its log had rotted: it was recovered from the miners
+  bool beyond_repair_ = false;  // more miners failed than crowded segments survive: the story ends
   std::vector<std::string> story_;
 
   std::size_t active_ = 0;

@@ -413,6 +413,34 @@ TEST(TailKeeper, WorksOfflineAndClaimsLater) {
   });
 }
 
+// A proposal that its writer did not finish lies on one holder. Whoever opens next finds it, but a sync must
+// not take it for stored before a quorum has it.
+TEST(TailKeeper, AnUnfinishedRecordIsNotRemote) {
+  StoreWorld world(6);
+  Home home(world, "a", 1);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await home.create(4, 2));
+    EXPECT_OK(co_await home.set_tail(1));
+    EXPECT_EQ(home.tail->remote_tail().position, 10u);
+    Superblock unfinished = home.tail->accepted();
+    co_await home.close();
+    ++unfinished.version;
+    unfinished.tail.position = 20;
+    sign_superblock(unfinished, world.keys.signing_key());
+    EXPECT_OK(co_await home.load());
+    CO_ASSERT(home.file.record().seen);
+    for (std::size_t at = 0; at < 6; ++at) world.network.kill(at);
+    TailKeeper& tail = home.keeper(unfinished);
+    tail.start(home.file.record().next_ballot({}, false, random_instance(world.reactor)), Adopt::own);
+    EXPECT_EQ(tail.accepted().tail.position, 20u);
+    EXPECT_EQ(tail.remote_tail().position, 10u);
+    for (std::size_t at = 0; at < 6; ++at) world.network.start(at);
+    EXPECT_OK(co_await tail.wait_claimed());
+    EXPECT_EQ(tail.remote_tail().position, 20u);
+    co_await home.end();
+  });
+}
+
 TEST(TailKeeper, OfflineHomeFindsAnotherWriter) {
   StoreWorld world(6);
   Home home(world, "a", 1);
