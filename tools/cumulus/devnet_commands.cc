@@ -77,13 +77,28 @@ bool is_running(pid_t pid) {
   return line && text_of(*line).find("cumulus") != std::string_view::npos;
 }
 
+// Its files and ports are free: gone, or a zombie without threads. It is not our child, and whoever adopted
+// it may reap it seconds later.
+bool has_ended(pid_t pid) {
+  const auto stat = Home::read_file(format("/proc/{}/stat", pid), 4096);
+  if (!stat) return true;
+  const std::string_view text = text_of(*stat);
+  const std::size_t name_end = text.rfind(')');
+  if (name_end == std::string_view::npos || !text.substr(name_end).starts_with(") Z")) return false;
+  std::error_code error;
+  const std::filesystem::directory_iterator threads(format("/proc/{}/task", pid), error);
+  return error || std::distance(begin(threads), end(threads)) <= 1;
+}
+
+void wait_for_end(pid_t pid) {
+  for (int i = 0; i < 1000 && !has_ended(pid); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+}
+
 void end_process(pid_t pid, int signal) {
   if (!is_running(pid)) return;
   ::kill(pid, signal);
-  for (int i = 0; i < 1000 && ::kill(pid, 0) == 0; ++i) {
-    ::waitpid(pid, nullptr, WNOHANG);
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  wait_for_end(pid);
 }
 
 // Starts a program that goes on after this command; returns its pid and the first line that it prints.
@@ -226,10 +241,17 @@ unsigned highest_miner() {
 Result<int> down() {
   const unsigned last = highest_miner();
   if (last == 0) return fail(ErrorKind::not_found, format("there is no devnet in {}", arguments.directory));
+  std::vector<pid_t> told;
+  for (unsigned i = 1; i <= last; ++i) {
+    TRY(const MinerState state, load_state(i));
+    if (!is_running(state.pid)) continue;
+    ::kill(state.pid, SIGTERM);
+    told.push_back(state.pid);
+  }
+  for (const pid_t pid : told) wait_for_end(pid);
   for (unsigned i = 1; i <= last; ++i) {
     TRY(MinerState state, load_state(i));
     stop_proxy(state);
-    end_process(state.pid, SIGTERM);
     state.pid = 0;
     state.miner_port = state.port;
     TRY_OK(save_state(i, state));
