@@ -339,6 +339,7 @@ Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, cons
     log_warn("recovering with loss: {}", message);
     chain = inventory_->longest_prefix();
   }
+  of_the_log_ = {chain.segments.begin(), chain.segments.end()};
   LogReplayer replayer(parts_.runtime, parts_.keys, *fetcher_, *slots_, *index_);
   Status replayed = co_await replayer.replay(chain.segments, options_.outage_wait, progress);
   if (!replayed &&
@@ -461,6 +462,8 @@ Task<Status> StoreVolume::note_placements() {
       if (id.kind == SegmentKind::log && segment->manifest.last_group > recovered_)
         continue;  // beyond the tail
       CO_TRY(const auto known, co_await index_->placed(id));
+      // What a writer that was taken over left behind, perhaps half stored, is nobody's.
+      if (!known && id.kind == SegmentKind::log && !of_the_log_.contains(segment.get())) continue;
       change::Placed found = segment->placed();
       if (known && known->placed.salt != found.salt) continue;  // another home's segment of the same name
       // A slice that nobody listed may be on a miner that is away: keep what the log says of it. Where its
@@ -479,6 +482,7 @@ Task<Status> StoreVolume::note_placements() {
     }
   }
   if (!changes.empty()) CO_TRY_OK(co_await commit());
+  of_the_log_.clear();
   inventory_.reset();
   co_return Status();
 }

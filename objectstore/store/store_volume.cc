@@ -524,7 +524,13 @@ Task<Status> StoreVolume::drop_cache() {
   CO_TRY_OK(co_await index_->flush());
   release_stored();
   while (may_begin_later()) replay_marks_.pop_front();
-  CO_TRY_OK(co_await save_replay_start());
+  Status saved = co_await save_replay_start();
+  if (!saved && saved.error().kind() == ErrorKind::no_space) {
+    // Who drops a cache may well do so because the disk is full: first what goes without a new mark.
+    slots_->drop_clean();
+    saved = co_await save_replay_start();
+  }
+  CO_TRY_OK(saved);
   slots_->set_replay_floor(replay_marks_.front().sequence + 1);
   cells_->forget_recent();
   slots_->drop_clean();

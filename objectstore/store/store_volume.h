@@ -173,9 +173,10 @@ class StoreVolume final : public Volume {
   // Log segments of which the durable index does not say yet that miners hold them: the mark and eviction
   // stay behind the first.
   std::set<Sequence> unplaced_;
-  std::deque<ReplayMark> replay_marks_;   // the first is what DIR/replay says, or will
-  std::unique_ptr<Inventory> inventory_;  // between a rebuild and note_placements()
-  std::set<SegmentId> damaged_;           // seen to have wrong slices by the last check or repair
+  std::deque<ReplayMark> replay_marks_;             // the first is what DIR/replay says, or will
+  std::unique_ptr<Inventory> inventory_;            // between a rebuild and note_placements()
+  std::set<const Inventory::Segment*> of_the_log_;  // of inventory_: what was replayed
+  std::set<SegmentId> damaged_;                     // seen to have wrong slices by the last check or repair
   bool repairing_ = false;
   bool closing_ = false;
   Semaphore mark_turn_;  // one at a time saves DIR/replay

@@ -233,6 +233,17 @@ bool all_readable(Cluster& cluster, const Home& home, bool when_healed) {
   return true;
 }
 
+bool good_miners_suffice(Cluster& cluster) {
+  return std::ranges::all_of(stored_segments(cluster, false), [&](const auto& entry) {
+    const StoredSegment& segment = entry.second;
+    const auto safe = std::ranges::count_if(segment.at, [&](const auto& slice) {
+      return std::ranges::any_of(slice.second,
+                                 [&](std::size_t miner) { return !cluster.bad_miners().contains(miner); });
+    });
+    return safe >= segment.manifest.k;
+  });
+}
+
 bool only_crowded_are_lost(Cluster& cluster) {
   for (const auto& [name, segment] : stored_segments(cluster, false)) {
     if (segment.at.size() >= segment.manifest.k) continue;

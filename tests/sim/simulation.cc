@@ -138,6 +138,7 @@ std::string Simulation::describe_stuck() {
 bool Simulation::excused(const Error& error) {
   switch (error.kind()) {
     case ErrorKind::io:
+    case ErrorKind::no_space:
       return cluster_.disk_troubled();
     case ErrorKind::unavailable:
       return !cluster_.network_healed() || !all_readable(cluster_, home(), true);
@@ -454,6 +455,7 @@ void Simulation::check_recovered(std::size_t floor) {
     if (found->unreadable) {
       if (home().rotten && found->unreadable->kind() == ErrorKind::corrupt) {
         tally_.add("rotten home recovered");
+        home_replaced_ = true;
         cluster_.replace(home());
         copy_.reset();
         local_floor_ = remote_floor_;
@@ -488,7 +490,8 @@ void Simulation::check_recovered(std::size_t floor) {
 
 void Simulation::repair_all() {
   const auto answer = make_answer<RepairReport>();
-  if (!run(store(volume().repair({}, {}), answer), "repair")) return;
+  // Everything: a run that was interrupted earlier would go on where it was, past what was lost since.
+  if (!run(store(volume().repair({.restart = true}, {}), answer), "repair")) return;
   if (!**answer) return fail_seed("repair failed: " + (*answer)->error().message());
   if ((**answer)->unrepairable != 0 && all_readable(cluster_, home(), true))
     return fail_seed(format("{} segments were not repaired: {}", (**answer)->unrepairable,
@@ -531,10 +534,12 @@ void Simulation::last_check() {
   cluster_.kill(home(), false);
   cluster_.replace(cluster_.home(1 - active_));
   active_ = 1 - active_;
-  for (const std::size_t miner : cluster_.bad_miners())
-    if (cluster_.shape().m > 0 && cluster_.quorum().may_be_away() >= cluster_.bad_miners().size() &&
-        cluster_.stale_miners().empty())
-      cluster_.network().kill(miner);
+  // Unless a late segment was crowded: miners that had just come back were not asked yet.
+  const bool may_die = cluster_.shape().m > 0 && cluster_.stale_miners().empty() &&
+                       cluster_.quorum().may_be_away() >= cluster_.bad_miners().size() &&
+                       good_miners_suffice(cluster_);
+  if (may_die)
+    for (const std::size_t miner : cluster_.bad_miners()) cluster_.network().kill(miner);
   local_floor_ = remote_floor_;
   open_and_check(Opening::recover, OpenMode::steal, remote_floor_);
 }
