@@ -50,8 +50,10 @@ Task<Status> LogReplayer::replay(std::vector<const Inventory::Segment*> segments
     }
     std::shared_ptr<const Buffer> bytes = current->fetched->owner;
     status = co_await replay_one(segment, bytes);
-    if (!status && status.error().kind() == ErrorKind::corrupt) {
-      // Some miner lied: again, with proofs.
+    const bool wrong = !status && (status.error().kind() == ErrorKind::corrupt ||
+                                   status.error().kind() == ErrorKind::unsupported);
+    if (wrong) {
+      // Some miner lied, or so it seems: again, with proofs.
       auto proven = co_await fetcher_.fetch(placed, 0, placed.length, FetchTrust::proven, patience);
       if (!proven) {
         status = fail(proven.error());
