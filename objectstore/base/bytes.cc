@@ -47,9 +47,9 @@ void Buffer::Free::operator()(std::uint8_t* memory) const { std::free(memory); }
 Buffer::Buffer(std::size_t size) : size_(size) {
   const std::size_t alignment = size >= kHugePage ? kHugePage : kAlignment;
   const std::size_t rounded = (std::max<std::size_t>(size, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  auto* memory = static_cast<std::uint8_t*>(std::aligned_alloc(alignment, rounded));
-  if (memory == nullptr) throw std::bad_alloc();
-  memory_.reset(memory);
+  void* memory = nullptr;
+  if (::posix_memalign(&memory, alignment, rounded) != 0) throw std::bad_alloc();
+  memory_.reset(static_cast<std::uint8_t*>(memory));
   // A segment's buffer in pages of 4 KiB costs two thousand page faults. Advice: a kernel without such pages
   // declines.
   if (size >= kHugePage) static_cast<void>(::madvise(memory, rounded / kHugePage * kHugePage, MADV_HUGEPAGE));

@@ -172,7 +172,12 @@ class Recovery {
         unknown_ ? " (" + unknown_->message() + ")" : "");
     if (!fetch_) co_return fail(ErrorKind::corrupt, what + "; the segment must be fetched from the miners");
     log_error("{}; fetching the segment from the miners", what);
-    auto fetched = co_await fetch_(sequence_);
+    WantedSegment wanted{sequence_, chain_, {}, {}};
+    for (const LocalSegments::Found& found : by_sequence_[sequence_])
+      if (found.header.previous_chain == chain_) wanted.headers.push_back(found.header);
+    for (const LocalSegments::Found& found : by_sequence_[sequence_ + 1])
+      wanted.chains.push_back(found.header.previous_chain);
+    auto fetched = co_await fetch_(std::move(wanted));
     if (!fetched) co_return fail(ErrorKind::corrupt, what + "; fetching it: " + fetched.error().message());
     auto opened =
         co_await open_on_worker(runtime_, keys_, fetched->bytes, fetched->length, known_tag(), true);

@@ -64,12 +64,21 @@ struct ReplayStart {
   LogPosition durable_upto = 0;
 };
 
-// One whole segment's bytes from the miners, by sequence: what the miners hold of it is what was sealed.
+// A segment that the local log lacks. A writer that was taken over may have left another one of the same
+// sequence on the miners, behind the same segment: what is here tells which of them is meant.
+struct WantedSegment {
+  Sequence sequence = 0;
+  Digest previous_chain{};
+  std::vector<SegmentHeader> headers;  // of damaged local copies
+  std::vector<Digest> chains;          // what the local segments of the next sequence continue
+};
+
+// One whole segment's bytes from the miners: what the miners hold of it is what was sealed.
 struct FetchedSegment {
   std::shared_ptr<const Buffer> bytes;
   std::uint64_t length = 0;
 };
-using FetchSegment = std::function<Task<Result<FetchedSegment>>(Sequence sequence)>;
+using FetchSegment = std::function<Task<Result<FetchedSegment>>(WantedSegment wanted)>;
 
 struct RecoveredLog {
   // Where the next segment starts; epoch and instance are the opener's to fill in.

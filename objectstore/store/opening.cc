@@ -280,8 +280,8 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next,
       if (!changes) co_return fail(changes.error());
       co_return co_await index_->replay(group.header.number, std::move(*changes));
     };
-    const FetchSegment fetch = [this](Sequence sequence) -> Task<Result<FetchedSegment>> {
-      co_return co_await fetch_by_sequence(sequence);
+    const FetchSegment fetch = [this](WantedSegment wanted) -> Task<Result<FetchedSegment>> {
+      co_return co_await fetch_wanted(std::move(wanted));
     };
     CO_TRY(RecoveredLog log,
            co_await recover_local_log(parts_.runtime, parts_.keys, *slots_, start, fetch, visit));
@@ -305,23 +305,34 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next,
   }
 }
 
-// A local segment that was damaged, from the miners: which ones is known by its placement, or by their
-// listings.
-Task<Result<FetchedSegment>> StoreVolume::fetch_by_sequence(Sequence sequence) {
+// A local segment that was damaged, from the miners: their listings say where it is. What local segments tell
+// of it decides first, then the newest epoch.
+Task<Result<FetchedSegment>> StoreVolume::fetch_wanted(WantedSegment wanted) {
   const Inventory inventory =
       co_await Inventory::list(parts_.runtime, parts_.transport, id_, options_.request_deadline);
-  for (const auto& [id, same] : inventory.segments()) {
-    if (id.kind != SegmentKind::log || id.sequence != sequence) continue;
-    for (const auto& segment : same) {
-      if (segment->slices_seen() < segment->manifest.k) continue;
-      const change::Placed placed = segment->placed();
-      auto fetched =
-          co_await fetcher_->fetch(placed, 0, placed.length, FetchTrust::proven, options_.outage_wait);
-      if (fetched) co_return FetchedSegment{fetched->owner, placed.length};
-    }
+  std::vector<const Inventory::Segment*> candidates;
+  for (const auto& [id, same] : inventory.segments())
+    for (const auto& segment : same)
+      if (id.kind == SegmentKind::log && id.sequence == wanted.sequence &&
+          segment->manifest.header.previous_chain == wanted.previous_chain &&
+          segment->slices_seen() >= segment->manifest.k)
+        candidates.push_back(segment.get());
+  const auto rank = [&](const Inventory::Segment* segment) {
+    const Manifest& manifest = segment->manifest;
+    const bool known = std::ranges::find(wanted.headers, manifest.header) != wanted.headers.end() ||
+                       std::ranges::find(wanted.chains, manifest.chain()) != wanted.chains.end();
+    return std::pair(known, manifest.id().epoch);
+  };
+  std::ranges::sort(candidates, std::greater<>(), rank);
+  for (const Inventory::Segment* segment : candidates) {
+    const change::Placed placed = segment->placed();
+    auto fetched =
+        co_await fetcher_->fetch(placed, 0, placed.length, FetchTrust::proven, options_.outage_wait);
+    if (fetched) co_return FetchedSegment{fetched->owner, placed.length};
   }
-  co_return fail(ErrorKind::not_found,
-                 format("log segment {} is on none of the miners that answer", sequence));
+  std::string message = format("log segment {} is on none of the miners that answer", wanted.sequence);
+  for (const std::string& silent : inventory.unanswered()) message += "; " + silent;
+  co_return fail(ErrorKind::not_found, std::move(message));
 }
 
 Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress,
@@ -414,9 +425,11 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
         {segment.header.id.sequence, segment.chain, segment.last_group, segment.last_group_tag});
     if (unplaced_.contains(segment.header.id.sequence)) pusher_->push_again(std::move(segment));
   }
+  // Before the mark says that nothing older is needed: a crash in between must find the miners' listings
+  // again.
+  if (inventory_) CO_TRY_OK(co_await note_placements());
   if (nothing_local) CO_TRY_OK(co_await save_replay_start());
   slots_->set_replay_floor(replay_marks_.front().sequence + 1);
-  if (inventory_) CO_TRY_OK(co_await note_placements());
   tasks_.spawn(keep_house());
   co_return Status();
 }
@@ -482,6 +495,7 @@ Task<Status> StoreVolume::note_placements() {
     }
   }
   if (!changes.empty()) CO_TRY_OK(co_await commit());
+  CO_TRY_OK(co_await committer_->durable(committer_->accepted()));
   of_the_log_.clear();
   inventory_.reset();
   co_return Status();

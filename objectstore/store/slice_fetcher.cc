@@ -90,12 +90,42 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
   for (;;) {
     auto fetched = co_await attempt(placed, offset, length, trust);
     if (fetched || fetched.error().kind() != ErrorKind::unavailable) co_return fetched;
+    const bool learned = co_await find_lost(placed);
+    if (learned) continue;
     const TimePoint now = runtime_.now();
     if (now >= give_up) co_return fetched;
     if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
     co_await closed_.wait_until(std::min(give_up, now + pause));
     pause = std::min(pause * 2, kRetryMax);
   }
+}
+
+// A volume that was recovered while miners were away does not know what they hold, and a miner's slices may
+// have come to another identity: everybody is asked for the slices of which nobody listed is known. True when
+// that told of more.
+Task<bool> SliceFetcher::find_lost(change::Placed& placed) {
+  std::vector<SliceId> lost;
+  for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
+    if (!known(placed.miners[i])) lost.push_back({placed.segment, i});
+  if (lost.empty()) co_return false;
+  const std::vector<MinerEntry> miners = transport_.miners();
+  bool learned = false;
+  TaskGroup asks(runtime_);
+  for (const MinerEntry& entry : miners) {
+    asks.spawn([&, miner = entry.id]() -> Task<void> {
+      const TimePoint deadline = runtime_.now() + request_deadline_;
+      const auto answer = co_await transport_.have(miner, lost, deadline);
+      if (!answer || answer->size() != lost.size()) co_return;
+      for (std::size_t i = 0; i < lost.size(); ++i) {
+        MinerId& holder = placed.miners[lost[i].index];
+        if (!(*answer)[i] || known(holder)) continue;
+        holder = miner;
+        learned = true;
+      }
+    });
+  }
+  co_await asks.join();
+  co_return learned;
 }
 
 Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uint32_t offset,

@@ -49,6 +49,7 @@ class SliceFetcher {
     std::uint64_t skipped = 0;  // times that it was left out for being slow: now and then it is asked again
   };
 
+  Task<bool> find_lost(change::Placed& placed);
   Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length,
                                      FetchTrust trust);
   Task<Status> fill(std::shared_ptr<Stripe> stripe);

@@ -113,7 +113,7 @@ class StoreVolume final : public Volume {
   Task<Status> open_index(bool fresh);
   void make_tail_keeper(const Superblock& known);
   Task<Status> replay_local(const Tail& tail, LogStart& next, std::vector<SealedSegment>& segments);
-  Task<Result<FetchedSegment>> fetch_by_sequence(Sequence sequence);
+  Task<Result<FetchedSegment>> fetch_wanted(WantedSegment wanted);
   Task<Status> rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress, LogStart& next);
   Task<Status> start_writing(LogStart start, std::vector<SealedSegment> segments, Tail tail);
   Task<Status> count_stored();

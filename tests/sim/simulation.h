@@ -73,7 +73,8 @@ class Simulation {
   void open_and_check(Opening opening, OpenMode mode, std::size_t floor);
   void check_recovered(std::size_t floor);
   void invariants();
-  bool excused(const Error& error);  // does a fault of this life explain it?
+  bool excused(const Error& error);
+  bool gave_up();  // does a fault of this life explain it?
   // Runs in the active home; false when the life is over (killed) or the seed failed.
   bool run(Task<void> task, const std::string& what);
   void fail_seed(std::string what);

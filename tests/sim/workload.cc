@@ -282,7 +282,7 @@ Task<Status> execute_catalogue(Volume& volume, Operation& operation) {
     co_return Status();
   }
   const DatasetInfo* info = volume.find_dataset(operation.dataset);
-  CHECK(info != nullptr);
+  if (info == nullptr) co_return fail(ErrorKind::not_found, "dataset " + operation.dataset + " is missing");
   const DatasetId id = info->id;
   if (operation.kind == Kind::remove_dataset) co_return co_await volume.remove_dataset(id);
   if (operation.kind == Kind::rename_dataset)
