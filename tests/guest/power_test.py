@@ -143,7 +143,10 @@ class Machine:
 
     def boot_and_compare(self):
         self.boot()
-        found = dict(line.split() for line in self.command(READ).split('\n') if line)
+        listed = [line.split() for line in self.command(READ).split('\n') if line]
+        strange = [words for words in listed if len(words) != 2]
+        expect(not strange, f'in the guest: {" ".join(strange[0]) if strange else ""}')
+        found = dict(listed)
         for name in sorted(set(found) | set(self.acknowledged) | set(self.possible)):
             allowed = {self.acknowledged.get(name), self.possible.get(name)} - {None}
             if name not in found:

@@ -131,7 +131,7 @@ Violation NonceChecker::look(Cluster& cluster, Home& home) {
   }
   for (const auto& [name, segment] : stored_segments(cluster, true)) {
     const Manifest& manifest = segment.manifest;
-    if (whole_.contains({manifest.id(), manifest.header.salt})) continue;
+    if (whole_.contains(name)) continue;
     Bytes bytes;
     for (std::uint16_t i = 0; i < manifest.k; ++i) {
       const auto slice = segment.data.find(i);
@@ -139,7 +139,7 @@ Violation NonceChecker::look(Cluster& cluster, Home& home) {
       bytes.insert(bytes.end(), slice->second.begin(), slice->second.end());
     }
     if (bytes.size() < manifest.segment_length) continue;
-    whole_.insert({manifest.id(), manifest.header.salt});
+    whole_.insert(name);
     if (Violation found = look_at_segment(cluster.keys(), bytes, manifest.segment_length)) return found;
   }
   return std::nullopt;

@@ -44,8 +44,7 @@ class NonceChecker {
   // Segment, salt, nonce, offset -> the sealed header behind it.
   using Use = std::tuple<SegmentId, std::array<std::uint8_t, 16>, std::uint64_t, std::uint64_t>;
   std::map<Use, Bytes> seen_;
-  std::set<std::pair<SegmentId, std::array<std::uint8_t, 16>>>
-      whole_;  // segments from miners, looked at once
+  std::set<Bytes> whole_;  // manifests of segments from miners that were looked at
 };
 
 // Holders: nothing accepted or promised is ever taken back by an honest one, and no two records of one

@@ -1,7 +1,10 @@
 #include "tests/sim/cluster.h"
 
+#include <algorithm>
+
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
+#include "tests/sim/canary_cells.h"
 
 namespace cumulus {
 namespace {
@@ -17,6 +20,12 @@ SecretKey master_key(std::uint64_t seed) {
   for (std::size_t i = 0; i < sizeof seed; ++i) bytes[i] = static_cast<std::uint8_t>(seed >> (8 * i));
   return SecretKey(bytes);
 }
+
+// Every salt and every nonce is the same.
+class StuckRandom final : public Random {
+ public:
+  void fill(MutableByteView into) override { std::ranges::fill(into, std::uint8_t{0x5A}); }
+};
 
 }  // namespace
 
@@ -42,6 +51,7 @@ Cluster::Cluster(std::uint64_t seed, Canary canary)
   for (const std::size_t miner : bad_)
     if (stale_.size() < std::min<std::size_t>(quorum.may_lie(), shape_.m) && random_.once_in(2))
       stale_.insert(miner);
+  if (canary == Canary::cell_not_verified) believe_any_cell();
   if (canary == Canary::old_ballot_accepted)
     for (std::size_t i = 0; i < miners; ++i) network_->miner(i).canary_hold_anything();
 }
@@ -64,7 +74,7 @@ Machine& Cluster::start(Home& home) {
   all.push_back(machine);
   machine->process = &world_->start_process(home.name);
   if (canary_ == Canary::nonce_repeated) {
-    machine->canary_random = std::make_unique<SeededRandom>(99);
+    machine->canary_random = std::make_unique<StuckRandom>();
     machine->process->use_random(machine->canary_random.get());
   }
   machine->files = std::make_unique<SimFileSystem>(*machine->process, *home.disk);

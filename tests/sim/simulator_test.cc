@@ -173,10 +173,34 @@ TEST(Simulator, RangeOfSeeds) {
     ADD_FAILURE() << "simulator_test --seed " << failure.seed << ": " << failure.what;
 }
 
+// What each checker must see within 1,000 seeds; it takes ten at most.
+struct CanaryCase {
+  const char* name;
+  Canary canary;
+};
+class Canaries : public testing::TestWithParam<CanaryCase> {};
+
+TEST_P(Canaries, IsCaught) {
+  if (std::getenv("CUMULUS_SIM_SEEDS") != nullptr) return;
+  SimulationOptions options;
+  options.canary = GetParam().canary;
+  const BatchReport report = run_many(options, Limits{1000, {}});
+  ASSERT_TRUE(report.failure) << report.seeds << " seeds saw nothing";
+  std::printf("seed %llu: %s\n", static_cast<unsigned long long>(report.failure->seed),
+              report.failure->what.substr(0, report.failure->what.find('\n')).c_str());
+}
+INSTANTIATE_TEST_SUITE_P(Simulator, Canaries,
+                         testing::Values(CanaryCase{"syncs_ignored", Canary::syncs_ignored},
+                                         CanaryCase{"no_barrier", Canary::no_barrier},
+                                         CanaryCase{"old_ballot_accepted", Canary::old_ballot_accepted},
+                                         CanaryCase{"cell_not_verified", Canary::cell_not_verified},
+                                         CanaryCase{"nonce_repeated", Canary::nonce_repeated}),
+                         [](const auto& chosen) { return std::string(chosen.param.name); });
+
 TEST(Simulator, ManySeeds) {
   if (std::getenv("CUMULUS_SIM_SEEDS") != nullptr) return;
   const std::uint64_t wanted = number_of("CUMULUS_SEEDS", 0);
-  const Limits limits = wanted != 0 ? Limits{wanted, {}} : Limits{8, std::chrono::seconds(45)};
+  const Limits limits = wanted != 0 ? Limits{wanted, {}} : Limits{60, std::chrono::seconds(90)};
   const BatchReport report = run_many({}, limits, number_of("CUMULUS_FIRST_SEED", 1));
   std::printf("%llu seeds\n", static_cast<unsigned long long>(report.seeds));
   for (const auto& [name, amount] : report.tally.counts()) {
