@@ -247,8 +247,11 @@ Task<Result<std::uint32_t>> SlotStore::restore(SegmentHeader header, std::shared
   // its process died has no slot to wait for. The copy that this one replaces is discarded next: one file too
   // many.
   if (free_.empty()) {
-    CO_TRY(const SlotPtr made, co_await make_slot());
-    set_free(made);
+    const auto made = co_await make_slot();
+    if (!made)
+      co_return fail(made.error().within(
+          format("opening the volume needs {} bytes of room in {}", options_.segment_size, directory_)));
+    set_free(*made);
   }
   CO_TRY(const auto taken, co_await take(true));
   CHECK(length <= bytes->size() && length <= options_.segment_size);

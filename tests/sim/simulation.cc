@@ -425,7 +425,8 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
       floor = local_floor_ = remote_floor_;
       continue;
     }
-    if (!all_readable(cluster_, home(), true) && cluster_.network_healed()) {
+    const bool about_miners = error.kind() == ErrorKind::unavailable || error.kind() == ErrorKind::corrupt;
+    if (about_miners && !all_readable(cluster_, home(), true) && cluster_.network_healed()) {
       tally_.add("beyond repair");
       if (only_crowded_are_lost(cluster_)) {
         beyond_repair_ = true;
