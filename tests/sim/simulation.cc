@@ -391,6 +391,14 @@ Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
   return {};
 }
 
+// More slices of a segment are gone than its code allows: a violation, unless it was crowded.
+void Simulation::end_beyond_repair(const std::string& what) {
+  if (all_readable(cluster_, home(), true) || !only_crowded_are_lost(cluster_)) return fail_seed(what);
+  tally_.add("beyond repair");
+  beyond_repair_ = true;
+  tell("beyond repair: " + what);
+}
+
 void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floor) {
   bool interrupt = random_.once_in(5);
   for (int attempt = 0; !over(); ++attempt) {
@@ -427,12 +435,7 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
     }
     const bool about_miners = error.kind() == ErrorKind::unavailable || error.kind() == ErrorKind::corrupt;
     if (about_miners && !all_readable(cluster_, home(), true) && cluster_.network_healed()) {
-      tally_.add("beyond repair");
-      if (only_crowded_are_lost(cluster_)) {
-        beyond_repair_ = true;
-        return tell("beyond repair: " + error.message());
-      }
-      return fail_seed("beyond repair: " + error.message());
+      return end_beyond_repair(error.message());
     }
     const bool passing = error.kind() == ErrorKind::unavailable || error.kind() == ErrorKind::corrupt ||
                          error.kind() == ErrorKind::io || error.kind() == ErrorKind::no_space;
@@ -480,7 +483,7 @@ void Simulation::check_recovered(std::size_t floor) {
         local_floor_ = remote_floor_;
         return open_and_check(Opening::recover, OpenMode::steal, remote_floor_);
       }
-      return fail_seed("cannot be read: " + found->unreadable->message());
+      return end_beyond_repair("cannot be read: " + found->unreadable->message());
     }
     if (!found->same()) {
       if (first.empty()) first = found->difference;

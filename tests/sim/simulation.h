@@ -74,7 +74,8 @@ class Simulation {
   void check_recovered(std::size_t floor);
   void invariants();
   bool excused(const Error& error);
-  bool gave_up();  // does a fault of this life explain it?
+  bool gave_up();
+  void end_beyond_repair(const std::string& what);  // does a fault of this life explain it?
   // Runs in the active home; false when the life is over (killed) or the seed failed.
   bool run(Task<void> task, const std::string& what);
   void fail_seed(std::string what);
