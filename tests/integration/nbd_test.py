@@ -2,9 +2,11 @@
 input, exclusive attach, and a server that is killed under load. Holds the lines of blockdev/SEMANTICS.md."""
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 
 import nbd
@@ -42,6 +44,34 @@ class Disk:
             before(handle)
         handle.connect_uri(self.uri(export))
         return handle
+
+
+def hosts():
+    """The examples of blockdev/HOSTS.md, as they stand, and the units of systemd."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    page = open(os.path.join(here, '../../blockdev/HOSTS.md')).read()
+    scripts = re.findall(r'^```sh\n(.*?)^```', page, re.M | re.S)
+    expect(len(scripts) >= 5, 'the page has lost its examples')
+    with Lab(volume='photos').up() as lab:
+        run = lab.path('run')
+        os.mkdir(run)
+        environment = {**os.environ, 'CUMULUS_HOME': lab.home, 'PATH': f'{os.path.abspath(lab.bin)}:{os.environ["PATH"]}'}
+        for script in scripts:
+            done = subprocess.run(['bash', '-euxc', script.replace('/run/cumulus', run)], env=environment, capture_output=True, text=True,
+                                  timeout=120)
+            expect(done.returncode == 0, f'{script}: exit {done.returncode}: {done.stdout[-500:]} {done.stderr[-800:]}')
+            if 'dirty-bitmap' in script:
+                changed = [line.split() for line in done.stdout.split('\n') if line.endswith('dirty') and 'clean' not in line]
+                expect([words[:3] for words in changed] == [['1048576', '65536', '1']], f'changed: {done.stdout}')
+    units = os.path.join(here, '../../packaging/systemd')
+    with tempfile.TemporaryDirectory() as folder:
+        for unit in os.listdir(units):  # an instance of each, with a program that is there
+            text = open(os.path.join(units, unit)).read().replace('/usr/bin/cumulus', f'{os.path.abspath(lab.bin)}/cumulus')
+            instance = os.path.join(folder, unit.replace('@', '@photos-disk'))
+            open(instance, 'w').write(text)
+            verdict = subprocess.run(['systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', instance], capture_output=True,
+                                     text=True)
+            expect(verdict.returncode == 0 and unit.split('@')[0] not in verdict.stderr, f'{unit}: {verdict.stderr}')
 
 
 def clients():
@@ -356,4 +386,4 @@ def killed():
 
 
 if __name__ == '__main__':
-    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'tls', 'killed')])
+    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'tls', 'killed', 'hosts')])
