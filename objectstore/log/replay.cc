@@ -33,6 +33,9 @@ Task<Status> visit_groups(const std::vector<OpenedGroup>& groups, LogPosition af
 // One recovery. The log is walked segment by segment; everything that could be the next one is opened, and
 // the one that reaches farthest is it.
 class Recovery {
+  // Segments in memory that are not known to be durable; the writer starts none while several are not.
+  static constexpr std::size_t kUnprovenMax = 4;
+
  public:
   Recovery(Runtime& runtime, const KeyTree& keys, LocalSegments& local, ReplayStart start, FetchSegment fetch,
            GroupVisitor visit)
@@ -68,7 +71,7 @@ class Recovery {
         co_return fail(later_unread_->within(format("a log segment that may follow segment {}", sequence_)));
       CO_TRY_OK(co_await accept(std::move(best)));
     }
-    CO_TRY_OK(co_await make_durable());
+    while (!unproven_.empty()) CO_TRY_OK(co_await settle_oldest());
     CO_TRY_OK(co_await discard_the_rest());
     if (!last_)
       co_return fail(ErrorKind::invalid, "the log's last group is not known: no segment follows the start");
@@ -215,9 +218,11 @@ class Recovery {
     chain_ = candidate.chain();
     last_ = LastGroup{scan.last_group, scan.last_group_tag};
     ++sequence_;
-    // The writer's window bounds how many are held: it starts no segment while several are not durable.
     unproven_.push_back({result_.segments.size() - 1, may_be_proven, std::move(candidate)});
-    co_return co_await visit_proven();
+    CO_TRY_OK(co_await visit_proven());
+    // A copy that nothing can prove would hold up all that follow it in memory.
+    while (unproven_.size() > kUnprovenMax) CO_TRY_OK(co_await settle_oldest());
+    co_return Status();
   }
 
   // R1: nobody is shown a group that is not durable, or the index would have it when the next power cut takes
@@ -236,22 +241,19 @@ class Recovery {
   // never reach the disk, whatever a sync says now. So what nothing proves to be durable is written again,
   // the same bytes to another slot, before anything is built on it. So is a segment that was cut before whole
   // groups: what made the torn one unreadable may pass, and the cut must last.
-  Task<Status> make_durable() {
-    for (;;) {
-      CO_TRY_OK(co_await visit_proven());
-      if (unproven_.empty()) co_return Status();
-      Unproven& oldest = unproven_.front();
-      // What came from the miners was restored, and synced, when it was healed.
-      if (oldest.candidate.bytes) {
-        const SealedSegment& segment = result_.segments[oldest.index];
-        const std::uint32_t old = slots_[oldest.index];
-        CO_TRY(slots_[oldest.index],
-               co_await local_.restore(segment.header, oldest.candidate.bytes, segment.length));
-        CO_TRY_OK(co_await local_.discard(old));
-      }
-      CO_TRY_OK(co_await visit_groups(oldest.candidate.opened.groups, start_.after, visit_));
-      unproven_.pop_front();
+  Task<Status> settle_oldest() {
+    Unproven& oldest = unproven_.front();
+    // What came from the miners was restored, and synced, when it was healed.
+    if (oldest.candidate.bytes) {
+      const SealedSegment& segment = result_.segments[oldest.index];
+      const std::uint32_t old = slots_[oldest.index];
+      CO_TRY(slots_[oldest.index],
+             co_await local_.restore(segment.header, oldest.candidate.bytes, segment.length));
+      CO_TRY_OK(co_await local_.discard(old));
     }
+    CO_TRY_OK(co_await visit_groups(oldest.candidate.opened.groups, start_.after, visit_));
+    unproven_.pop_front();
+    co_return co_await visit_proven();
   }
 
   Task<Status> discard_the_rest() {
