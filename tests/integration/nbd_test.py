@@ -65,7 +65,9 @@ def hosts():
                 expect([words[:3] for words in changed] == [['1048576', '65536', '1']], f'changed: {done.stdout}')
     units = os.path.join(here, '../../packaging/systemd')
     with tempfile.TemporaryDirectory() as folder:
-        for unit in os.listdir(units):  # an instance of each, with a program that is there
+        names = sorted(name for name in os.listdir(units) if name.endswith('.service'))
+        expect(len(names) >= 2, f'the units are gone: {names}')
+        for unit in names:  # an instance of each, with a program that is there
             text = open(os.path.join(units, unit)).read().replace('/usr/bin/cumulus', f'{os.path.abspath(lab.bin)}/cumulus')
             instance = os.path.join(folder, unit.replace('@', '@photos-disk'))
             open(instance, 'w').write(text)
@@ -202,6 +204,10 @@ def attach():
         third = lab.path('third.sock')
         lab.run('nbd', 'serve', f'{lab.volume}/disk', '--socket', third, '--replace')
         expect(not os.path.exists(disk.socket), 'the replaced server is still there')
+        lab.run('image', 'create', f'{lab.volume}/other', '--size', '1M')
+        lab.run('nbd', 'serve', f'{lab.volume}/other', '--socket', lab.path('other.sock'), '--replace')
+        held = [one['image'] for one in lab.json('nbd', 'ls')]
+        expect(sorted(held) == ['', 'disk', 'disk', 'other'], f'replacing one server ended others: {held} are left')
         lab.run('nbd', 'stop', lab.volume)
         lab.run('volume', 'stop', lab.volume)
         disk.serve()
