@@ -95,6 +95,17 @@ Task<Result<std::optional<ImportMark>>> import_mark(Volume& volume, DatasetId im
   co_return mark;
 }
 
+Task<Status> check_import_done(Volume& volume, DatasetId image) {
+  const std::string name = volume.find_dataset(image)->name;
+  CO_TRY(const auto mark, co_await import_mark(volume, image));
+  if (mark)
+    co_return fail(
+        ErrorKind::unavailable,
+        format("the import of '{}' is not finished ({} of {} bytes): run it again, or remove the image", name,
+               mark->position, mark->source_size));
+  co_return Status();
+}
+
 Task<Status> set_import_mark(Volume& volume, DatasetId image, std::optional<ImportMark> mark) {
   const ObjectRef object{image, kImageObject};
   const Bytes name(kMarkName.begin(), kMarkName.end());

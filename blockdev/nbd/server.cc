@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "blockdev/images.h"
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
@@ -283,6 +284,9 @@ Task<Result<std::shared_ptr<BlockDevice>>> Server::open_export(std::string name,
     co_return open;
   }
   const DatasetInfo* info = volume_.find_dataset(image);
+  if (info != nullptr && snapshot.empty() && !options_.unfinished)
+    CO_TRY_OK(co_await check_import_done(volume_, info->id));
+  info = volume_.find_dataset(image);
   if (info != nullptr && snapshot.empty() && !options_.read_only && options_.may_attach)
     CO_TRY_OK(options_.may_attach(info->id, image));
   CO_TRY(auto device, co_await BlockDevice::open(volume_, image, snapshot, options_.read_only));

@@ -28,6 +28,7 @@ class AllowList {
 struct ServerOptions {
   std::string image;  // empty: all images of the volume, each under its own name
   bool read_only = false;
+  bool unfinished = false;  // serves images whose import is not finished too: for the import itself
   AllowList allowed;
   std::shared_ptr<TlsSettings> tls;  // null: none
   Limits limits;

@@ -90,6 +90,8 @@ def resumed():
         process.kill()
         process.communicate()
         if any(image['name'] == 'other' and 'importing' in image for image in lab.json('image', 'ls', 'v')):
+            lab.refused('nbd', 'serve', 'v/other', '--socket', lab.path('other.sock'), says='not finished')
+            lab.refused('image', 'export', 'v/other', lab.path('other.raw'), says='not finished')
             os.utime(raw)
             lab.refused('image', 'import', 'v/other', raw, says='another file')
 

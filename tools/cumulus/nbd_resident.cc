@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "blockdev/images.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 
@@ -38,6 +39,7 @@ Status NbdResident::open(Runtime& runtime) {
   nbd::ServerOptions options;
   options.image = request_.image;
   options.read_only = request_.read_only;
+  options.unfinished = request_.imports();
   for (const std::string& cidr : request_.allow) TRY_OK(options.allowed.add(cidr));
   if (!request_.tls_certificates.empty()) {
     TRY(options.tls, nbd::TlsSettings::from_certificates(request_.tls_certificates));
@@ -69,12 +71,15 @@ Task<Result<std::shared_ptr<NbdResident>>> NbdResident::start(Runtime& runtime, 
     auto device = co_await BlockDevice::open(volume, request.image, "", true);
     CO_TRY_OK(device);
     dataset = (*device)->dataset();
+    if (!request.imports()) CO_TRY_OK(co_await check_import_done(volume, dataset));
   }
+  const std::string address = request.socket.empty() ? request.listen : request.socket;
   const std::vector<Resident*> now = residents.list();
   for (Resident* one : now) {
     auto* other = dynamic_cast<NbdResident*>(one);
     if (!request.replace || other == nullptr) continue;
-    const bool same_address = other->address() == request.socket || other->request_.listen == request.listen;
+    const bool same_address =
+        !address.empty() && (other->address() == address || other->request_.listen == address);
     if ((dataset != 0 && !request.read_only && other->holds(dataset)) || same_address) co_await other->stop();
   }
   if (dataset != 0 && !request.read_only)

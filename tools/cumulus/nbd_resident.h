@@ -21,6 +21,8 @@ struct NbdRequest {
   bool read_only = false;
   bool replace = false;
 
+  // Only the command that imports an image may have it before it is whole.
+  bool imports() const { return connected >= 0 && !read_only; }
   static Result<NbdRequest> from_json(const Json& json);
 };
 
