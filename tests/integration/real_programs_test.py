@@ -200,11 +200,12 @@ def fio(drive):
     for engine, direct in (('sync', 0), ('mmap', 0), ('libaio', 1), ('io_uring', 1)):
         common = [f'--name={engine}', f'--directory={drive.dir}', f'--ioengine={engine}', f'--direct={direct}', f'--size={size}', '--bs=4k',
                   '--rw=randwrite', '--verify=crc32c', '--verify_fatal=1', '--fallocate=none', '--group_reporting', '--iodepth=16', '--randseed=7']
-        do('fio', *common, '--do_verify=1', '--end_fsync=1', timeout=seconds * 60)
+        do('fio', *common, '--do_verify=1', '--end_fsync=1', timeout=seconds * 60, cwd=drive.lab.dir)
     drive.again()
     for engine, direct in (('sync', 0), ('libaio', 1)):
         do('fio', f'--name={engine}', f'--directory={drive.dir}', f'--ioengine={engine}', f'--direct={direct}', f'--size={size}', '--bs=4k',
-           '--rw=randwrite', '--verify=crc32c', '--verify_fatal=1', '--verify_only', '--fallocate=none', '--iodepth=16', '--randseed=7')
+           '--rw=randwrite', '--verify=crc32c', '--verify_fatal=1', '--verify_only', '--fallocate=none', '--iodepth=16', '--randseed=7',
+           cwd=drive.lab.dir)
 
 
 @drive_test

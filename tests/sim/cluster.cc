@@ -88,6 +88,7 @@ VolumeParts Cluster::parts(Home& home) {
   Machine& machine = *home.machine;
   const auto open_engine = [this, &home, &machine](const std::string&, std::function<Status()> barrier,
                                                    bool fresh) -> Task<Result<std::unique_ptr<Engine>>> {
+    if (fresh && home.engine->position != 0) ++indexes_rebuilt_;
     if (fresh) home.engine = std::make_shared<MapEngineDisk>();
     MapEngineOptions options;
     options.barrier = std::move(barrier);

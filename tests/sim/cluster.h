@@ -93,6 +93,8 @@ class Cluster {
   void ease();                // one random change for the better
   void heal();                // nothing is wrong any more (what is lost stays lost)
   void set_disk_weather(Home& home, Tally& tally);
+  // Indexes that were there and were made anew from the log.
+  std::uint64_t indexes_rebuilt() const { return indexes_rebuilt_; }
   bool network_healed() const { return healed_; }
   bool disk_troubled() const { return disk_troubled_; }
   // A life that begins under bad weather is troubled from its first step.
@@ -123,6 +125,7 @@ class Cluster {
   std::set<std::size_t> stale_;
   std::vector<MinerTrouble> troubles_;
   std::set<std::pair<std::size_t, std::size_t>> cuts_;
+  std::uint64_t indexes_rebuilt_ = 0;
   bool healed_ = true;
   bool disk_weather_ = false;   // now
   bool disk_troubled_ = false;  // now, or since it was forgotten

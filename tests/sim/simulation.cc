@@ -169,6 +169,7 @@ void Simulation::run() {
       tally_.add(std::string(to_string(static_cast<DiskFault>(i))), cluster_.home(h).disk->faults()[i]);
   for (std::size_t i = 0; i < static_cast<std::size_t>(SimFault::count); ++i)
     tally_.add(std::string(to_string(static_cast<SimFault>(i))), cluster_.network().faults()[i]);
+  tally_.add("index rebuilt", cluster_.indexes_rebuilt());
   tally_.add("operations", operations_);
   tally_.add("crashes", crashes_);
   tally_.add("segments stored", segments_stored());
