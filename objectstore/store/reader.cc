@@ -178,31 +178,36 @@ Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<Plac
     co_return false;
   }
   std::array<std::uint8_t, 16> salt{};
-  bool good = true;
+  Status local;  // the disk's own error, if it has one
   if (placed) {
     salt = placed->placed.salt;
   } else {
     const auto header = co_await slots_.read_header(segment);
-    good = good && header.has_value();
-    if (header) salt = header->salt;
+    if (header)
+      salt = header->salt;
+    else
+      local = fail(header.error());
   }
   // Small reads come back, so the page cache may keep them; large ones would only push others out of it.
-  if (good && cells.sealed_length <= kWarmMax) {
+  if (local && cells.sealed_length <= kWarmMax) {
     const auto warm = co_await handle->read_warm(cells.sealed_offset, cells.sealed_length);
     if (warm && co_await open_cells(segment, salt, cells, warm->bytes, warm->owner, into)) {
       cache_hits_.add();
       co_return true;
     }
   }
-  if (good) {
+  if (local) {
     const auto got = co_await handle->read(cells.sealed_offset, cells.sealed_length);
     if (got && co_await open_cells(segment, salt, cells, got->bytes, got->owner, into)) {
       cache_hits_.add();
       co_return true;
     }
+    if (!got) local = fail(got.error());
   }
   cache_rot_.add();
   if (!placed) {
+    // A disk that fails to read may succeed at the next attempt: its error is no verdict on the data.
+    if (!local && local.error().kind() != ErrorKind::corrupt) co_return fail(local.error());
     const std::string what =
         format("segment {}/{} is damaged on the local disk and has not reached the miners", segment.epoch,
                segment.sequence);
