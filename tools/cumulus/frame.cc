@@ -2,6 +2,8 @@
 
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
+#include <iterator>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -10,6 +12,22 @@
 #include "objectstore/base/format.h"
 
 namespace cumulus {
+
+namespace {
+
+// A killed process goes on taking connections until its last thread is gone, and answers none of them.
+bool listener_is_dying(int connection) {
+  ucred listener{};
+  socklen_t size = sizeof listener;
+  if (::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &listener, &size) != 0 || listener.pid == 0)
+    return false;
+  std::ifstream file(format("/proc/{}/stat", listener.pid));
+  const std::string stat((std::istreambuf_iterator<char>(file)), {});
+  const auto name_end = stat.rfind(')');
+  return name_end == std::string::npos || (name_end + 2 < stat.size() && stat[name_end + 2] == 'Z');
+}
+
+}  // namespace
 
 std::string socket_path(int directory_fd) { return format("/proc/self/fd/{}/daemon.sock", directory_fd); }
 
@@ -23,8 +41,8 @@ Result<DaemonSocket> DaemonSocket::connect(const std::string& directory) {
   const int result = ::connect(socket.fd_, reinterpret_cast<sockaddr*>(&address), sizeof address);
   const int error = errno;
   ::close(folder);
-  if (result == 0) return socket;
-  if (error == ENOENT || error == ECONNREFUSED)
+  if (result == 0 && !listener_is_dying(socket.fd_)) return socket;
+  if (result == 0 || error == ENOENT || error == ECONNREFUSED)
     return fail(ErrorKind::unavailable, "the volume's daemon is not running");
   return fail(from_errno(error, "connect to the volume's daemon"));
 }
