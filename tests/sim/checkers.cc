@@ -244,18 +244,20 @@ bool good_miners_suffice(Cluster& cluster) {
   });
 }
 
-bool only_crowded_are_lost(Cluster& cluster) {
-  for (const auto& [name, segment] : stored_segments(cluster, false)) {
-    if (segment.at.size() >= segment.manifest.k) continue;
-    for (std::uint16_t index = 0; index < segment.manifest.k + segment.manifest.m; ++index) {
-      const std::pair slice(cluster.keys().volume_id(), SliceId{segment.manifest.id(), index});
-      bool acknowledged = false;
-      for (std::size_t miner = 0; miner < cluster.network().size() && !acknowledged; ++miner)
-        acknowledged = cluster.network().miner(miner).acknowledged().contains(slice);
-      if (!acknowledged) return false;
-    }
-  }
-  return true;
+bool crowded_ones_are_lost(Cluster& cluster) {
+  const auto acknowledged = [&cluster](const SegmentId& segment, std::uint16_t index) {
+    const std::pair slice(cluster.keys().volume_id(), SliceId{segment, index});
+    for (std::size_t miner = 0; miner < cluster.network().size(); ++miner)
+      if (cluster.network().miner(miner).acknowledged().contains(slice)) return true;
+    return false;
+  };
+  return std::ranges::any_of(stored_segments(cluster, false), [&](const auto& entry) {
+    const StoredSegment& segment = entry.second;
+    if (segment.at.size() >= segment.manifest.k) return false;
+    for (std::uint16_t index = 0; index < segment.manifest.k + segment.manifest.m; ++index)
+      if (!acknowledged(segment.manifest.id(), index)) return false;  // on its way
+    return true;
+  });
 }
 
 }  // namespace cumulus

@@ -72,10 +72,10 @@ Violation check_tail(Cluster& cluster, const Superblock& record);
 bool all_readable(Cluster& cluster, const Home& home, bool when_healed);
 // Can every stored segment be read from the miners that never fail? So it is when none is crowded.
 bool good_miners_suffice(Cluster& cluster);
-// Miners that never fail hold k slices of every segment whose slices went to k + m different miners. So when
-// one cannot be read although all of its slices were acknowledged, it was crowded: several of its slices went
-// to miners that failed, since no others were there. status said so, and a repair that came too late for it
-// lost nothing that was promised.
-bool only_crowded_are_lost(Cluster& cluster);
+// Is a segment lost that was stored, all of its slices acknowledged? Miners that never fail hold k slices of
+// every segment whose slices went to k + m different miners, so it was crowded: several of its slices went to
+// miners that failed, since no others were there. status said so, and a repair that came too late for it lost
+// nothing that was promised.
+bool crowded_ones_are_lost(Cluster& cluster);
 
 }  // namespace cumulus

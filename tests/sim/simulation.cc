@@ -385,8 +385,11 @@ Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
   const int how = opening == Opening::create ? 0 : opening == Opening::open ? 1 : 2;
   const std::string what = how == 0 ? "create" : how == 1 ? "open" : "recover";
   tell(what + (mode == OpenMode::steal ? " --steal in " : " in ") + at.name);
-  if (!run(open_volume(cluster_.parts(at), cluster_.shape(), cluster_.options(), how, mode, answer), what))
+  if (!run(open_volume(cluster_.parts(at), cluster_.shape(), cluster_.options(), how, mode, answer), what)) {
+    // Killed as it came up: the machine's end is the volume's.
+    if (*answer && **answer) at.machine->volume = std::move(***answer);
     return fail(ErrorKind::closed, "killed");
+  }
   if (!**answer) return fail((*answer)->error());
   at.machine->volume = std::move(***answer);
   return {};
@@ -394,7 +397,7 @@ Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
 
 // More slices of a segment are gone than its code allows: a violation, unless it was crowded.
 void Simulation::end_beyond_repair(const std::string& what) {
-  if (all_readable(cluster_, home(), true) || !only_crowded_are_lost(cluster_)) return fail_seed(what);
+  if (all_readable(cluster_, home(), true) || !crowded_ones_are_lost(cluster_)) return fail_seed(what);
   tally_.add("beyond repair");
   beyond_repair_ = true;
   tell("beyond repair: " + what);
@@ -420,6 +423,7 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
       interrupt = random_.once_in(3);
       if (power) floor = std::min(floor, local_floor_);
       // Its ballot may be the newest by now: the next attempt is the same home's.
+      --attempt;
       continue;
     }
     tally_.add("opening tried again");
@@ -469,8 +473,9 @@ void Simulation::check_recovered(std::size_t floor) {
     const bool with_unknown = n == done_.size() + 1;
     const auto model = std::make_shared<const StoreModel>(with_unknown ? *in_flight_ : states_[n]);
     const auto found = std::make_shared<Comparison>();
+    const bool troubled = !cluster_.network_healed();  // it may heal meanwhile
     if (!run(compare_all(volume(), model, random_, found), "comparing")) return;
-    if (found->unreadable && !cluster_.network_healed()) {
+    if (found->unreadable && (troubled || !cluster_.network_healed())) {
       cluster_.heal();
       --n;
       continue;
