@@ -179,6 +179,17 @@ std::uint32_t SlotStore::budget_slots() const {
       std::max<std::uint64_t>(options_.budget_bytes / options_.segment_size, options_.free_ahead + 2));
 }
 
+bool SlotStore::has_room_for(std::uint64_t bytes) const {
+  // A group that does not fit behind the others leaves less than half of a segment empty.
+  const std::uint64_t wanted = 2 * bytes / options_.segment_size + 2;
+  std::uint64_t there = free_.size();
+  if (there >= wanted) return true;
+  if (!make_error_ && slots_.size() < budget_slots()) there += budget_slots() - slots_.size();
+  for (auto slot = slots_.begin(); slot != slots_.end() && there < wanted; ++slot)
+    there += evictable(*slot->second) ? 1 : 0;
+  return there >= wanted;
+}
+
 bool SlotStore::clean(const Slot& slot) const {
   return slot.state == State::stored || slot.state == State::fetched || slot.state == State::partial;
 }

@@ -76,6 +76,9 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   // Log segments from this one on are needed for replay: the index is durable up to the ones before it.
   void set_replay_floor(Sequence floor);
   void set_budget(std::uint64_t bytes);
+  // Can the log take groups of `bytes` in all, each at most half a segment, and one more slot for its
+  // bookkeeping, although nothing more reaches the miners?
+  bool has_room_for(std::uint64_t bytes) const;
 
   // The slot that has [offset, offset + length) of the segment; null is a miss.
   std::shared_ptr<Handle> lookup(const SegmentId& segment, std::uint64_t offset, std::uint64_t length);

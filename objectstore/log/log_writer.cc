@@ -95,7 +95,7 @@ class LogWriterImpl final : public LogWriter {
   };
 
   Status check_open() const;
-  Task<Status> start_segment();
+  Task<Status> start_segment(bool bookkeeping);
   void seal_open();
   OpenSegment::Place reserve(const GroupDraft& draft, std::uint32_t cells_length);
   static std::uint32_t ready_end(const Segment& segment);
@@ -217,7 +217,7 @@ Task<Result<WrittenGroup>> LogWriterImpl::append(GroupDraft draft) {
     const Semaphore::Hold turn = co_await turn_.acquire();
     CO_TRY_OK(check_open());
     if (open_ && !open_->content.fits(records_length, cells_length)) seal_open();
-    if (!open_) CO_TRY_OK(co_await start_segment());
+    if (!open_) CO_TRY_OK(co_await start_segment(draft.bookkeeping));
     segment = open_;
     place = reserve(draft, cells_length);
   }
@@ -239,11 +239,11 @@ Task<Result<WrittenGroup>> LogWriterImpl::append(GroupDraft draft) {
   co_return WrittenGroup{place.number, segment->content.header().id, place.layout.cells_at(), place.nonce};
 }
 
-// Under turn_.
-Task<Status> LogWriterImpl::start_segment() {
+// Under turn_. Bookkeeping makes room, so it may have a slot of the reserve.
+Task<Status> LogWriterImpl::start_segment(bool bookkeeping) {
   while (!failure_ && segments_.size() >= kUndurableSegmentsMax) co_await progress_.wait();
   if (failure_) co_return fail(*failure_);
-  CO_TRY(auto slot, co_await files_.take(false));
+  CO_TRY(auto slot, co_await files_.take(bookkeeping));
   CO_TRY_OK(check_open());
   SegmentHeader header;
   header.align_log2 = files_.align_log2();

@@ -10,6 +10,7 @@ namespace cumulus {
 namespace {
 
 constexpr std::uint64_t kStagedBytesMax = 32u << 20;
+constexpr Duration kRoomInterval = std::chrono::milliseconds(20);  // how often room is looked for
 constexpr std::uint32_t kGroupsInFlightForSync = 2;  // a third waits and gathers more callers: group commit
 
 std::string describe(ObjectRef object) {
@@ -18,16 +19,18 @@ std::string describe(ObjectRef object) {
 
 }  // namespace
 
-Committer::Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptions options,
+Committer::Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptions options, HasRoom has_room,
                      CompareBytes compare)
     : runtime_(runtime),
       index_(index),
       log_(log),
       options_(options),
+      has_room_(std::move(has_room)),
       compare_(std::move(compare)),
       written_(log.written()),
       accepted_data_(written_),
       turnstile_(runtime, 1),
+      door_(runtime, 1),
       staged_bytes_(runtime, kStagedBytesMax),
       opened_(runtime),
       progress_(runtime),
@@ -65,13 +68,30 @@ Task<Result<Commit>> Committer::commit(Transaction transaction) {
   std::vector<std::vector<Run>> runs;
   if (ahead) CO_TRY_OK(co_await stage_ahead(body, runs));
 
-  CO_TRY_OK(co_await index_.room_for_group());
-  const Semaphore::Hold turn = co_await turnstile_.acquire();
-  CO_TRY_OK(check_open());
+  CO_TRY(const Semaphore::Hold turn, co_await turn_with_room(ahead ? 0 : body.data_bytes));
   Draft draft;
   CO_TRY_OK(co_await decide(body, draft));
   if (ahead) draft.name_runs(runs);
   co_return co_await stage(std::move(draft), false, std::move(memory));
+}
+
+// The turnstile, once there is a place on the local disk for what is staged next.
+Task<Result<Semaphore::Hold>> Committer::turn_with_room(std::uint64_t bytes) {
+  Semaphore::Hold door;
+  for (bool first = false;;) {
+    CO_TRY_OK(co_await index_.room_for_group());
+    Semaphore::Hold turn = co_await turnstile_.acquire();
+    CO_TRY_OK(check_open());
+    if ((first || door_.in_use() == 0) && has_room_(bytes_in_flight_ + open_.bytes() + bytes))
+      co_return std::move(turn);
+    turn.release();
+    if (!first) {
+      door = co_await door_.acquire();
+      first = true;
+      continue;
+    }
+    co_await progress_.wait_until(runtime_.now() + kRoomInterval);
+  }
 }
 
 Task<Result<Commit>> Committer::commit_changes(BuildChanges build, bool bookkeeping) {
@@ -99,9 +119,7 @@ Task<Status> Committer::stage_ahead(Transaction::Body& body, std::vector<std::ve
     auto& pieces = pending.emplace_back();
     for (ByteView rest = write->data; !rest.empty();) {
       const std::size_t length = std::min(rest.size(), group_limit());
-      CO_TRY_OK(co_await index_.room_for_group());
-      const Semaphore::Hold turn = co_await turnstile_.acquire();
-      CO_TRY_OK(check_open());
+      CO_TRY(const Semaphore::Hold turn, co_await turn_with_room(length));
       if (!fits(0, sealed_length_of(static_cast<std::uint32_t>(length), cell_log2))) close_group();
       pieces.push_back(std::make_shared<Run>());
       note_opened(false);
@@ -315,7 +333,7 @@ Task<Result<Commit>> Committer::stage(Draft draft, bool bookkeeping, Semaphore::
 }
 
 void Committer::note_opened(bool bookkeeping) {
-  if (open_.empty()) {
+  if (!open_.opened) {
     open_.opened = runtime_.now();
     opened_.notify_all();
   }
@@ -347,6 +365,7 @@ void Committer::close_group() {
   open_.number = closed.number + 1;
   index_.close_group(closed.number);
   ++groups_in_flight_;
+  bytes_in_flight_ += closed.bytes();
   tasks_.spawn(write_group(std::move(closed)));
 }
 
@@ -368,6 +387,7 @@ Task<void> Committer::write_group(OpenGroup group) {
   Result<WrittenGroup> written = co_await log_.append(std::move(draft));
   while (!failure_ && written_ + 1 != number) co_await progress_.wait();
   --groups_in_flight_;
+  bytes_in_flight_ -= group.bytes();
   if (failure_ || !written) {
     if (!failure_) fail_with(written.error());
     progress_.notify_all();
@@ -434,12 +454,12 @@ Task<Status> Committer::durable(LogPosition position) {
 
 Task<void> Committer::close_by_interval() {
   while (!failure_) {
-    if (open_.empty()) {
+    if (!open_.opened) {
       if (closing_) co_return;
       co_await opened_.wait();
       continue;
     }
-    const TimePoint due = open_.opened + options_.group_interval;
+    const TimePoint due = *open_.opened + options_.group_interval;
     if (!closing_ && runtime_.now() < due) {
       const LogPosition number = open_.number;
       co_await opened_.wait_until(due);
@@ -447,7 +467,8 @@ Task<void> Committer::close_by_interval() {
       if (!closing_ && runtime_.now() < due) continue;
     }
     const Semaphore::Hold turn = co_await turnstile_.acquire();
-    if (closing_ || runtime_.now() >= open_.opened + options_.group_interval) close_group();
+    if (closing_ || (open_.opened && runtime_.now() >= *open_.opened + options_.group_interval))
+      close_group();
   }
 }
 

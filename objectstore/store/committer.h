@@ -31,7 +31,13 @@ class Committer {
   // Decides catalogue changes against the state it sees; called under the turnstile, must not suspend.
   using BuildChanges = std::function<Result<std::vector<Change>>()>;
 
-  Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptions options, CompareBytes compare);
+  // Can the log write `bytes` in all, and its bookkeeping behind them, although nothing leaves the local
+  // disk? Users wait until it can: what says that segments are stored, and so makes room, must not queue
+  // behind what waits for room.
+  using HasRoom = std::function<bool(std::uint64_t bytes)>;
+
+  Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptions options, HasRoom has_room,
+            CompareBytes compare);
   ~Committer();
 
   void start();  // background closing; the log syncs by itself every second
@@ -85,8 +91,9 @@ class Committer {
     std::size_t record_bytes = 0;
     std::size_t cell_bytes = 0;
     bool bookkeeping = true;
-    TimePoint opened{};
+    std::optional<TimePoint> opened;  // since its first transaction began to be staged
     bool empty() const { return changes.empty() && runs.empty(); }
+    std::uint64_t bytes() const { return record_bytes + cell_bytes; }
   };
 
   // What one transaction does, decided: changes, with the bytes of its writes still to be staged as runs.
@@ -120,6 +127,7 @@ class Committer {
   Task<Result<Commit>> stage(Draft draft, bool bookkeeping, Semaphore::Hold memory);
   Task<Status> stage_ahead(Transaction::Body& body, std::vector<std::vector<Run>>& runs);
   Status check_open() const;
+  Task<Result<Semaphore::Hold>> turn_with_room(std::uint64_t bytes);
   std::size_t group_limit() const;
   bool fits(std::size_t record_bytes, std::size_t cell_bytes) const;
   Run add_run(ByteView plain, std::shared_ptr<const void> owner, std::uint8_t cell_log2,
@@ -135,6 +143,7 @@ class Committer {
   Index& index_;
   LogWriter& log_;
   VolumeOptions options_;
+  HasRoom has_room_;
   CompareBytes compare_;
 
   OpenGroup open_;
@@ -143,10 +152,12 @@ class Committer {
   LogPosition written_ = 0;
   LogPosition accepted_data_ = 0;
   std::uint32_t groups_in_flight_ = 0;
+  std::uint64_t bytes_in_flight_ = 0;  // of those groups
   std::optional<Error> failure_;
   bool closing_ = false;
 
   Semaphore turnstile_;
+  Semaphore door_;          // held by the first of those who wait for room
   Semaphore staged_bytes_;  // plain bytes accepted and not yet written
   Signal opened_;           // the open group got its first change, or closing
   Signal progress_;         // a group was written, or failed

@@ -77,6 +77,7 @@ Task<Status> StoreVolume::create(VolumeShape shape) {
   CO_TRY_OK(co_await open_rooms(first, true));
   make_tail_keeper(first);
   CO_TRY_OK(co_await tail_->claim(ballot, Adopt::own, kPatienceToDecide));
+  CO_TRY_OK(co_await tail_->known_at_home());
   LogStart start;
   start.epoch = ballot.epoch;
   start.instance = ballot.instance;
@@ -196,6 +197,7 @@ Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bo
   // The ballot first: from here on nobody else can add to what is about to be read.
   const Ballot ballot = home_.record().next_ballot(newest.ballot, true, new_instance());
   CO_TRY_OK(co_await tail_->claim(ballot, adopt, kPatienceToDecide));
+  CO_TRY_OK(co_await tail_->known_at_home());
   Tail reached = tail_->accepted().tail;
   LogStart start;
   CO_TRY_OK(co_await rebuild_from_miners(reached, accept_loss, progress, start));
@@ -385,8 +387,10 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   log_ = LogWriter::make(parts_.runtime, *slots_, parts_.keys, id_, start, log_options, parts_.metrics,
                          [this](SealedSegment segment) { segment_sealed(std::move(segment)); });
   barrier_.attach(log_.get());
-  committer_ = std::make_unique<Committer>(parts_.runtime, *index_, *log_, options_,
-                                           [this](const auto& compare) { return compare_bytes(compare); });
+  committer_ = std::make_unique<Committer>(
+      parts_.runtime, *index_, *log_, options_,
+      [this](std::uint64_t bytes) { return slots_->has_room_for(bytes); },
+      [this](const auto& compare) { return compare_bytes(compare); });
   cells_ = std::make_unique<CellReader>(parts_.runtime, *log_, *slots_, *index_, *fetcher_, *keys_,
                                         parts_.metrics);
   reader_ = std::make_unique<Reader>(parts_.runtime, *index_, *committer_, *cells_, options_);
@@ -428,8 +432,8 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   // Before the mark says that nothing older is needed: a crash in between must find the miners' listings
   // again.
   if (inventory_) CO_TRY_OK(co_await note_placements());
-  if (nothing_local) CO_TRY_OK(co_await save_replay_start());
-  slots_->set_replay_floor(replay_marks_.front().sequence + 1);
+  if (replay_marks_.front().sequence != saved_mark_) CO_TRY_OK(co_await save_replay_start());
+  slots_->set_replay_floor(saved_mark_ + 1);
   tasks_.spawn(keep_house());
   co_return Status();
 }
@@ -523,7 +527,11 @@ Task<Status> StoreVolume::save_replay_start() {
   out.u64(mark.last_group);
   out.bytes(mark.tag);
   out.bytes(sha256(bytes));
-  co_return co_await parts_.disk.replace_file(parts_.directory + "/replay", std::move(bytes));
+  CO_TRY_OK(co_await parts_.disk.replace_file(parts_.directory + "/replay", std::move(bytes)));
+  // The floor moves after the mark: what is evicted is never needed by a restart.
+  saved_mark_ = mark.sequence;
+  slots_->set_replay_floor(mark.sequence + 1);
+  co_return Status();
 }
 
 Task<ReplayStart> StoreVolume::load_replay_start() {
@@ -539,6 +547,7 @@ Task<ReplayStart> StoreVolume::load_replay_start() {
   const auto tag = in.array<16>();
   if (!magic || !in.done() || !equal(sha256(body), ByteView(*bytes).last(32))) co_return start;
   start.sequence = sequence;
+  saved_mark_ = sequence - 1;
   start.previous_chain = chain;
   start.previous = LastGroup{group, tag};
   co_return start;

@@ -176,22 +176,19 @@ bool StoreVolume::may_begin_later() const {
          !unplaced_.contains(replay_marks_[1].sequence);
 }
 
+// Again and again when the disk refuses: until the mark is saved nothing that is behind it can leave the
+// cache.
+Task<Status> StoreVolume::begin_later() {
+  while (may_begin_later()) replay_marks_.pop_front();
+  if (replay_marks_.front().sequence != saved_mark_) CO_TRY_OK(co_await save_replay_start());
+  co_return Status();
+}
+
 Task<void> StoreVolume::keep_house() {
   while (!closing_) {
     release_stored();
-    // The mark is saved before the floor moves: what is evicted is never needed by a restart.
-    bool moved = false;
-    while (may_begin_later()) {
-      replay_marks_.pop_front();
-      moved = true;
-    }
-    if (moved) {
-      if (Status saved = co_await save_replay_start(); saved) {
-        slots_->set_replay_floor(replay_marks_.front().sequence + 1);
-      } else {
-        log_warn("the replay mark cannot be saved: {}", saved.error().message());
-      }
-    }
+    if (Status saved = co_await begin_later(); !saved)
+      log_warn("the replay mark cannot be saved: {}", saved.error().message());
     // When the disk is short of room the index need not wait for its own pace.
     const SlotStats slots = slots_->stats();
     const bool tight = slots.dirty_bytes + (64u << 20) > slots.budget_bytes / 2;
@@ -321,15 +318,13 @@ Task<Status> StoreVolume::drop_cache() {
   CO_TRY_OK(co_await committer_->durable(committer_->accepted()));
   CO_TRY_OK(co_await index_->flush());
   release_stored();
-  while (may_begin_later()) replay_marks_.pop_front();
-  Status saved = co_await save_replay_start();
+  Status saved = co_await begin_later();
   if (!saved && saved.error().kind() == ErrorKind::no_space) {
     // Who drops a cache may well do so because the disk is full: first what goes without a new mark.
     slots_->drop_clean();
-    saved = co_await save_replay_start();
+    saved = co_await begin_later();
   }
   CO_TRY_OK(saved);
-  slots_->set_replay_floor(replay_marks_.front().sequence + 1);
   cells_->forget_recent();
   slots_->drop_clean();
   co_return Status();

@@ -122,7 +122,8 @@ class StoreVolume final : public Volume {
   Task<Status> take_over(const Superblock& newest, Adopt adopt);
   Task<Status> recover_from(const Superblock& newest, Adopt adopt, bool accept_loss, Progress progress);
   Error fenced_error(const Superblock& newest) const;
-  Task<Status> save_replay_start();
+  Task<Status> save_replay_start();  // and moves the cache's floor
+  Task<Status> begin_later();
   Task<ReplayStart> load_replay_start();
   Task<std::optional<SegmentId>> load_repair_position();
   Task<void> keep_repair_position(std::optional<SegmentId> through);
@@ -179,7 +180,8 @@ class StoreVolume final : public Volume {
   std::set<SegmentId> damaged_;                     // seen to have wrong slices by the last check or repair
   bool repairing_ = false;
   bool closing_ = false;
-  Semaphore mark_turn_;  // one at a time saves DIR/replay
+  Sequence saved_mark_ = 0;  // of the mark that DIR/replay has
+  Semaphore mark_turn_;      // one at a time saves DIR/replay
   Signal house_;
   TaskGroup tasks_;
 };

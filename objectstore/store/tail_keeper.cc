@@ -97,6 +97,18 @@ Task<Status> TailKeeper::wait_claimed() {
   co_return Status();
 }
 
+Task<Status> TailKeeper::known_at_home() {
+  const auto known = [this] {
+    const auto& seen = home_.record().seen;
+    return seen && seen->ballot == ballot_;
+  };
+  while (!known() && !remember_error_ && !fenced_ && !closing_) co_await changed_.wait();
+  if (known()) co_return Status();
+  if (fenced_) co_return fail(*fenced_);
+  if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+  co_return fail(*remember_error_);
+}
+
 Tail TailKeeper::remote_tail() const {
   if (accepted_.ballot == ballot_) return accepted_.tail;
   const auto& seen = home_.record().seen;
@@ -379,7 +391,7 @@ bool TailKeeper::remember_due() const {
   if (seen == accepted_) return false;
   const bool changes_hands = !seen || seen->ballot != accepted_.ballot || accepted_.closed_cleanly ||
                              accepted_.destroyed || seen->holders != accepted_.holders;
-  return (changes_hands && !remember_failed_) || runtime_.now() >= remembered_at_ + kRememberInterval;
+  return (changes_hands && !remember_error_) || runtime_.now() >= remembered_at_ + kRememberInterval;
 }
 
 Task<void> TailKeeper::remember() {
@@ -387,8 +399,12 @@ Task<void> TailKeeper::remember() {
   next.note_accepted(accepted_);
   remembered_at_ = runtime_.now();
   const Status saved = co_await home_.save(std::move(next));
-  remember_failed_ = !saved;
-  if (!saved) log_warn("volume {}: {}", base_.volume.brief(), saved.error().message());
+  remember_error_.reset();
+  if (!saved) {
+    remember_error_ = saved.error();
+    log_warn("volume {}: {}", base_.volume.brief(), saved.error().message());
+  }
+  changed_.notify_all();
 }
 
 bool TailKeeper::promised_by_quorum() const {

@@ -114,6 +114,9 @@ class TailKeeper {
   // A new miner list; the holder set follows by a joint change. Returns when it is accepted; unavailable
   // after `patience` (it goes on being proposed). The transport must know the old holders and the new ones
   // until then. invalid: empty, or too long for the superblock.
+  // Once the home file says that this home is the writer: until then a crash would leave a log that nobody
+  // knows to be the volume's. After claim(). Errors: the disk's.
+  Task<Status> known_at_home();
   Task<Status> set_miners(std::vector<MinerEntry> miners, Duration patience = std::chrono::seconds(30));
   // Marks the record closed cleanly, so that another home may open the volume without stealing it. For the
   // end.
@@ -194,7 +197,7 @@ class TailKeeper {
   std::uint64_t accepted_revision_ = 0;
   std::uint64_t version_floor_ = 0;  // the next version is above it
   TimePoint remembered_at_{};
-  bool remember_failed_ = false;
+  std::optional<Error> remember_error_;  // of the last attempt
 
   std::map<MinerId, Link> links_;
   Signal wake_;     // holders' tasks and the proposer
