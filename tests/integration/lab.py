@@ -136,27 +136,26 @@ class Lab:
             with open(os.path.join(top, f'made-{size}'), 'wb') as file:
                 file.write(self.random.randbytes(size))
         left = total - sum(sizes)
-        candidates = []
-        for folder in ('/usr/bin', '/usr/lib/x86_64-linux-gnu', '/usr/include', '/usr/share/doc', '/usr/lib'):
+        candidates, there = [], 0
+        for folder in ('/usr/include', '/usr/bin', '/usr/share/doc', '/usr/lib/x86_64-linux-gnu', '/usr/lib', '/usr/share'):
             for where, _, names in os.walk(folder):
-                candidates += [os.path.join(where, name) for name in names]
-            if len(candidates) > 20000:
+                found = [os.path.join(where, name) for name in sorted(names)]
+                found = [(name, os.path.getsize(name)) for name in found if os.path.isfile(name) and not os.path.islink(name)]
+                candidates += found
+                there += sum(size for _, size in found)
+            if there > 2 * total and len(candidates) > 5000:
                 break
-        candidates.sort()
         self.random.shuffle(candidates)
-        small = total // 200
-        for source in candidates:
+        for source, size in candidates:
             if left <= 0:
                 break
-            if os.path.islink(source) or not os.path.isfile(source):
-                continue
-            size = os.path.getsize(source)
-            if size > left or size < small:  # a few hundred files at most: each costs a command
+            if size > left:
                 continue
             target = os.path.join(top, source.lstrip('/'))
             os.makedirs(os.path.dirname(target), exist_ok=True)
             shutil.copyfile(source, target)
             left -= size
+        expect(left <= total // 20, f'there are not enough files in /usr: {left} of {total} bytes are missing')
         found = {}
         for where, _, names in os.walk(top):
             for name in names:
@@ -173,10 +172,10 @@ class Lab:
         names = {entry['name'] for entry in self.json('object', 'ls', f'{volume}/{bucket}', home=home)}
         expect(names == set(expected), f'names differ: missing {sorted(set(expected) - names)[:3]}, extra {sorted(names - set(expected))[:3]}')
         back = self.path('back')
+        self.run('object', 'get', f'{volume}/{bucket}', '.', back, '-r', home=home, timeout=1800)
         for name, sha in expected.items():
-            self.run('object', 'get', f'{volume}/{bucket}', name, back, home=home)
-            expect(sha_of(back) == sha, f'{name}: other bytes came back')
-            os.remove(back)
+            expect(sha_of(os.path.join(back, name)) == sha, f'{name}: other bytes came back')
+        shutil.rmtree(back)
 
     # --- the end ---
     def __enter__(self):

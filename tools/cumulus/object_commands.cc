@@ -156,9 +156,65 @@ Result<Json> get_file(Client& client, const std::string& bucket, const std::stri
   return result;
 }
 
+// Page by page, in the order of names.
+Status for_each_object(Client& client, const std::string& bucket, const std::string& prefix,
+                       const std::function<Status(const Json&)>& visit) {
+  constexpr std::size_t kPage = 10000;
+  for (std::string after;;) {
+    TRY(Json request, request_for("object.ls", bucket));
+    request["prefix"] = prefix;
+    request["after"] = after;
+    request["limit"] = kPage;
+    TRY(const Json page, client.call(std::move(request), "", false));
+    for (const Json& entry : page) TRY_OK(visit(entry));
+    if (page.size() < kPage) return {};
+    after = page.back().value("name", "");
+  }
+}
+
+// A name may be anything; a path below the folder is nothing that leads out of it.
+Result<std::filesystem::path> path_below(const std::filesystem::path& top, const std::string& name) {
+  const std::filesystem::path below(name);
+  bool plain = !below.empty() && below.is_relative() && below.has_filename();
+  for (const std::filesystem::path& part : below) plain = plain && part != ".." && part != ".";
+  if (!plain)
+    return fail(
+        ErrorKind::invalid,
+        format("the object '{}' has a name that is no path below {}: get it alone", name, top.string()));
+  return top / below;
+}
+
+// Every object below NAME (. for all), each into its own file.
+Result<int> get_folder(const Invocation& invocation, Client& client, const std::string& bucket,
+                       const Arguments& arguments) {
+  const std::filesystem::path top(arguments.file);
+  const std::string prefix =
+      arguments.object.empty() || arguments.object == "." ? "" : arguments.object + "/";
+  std::uint64_t fetched = 0;
+  Json all = Json::array();
+  const auto visit = [&](const Json& entry) -> Status {
+    const std::string name = entry.value("name", "");
+    TRY(const std::filesystem::path path, path_below(top, name.substr(prefix.size())));
+    std::error_code error;
+    std::filesystem::create_directories(path.parent_path(), error);
+    if (error) return fail(from_errno(error.value(), "make the folder " + path.parent_path().string()));
+    TRY(Json result, get_file(client, bucket, name, path.string()));
+    ++fetched;
+    if (invocation.json) all.push_back(std::move(result));
+    return {};
+  };
+  TRY_OK(for_each_object(client, bucket, prefix, visit));
+  if (fetched == 0 && !prefix.empty())
+    return fail(ErrorKind::not_found, format("no object's name begins with '{}'", prefix));
+  if (invocation.json) print_json(all);
+  if (!invocation.json) std::printf("%llu objects\n", static_cast<unsigned long long>(fetched));
+  return 0;
+}
+
 Result<int> get(const Invocation& invocation, const Arguments& arguments) {
   TRY(const auto target, split_target(arguments.target));
   Client client = invocation.client(target.first);
+  if (arguments.recursive) return get_folder(invocation, client, target.second, arguments);
   if (arguments.file == "-") {
     TRY(Json request, request_for("object.get", target.second));
     request["object"] = arguments.object;
@@ -175,22 +231,14 @@ Result<int> list(const Invocation& invocation, const Arguments& arguments) {
   TRY(const auto target, split_target(arguments.target));
   Client client = invocation.client(target.first);
   Json all = Json::array();
-  for (std::string after;;) {
-    TRY(Json request, request_for("object.ls", target.second));
-    request["prefix"] = arguments.prefix;
-    request["after"] = after;
-    request["limit"] = 10000;
-    TRY(const Json page, client.call(std::move(request), "", false));
-    for (const Json& entry : page) {
-      if (invocation.json) {
-        all.push_back(entry);
-      } else {
-        std::printf("%14s  %s\n", entry["size"].dump().c_str(), entry.value("name", "").c_str());
-      }
-    }
-    if (page.size() < 10000) break;
-    after = page.back().value("name", "");
-  }
+  const auto visit = [&](const Json& entry) -> Status {
+    if (invocation.json)
+      all.push_back(entry);
+    else
+      std::printf("%14s  %s\n", entry["size"].dump().c_str(), entry.value("name", "").c_str());
+    return {};
+  };
+  TRY_OK(for_each_object(client, target.second, arguments.prefix, visit));
   if (invocation.json) print_json(all);
   return 0;
 }
@@ -229,7 +277,11 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
                     "every file of a folder, named below NAME (. for no prefix)");
   auto* getting = add("get", "fetch an object into a file", "get photos/2026 beach.jpg ./beach.jpg", true,
                       [&] { return get(invocation, arguments); });
-  getting->add_option("FILE", arguments.file, "a file, or - for standard output")->required()->type_name("");
+  getting->add_option("FILE", arguments.file, "a file, - for standard output, or a folder with -r")
+      ->required()
+      ->type_name("");
+  getting->add_flag("-r,--recursive", arguments.recursive,
+                    "every object below NAME (. for all), each into a file of the folder");
   add("cat", "write an object to standard output", "cat photos/notes readme.txt", true, [&] {
     arguments.file = "-";
     return get(invocation, arguments);
