@@ -61,6 +61,8 @@ Task<Result<std::shared_ptr<BlockDevice>>> BlockDevice::open(Volume& volume, std
 }
 
 Task<Status> BlockDevice::refresh() {
+  if (const DatasetInfo* info = volume_.find_dataset(dataset_); is_head_ && info != nullptr)
+    view_ = info->head;  // a flattened image stands on its own
   CO_TRY(const auto stat, co_await volume_.stat(view_, kImageObject));
   if (!stat)
     co_return fail(ErrorKind::not_found,

@@ -44,6 +44,8 @@ class Transaction {
   void assert_exists(ObjectRef object);
   void assert_absent(ObjectRef object);
   void assert_omap(ObjectRef object, Bytes key, std::optional<Bytes> expected);  // nullopt: the key is absent
+  void assert_xattr(ObjectRef object, Bytes name, std::optional<Bytes> expected);  // nullopt: it has none
+  void assert_size(ObjectRef object, std::uint64_t at_least);
   void compare(ObjectRef object, std::uint64_t offset, Bytes expected);
 
   void create(ObjectRef object, Bytes header);  // id from Volume::allocate_object()
@@ -200,6 +202,10 @@ class Volume {
   virtual Task<Status> rollback(DatasetId id, std::string snapshot) = 0;
   virtual Task<Result<std::vector<DatasetId>>> clone(DatasetId id, std::string snapshot,
                                                      std::vector<std::string> names) = 0;
+  // Cuts a clone off from its parents: its head shows its own rows only from then on. The caller has made
+  // those cover all that `head` shows (clone_range of an object onto itself does). invalid: the head is not
+  // `head` any more (a rollback came between); nothing was done. Snapshots keep the parents.
+  virtual Task<Status> detach(DatasetId id, View head) = 0;
 
   // --- objects ---
   // Never used again in the dataset, not even after a crash once a transaction that names it was accepted.

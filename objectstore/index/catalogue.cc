@@ -118,6 +118,11 @@ bool Catalogue::apply(const Change& change, std::set<DatasetId>& changed, std::s
     info->trees[quota->tree].objects_max = quota->objects;
     return true;
   }
+  if (std::holds_alternative<change::Detach>(change)) {
+    std::erase_if(info->head, [info](const ViewSpan& span) { return span.dataset != info->id; });
+    info->parent.clear();
+    return true;
+  }
   const auto snapshot_named = [info](const std::string& name) {
     return std::ranges::find(info->snapshots, name, &SnapshotInfo::name);
   };

@@ -31,6 +31,7 @@ enum class Type : std::uint8_t {
   remove_snapshot = 37,
   rollback = 38,
   add_usage = 39,
+  detach = 40,
   placed = 64,
   relocate = 65,
 };
@@ -66,6 +67,7 @@ Type type_of(const change::SetQuota&) { return Type::set_quota; }
 Type type_of(const change::CreateSnapshot&) { return Type::create_snapshot; }
 Type type_of(const change::RemoveSnapshot&) { return Type::remove_snapshot; }
 Type type_of(const change::Rollback&) { return Type::rollback; }
+Type type_of(const change::Detach&) { return Type::detach; }
 Type type_of(const change::AddUsage&) { return Type::add_usage; }
 Type type_of(const change::Placed&) { return Type::placed; }
 Type type_of(const change::Relocate&) { return Type::relocate; }
@@ -315,7 +317,8 @@ void walk(Walk& w, C& c) {
   w.time(c.created_at);
 }
 template <class Walk, class C>
-  requires std::is_same_v<std::remove_const_t<C>, change::RemoveDataset>
+  requires std::is_same_v<std::remove_const_t<C>, change::RemoveDataset> ||
+           std::is_same_v<std::remove_const_t<C>, change::Detach>
 void walk(Walk& w, C& c) {
   w.dataset(c.id);
 }
@@ -446,6 +449,8 @@ Result<Change> read_body(std::uint8_t type, ByteView body, const CellArea& area)
       return read_as<change::RemoveSnapshot>(body, area);
     case Type::rollback:
       return read_as<change::Rollback>(body, area);
+    case Type::detach:
+      return read_as<change::Detach>(body, area);
     case Type::add_usage:
       return read_as<change::AddUsage>(body, area);
     case Type::placed:

@@ -135,6 +135,10 @@ struct Rollback {
   std::string snapshot;
   bool operator==(const Rollback&) const = default;
 };
+struct Detach {  // the head keeps the dataset's own spans only: whoever writes it has made them cover all
+  DatasetId id = 0;
+  bool operator==(const Detach&) const = default;
+};
 struct AddUsage {  // quota trees: signed differences
   DatasetId id = 0;
   std::uint32_t tree = 0;
@@ -167,7 +171,7 @@ using Change =
                  change::SetHeader, change::SetXattr, change::RemoveXattr, change::SetOmap,
                  change::RemoveOmap, change::CloneRange, change::CreateDataset, change::RemoveDataset,
                  change::RenameDataset, change::SetQuota, change::CreateSnapshot, change::RemoveSnapshot,
-                 change::Rollback, change::AddUsage, change::Placed, change::Relocate>;
+                 change::Rollback, change::Detach, change::AddUsage, change::Placed, change::Relocate>;
 
 // The cell area of the group that a record stands in: where its relative run offsets count from.
 struct CellArea {

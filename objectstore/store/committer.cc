@@ -180,6 +180,21 @@ Task<Status> Committer::decide(Transaction::Body& body, Draft& draft) {
         co_return fail(kind,
                        "an entry of " + describe(entry->object) + " is not what the transaction expects");
       }
+    } else if (const auto* attribute = std::get_if<Body::AssertXattr>(&operation)) {
+      const DatasetInfo* info = index_.dataset(attribute->object.dataset);
+      if (info == nullptr)
+        co_return fail(ErrorKind::not_found, format("dataset {} does not exist", attribute->object.dataset));
+      CO_TRY(const auto value, co_await index_.xattr(info->head, attribute->object.object, attribute->name));
+      if (value != attribute->expected) {
+        const ErrorKind kind = value ? ErrorKind::exists : ErrorKind::not_found;
+        co_return fail(
+            kind, "an attribute of " + describe(attribute->object) + " is not what the transaction expects");
+      }
+    } else if (const auto* size = std::get_if<Body::AssertSize>(&operation)) {
+      CO_TRY(const auto known, co_await known_object(size->object, draft));
+      if (!known->exists || known->size < size->at_least)
+        co_return fail(ErrorKind::not_found,
+                       describe(size->object) + " is shorter than the transaction expects");
     } else if (const auto* compare = std::get_if<Body::Compare>(&operation)) {
       CO_TRY(const bool same, co_await compare_(*compare));
       if (!same)

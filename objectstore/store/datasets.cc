@@ -30,6 +30,25 @@ const SnapshotInfo* find_snapshot(const DatasetInfo& info, std::string_view name
   return found == info.snapshots.end() ? nullptr : &*found;
 }
 
+// Where a view stands first on `parent`; nullptr: nowhere.
+const ViewSpan* first_span_of(const View& view, DatasetId parent) {
+  const auto found = std::ranges::find(view, parent, &ViewSpan::dataset);
+  return found == view.end() ? nullptr : &*found;
+}
+
+// What another dataset calls what stands on `parent` (any of its snapshots, or the one that ends at
+// `version`): its own name, or one of its snapshots. Empty: nothing stands on it.
+std::string stands_on(const DatasetInfo& other, DatasetId parent, std::optional<Version> version) {
+  const auto stands = [&](const View& view) {
+    const ViewSpan* span = first_span_of(view, parent);
+    return span != nullptr && (!version || span->to == *version);
+  };
+  if (stands(other.head)) return other.name;
+  for (const SnapshotInfo& snapshot : other.snapshots)
+    if (stands(snapshot.view)) return other.name + "@" + snapshot.name;
+  return {};
+}
+
 Error no_snapshot(const DatasetInfo& info, std::string_view name) {
   return {ErrorKind::not_found, format("'{}' has no snapshot '{}'", info.name, name)};
 }
@@ -89,10 +108,10 @@ Task<Status> StoreVolume::remove_dataset(DatasetId id) {
     if (info == nullptr) return fail(no_dataset(id));
     // Clones see the parent's rows through their spans; a snapshot that a clone stands on must stay.
     for (const DatasetInfo* other : index_->datasets())
-      if (other->id != id &&
-          std::ranges::any_of(other->head, [id](const ViewSpan& span) { return span.dataset == id; }))
-        return fail(ErrorKind::exists, format("'{}' is the parent of '{}': remove or flatten that first",
-                                              info->name, other->name));
+      if (const std::string child = other->id == id ? "" : stands_on(*other, id, std::nullopt);
+          !child.empty())
+        return fail(ErrorKind::exists,
+                    format("'{}' is the parent of '{}': remove or flatten that first", info->name, child));
     return std::vector<Change>{change::RemoveDataset{id}};
   };
   co_return co_await commit_decided(std::move(build));
@@ -140,13 +159,25 @@ Task<Status> StoreVolume::remove_snapshot(DatasetId id, std::string name) {
   Committer::BuildChanges build = [this, id, &name]() -> Result<std::vector<Change>> {
     const DatasetInfo* info = index_->dataset(id);
     if (info == nullptr) return fail(no_dataset(id));
-    if (find_snapshot(*info, name) == nullptr) return fail(no_snapshot(*info, name));
-    const std::string parent = info->name + "@" + name;
+    const SnapshotInfo* snapshot = find_snapshot(*info, name);
+    if (snapshot == nullptr) return fail(no_snapshot(*info, name));
     for (const DatasetInfo* other : index_->datasets())
-      if (other->parent == parent)
-        return fail(ErrorKind::exists,
-                    format("'{}' is the parent of '{}': remove or flatten that first", parent, other->name));
+      if (const std::string child = other->id == id ? "" : stands_on(*other, id, snapshot->version);
+          !child.empty())
+        return fail(ErrorKind::exists, format("'{}@{}' is the parent of '{}': remove or flatten that first",
+                                              info->name, name, child));
     return std::vector<Change>{change::RemoveSnapshot{id, name}};
+  };
+  co_return co_await commit_decided(std::move(build));
+}
+
+Task<Status> StoreVolume::detach(DatasetId id, View head) {
+  Committer::BuildChanges build = [this, id, &head]() -> Result<std::vector<Change>> {
+    const DatasetInfo* info = index_->dataset(id);
+    if (info == nullptr) return fail(no_dataset(id));
+    if (info->head != head)
+      return fail(ErrorKind::invalid, format("'{}' was set back meanwhile: try again", info->name));
+    return std::vector<Change>{change::Detach{id}};
   };
   co_return co_await commit_decided(std::move(build));
 }

@@ -61,6 +61,7 @@ class StoreVolume final : public Volume {
                          std::uint64_t objects) override;
   Task<Status> create_snapshots(std::vector<SnapshotTarget> targets) override;
   Task<Status> remove_snapshot(DatasetId id, std::string name) override;
+  Task<Status> detach(DatasetId id, View head) override;
   Task<Status> rollback(DatasetId id, std::string snapshot) override;
   Task<Result<std::vector<DatasetId>>> clone(DatasetId id, std::string snapshot,
                                              std::vector<std::string> names) override;

@@ -16,6 +16,12 @@ void Transaction::assert_absent(ObjectRef object) {
 void Transaction::assert_omap(ObjectRef object, Bytes key, std::optional<Bytes> expected) {
   body_->operations.emplace_back(Body::AssertOmap{object, std::move(key), std::move(expected)});
 }
+void Transaction::assert_xattr(ObjectRef object, Bytes name, std::optional<Bytes> expected) {
+  body_->operations.emplace_back(Body::AssertXattr{object, std::move(name), std::move(expected)});
+}
+void Transaction::assert_size(ObjectRef object, std::uint64_t at_least) {
+  body_->operations.emplace_back(Body::AssertSize{object, at_least});
+}
 void Transaction::compare(ObjectRef object, std::uint64_t offset, Bytes expected) {
   body_->operations.emplace_back(Body::Compare{object, offset, std::move(expected)});
 }

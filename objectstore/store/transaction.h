@@ -24,6 +24,15 @@ struct Transaction::Body {
     Bytes key;
     std::optional<Bytes> expected;
   };
+  struct AssertXattr {
+    ObjectRef object;
+    Bytes name;
+    std::optional<Bytes> expected;
+  };
+  struct AssertSize {
+    ObjectRef object;
+    std::uint64_t at_least = 0;
+  };
   struct Compare {
     ObjectRef object;
     std::uint64_t offset = 0;
@@ -36,7 +45,8 @@ struct Transaction::Body {
     ByteView data;
     std::shared_ptr<const void> owner;
   };
-  using Operation = std::variant<AssertExists, AssertAbsent, AssertOmap, Compare, WriteData, Change>;
+  using Operation = std::variant<AssertExists, AssertAbsent, AssertOmap, AssertXattr, AssertSize, Compare,
+                                 WriteData, Change>;
 
   std::vector<Operation> operations;
   std::uint64_t data_bytes = 0;

@@ -121,6 +121,49 @@ def sizes_and_clones():
         expect(len(lab.json('image', 'ls', 'v')) == count + 2, 'a killed daemon lost clones')
 
 
+def flattened():
+    """A clone is made to stand on its own while a guest writes to it; its parents are protected until then, and can go after."""
+    with Lab() as lab:
+        lab.up()
+        raw = make_disk(lab, 'golden.raw')
+        lab.run('image', 'import', 'v/golden', raw)
+        lab.run('snapshot', 'create', 'v/golden@1')
+        lab.run('clone', 'v/golden@1', 'v/vm')
+        lab.run('clone', 'v/golden@1', 'v/other')
+        socket = lab.path('vm.sock')
+        lab.run('nbd', 'serve', 'v/vm', '--socket', socket)
+        handle = nbd.NBD()
+        handle.connect_uri(f'nbd+unix:///vm?socket={socket}')
+        with open(raw, 'rb') as disk:
+            expected = bytearray(disk.read())
+        before = lab.status()['used']
+        lab.run('image', 'flatten', 'v/vm', '--background')
+        for _ in range(300):
+            data, at = lab.random.randbytes(8192), lab.random.randrange(SIZE - 8192)
+            handle.pwrite(data, at)
+            expected[at:at + 8192] = data
+        lab.refused('image', 'rm', 'v/golden', says="parent of 'other'")
+        lab.run('image', 'flatten', 'v/other')
+        deadline = time.time() + 60
+        while any(one.get('parent') for one in lab.json('image', 'ls', 'v')):
+            expect(time.time() < deadline, 'the flattening in the background does not end')
+            time.sleep(0.05)
+        lab.sync()
+        grown = lab.status()['used'] - before
+        expect(grown < SIZE // 3, f'{grown} bytes for two flattened clones: their bytes were copied')
+        lab.run('snapshot', 'create', 'v/vm@flat')
+        lab.run('snapshot', 'rm', 'v/golden@1')
+        lab.run('image', 'rm', 'v/golden')
+        lab.kill_daemon()
+        for name, want in (('vm@flat', bytes(expected)), ('other', open(raw, 'rb').read())):
+            expect(bytes_at(lab, f'v/{name}') == want, f'{name} is another disk without its parent')
+        lab.run('image', 'flatten', 'v/vm')
+        lab.refused('image', 'flatten', 'v/nothing', says='nothing')
+        lab.refused('snapshot', 'rollback', 'v/vm@none', says='no snapshot')
+        lab.run('snapshot', 'rollback', 'v/vm@flat')
+        lab.check_clean()
+
+
 def rewrite(lab, raw, count=40):
     """Another state of the disk: bytes written anywhere, a stretch cleared."""
     size = os.path.getsize(raw)
@@ -261,4 +304,4 @@ def differences():
         expect(bytes_at(lab, 'w/copy@2') == states['2'], 'a killed daemon lost what was received')
 
 
-main(formats, resumed, sizes_and_clones, differences)
+main(formats, resumed, sizes_and_clones, flattened, differences)

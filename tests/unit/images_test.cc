@@ -1,7 +1,10 @@
-// The note of an unfinished import, as FORMAT.md writes it, and what damages it.
+// The notes of an unfinished import and of an unfinished flattening, as FORMAT.md writes them, and what
+// damages them.
 #include "blockdev/images.h"
 
 #include <gtest/gtest.h>
+
+#include "blockdev/flatten.h"
 
 namespace cumulus {
 namespace {
@@ -30,6 +33,25 @@ TEST(ImportMark, RefusesWhatItDoesNotKnow) {
   Bytes other = good;
   other[0] ^= 1;
   EXPECT_FALSE(ImportMark::decode(other).has_value());
+}
+
+TEST(FlattenMark, IsWrittenAsTheFormatSaysAndRefusesTheRest) {
+  const FlattenMark mark{3, 8u << 20};
+  const Bytes good = mark.encode();
+  EXPECT_EQ(to_hex(good), "43464c540103000000" + std::string("0000800000000000"));
+  const auto back = FlattenMark::decode(good);
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(*back, mark);
+  for (std::size_t length = 0; length < good.size(); ++length)
+    EXPECT_FALSE(FlattenMark::decode(ByteView(good).first(length)).has_value()) << length;
+  Bytes longer = good;
+  longer.push_back(0);
+  EXPECT_FALSE(FlattenMark::decode(longer).has_value());
+  Bytes newer = good;
+  newer[4] = 2;
+  const auto refused = FlattenMark::decode(newer);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().kind(), ErrorKind::unsupported);
 }
 
 }  // namespace

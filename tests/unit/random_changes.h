@@ -90,7 +90,9 @@ inline Change random_change(std::mt19937_64& random, std::size_t type) {
       return change::AddUsage{id, static_cast<std::uint32_t>(random()),
                               static_cast<std::int64_t>(random() << below(64)),
                               static_cast<std::int64_t>(random())};
-    case 19: {
+    case 19:
+      return change::Detach{id};
+    case 20: {
       change::Placed placed{
           .segment = segment(), .length = static_cast<std::uint32_t>(random()), .k = 4, .m = 2};
       for (auto& byte : placed.salt) byte = static_cast<std::uint8_t>(random());

@@ -16,6 +16,7 @@ struct Arguments {
   std::string file;
   std::string format;
   bool shrink = false;
+  bool background = false;
 };
 Arguments arguments;
 
@@ -45,6 +46,16 @@ Result<int> remove(const Invocation& invocation) {
   return ask(invocation, parts.first, {{"request", "image.rm"}, {"image", parts.second}});
 }
 
+Result<int> flatten(const Invocation& invocation) {
+  TRY(const auto parts, split_target(arguments.target));
+  Client client = invocation.client(parts.first);
+  const Json request = {
+      {"request", "image.flatten"}, {"image", parts.second}, {"background", arguments.background}};
+  TRY(const Json answer, client.call(request, "flattening", true));
+  if (invocation.json) print_json(answer);
+  return 0;
+}
+
 Result<int> list(const Invocation& invocation) {
   Client client = invocation.client(arguments.target);
   TRY(const Json images, client.call({{"request", "image.ls"}}, "", false));
@@ -58,6 +69,10 @@ Result<int> list(const Invocation& invocation) {
     if (image.contains("importing"))
       std::printf("  import interrupted or under way at %s",
                   format_size(image["importing"].get<std::uint64_t>()).c_str());
+    if (const std::string parent = image.value("parent", ""); !parent.empty())
+      std::printf("  clone of %s", parent.c_str());
+    if (image.contains("flattened"))
+      std::printf(", flattened up to %s", format_size(image["flattened"].get<std::uint64_t>()).c_str());
     if (image.contains("attached"))
       std::printf("  attached: %s", image["attached"].get<std::string>().c_str());
     if (image.contains("error")) std::printf("  %s", image["error"].get<std::string>().c_str());
@@ -122,6 +137,10 @@ void add_image_commands(CLI::App& app, Invocation& invocation) {
       add("resize", "give a disk another size", "VOLUME/IMAGE", resize, "resize photos/disk --size 40G");
   size->add_option("--size", arguments.size, "the new size")->required()->type_name("SIZE");
   size->add_flag("--shrink", arguments.shrink, "cut off its end: what is there is lost");
+  add("flatten", "make a clone stand on its own, so that its parents can be removed", "VOLUME/IMAGE", flatten,
+      "flatten photos/disk")
+      ->add_flag("--background", arguments.background,
+                 "return at once; without it, it goes on too when the command is interrupted");
   auto* in = add("import", "make an image from a file of any format; run again, it goes on", "VOLUME/IMAGE",
                  bring_in, "import photos/disk debian.qcow2");
   in->add_option("FILE", arguments.file)->required()->type_name("");

@@ -1,12 +1,71 @@
 #include "tools/cumulus/image_requests.h"
 
+#include <algorithm>
 #include <unistd.h>
 
+#include "blockdev/flatten.h"
 #include "blockdev/images.h"
 #include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
 #include "tools/cumulus/nbd_resident.h"
 
 namespace cumulus {
+namespace {
+
+// Keeps the daemon alive while an image is flattened, and ends the work with it.
+class Flattening final : public Resident {
+ public:
+  Flattening(Desk& desk, DatasetId image, std::string name)
+      : residents_(desk.residents),
+        image_(image),
+        name_(std::move(name)),
+        ending_(std::make_shared<Ending>(desk.reactor)) {
+    residents_.add(*this);
+  }
+  ~Flattening() override {
+    residents_.remove(*this);
+    ending_->ended = true;
+    ending_->changed.notify_all();
+  }
+  Flattening(const Flattening&) = delete;
+  Flattening& operator=(const Flattening&) = delete;
+
+  DatasetId image() const { return image_; }
+  bool stopping() const { return stopping_; }
+  void note(std::uint64_t done, std::uint64_t total) {
+    done_ = done;
+    total_ = total;
+  }
+
+  std::string kind() const override { return "flatten"; }
+  Json describe() const override {
+    return {
+        {"kind", kind()}, {"where", "of " + name_}, {"target", name_}, {"done", done_}, {"total", total_}};
+  }
+  bool holds(DatasetId) const override { return false; }  // it works beside whoever has the image attached
+  Task<Status> write_out() override { co_return Status(); }
+  Task<void> stop() override {
+    const std::shared_ptr<Ending> ending = ending_;
+    stopping_ = true;
+    while (!ending->ended) co_await ending->changed.wait();
+  }
+
+ private:
+  struct Ending {
+    explicit Ending(Runtime& runtime) : changed(runtime) {}
+    Signal changed;
+    bool ended = false;
+  };
+  Residents& residents_;
+  DatasetId image_;
+  std::string name_;
+  std::uint64_t done_ = 0;
+  std::uint64_t total_ = 0;
+  bool stopping_ = false;
+  std::shared_ptr<Ending> ending_;
+};
+
+}  // namespace
 
 Task<Result<Json>> serve_image_create(Desk& desk, Session&, Json request) {
   std::string name = request.value("image", "");
@@ -22,12 +81,15 @@ Task<Result<Json>> serve_image_list(Desk& desk, Session&, Json) {
   Json list = Json::array();
   for (const DatasetInfo& info : volume.datasets()) {
     if (info.type != DatasetType::image) continue;
-    Json one = {{"name", info.name}, {"parent", info.parent}, {"snapshots", info.snapshots.size()}};
+    Json one = {
+        {"name", info.name}, {"parent", image_parent(volume, info.id)}, {"snapshots", info.snapshots.size()}};
     const auto size = co_await image_size(volume, info.id);
     if (size) {
       one["size"] = *size;
       const auto mark = co_await import_mark(volume, info.id);
       if (mark && *mark) one["importing"] = (*mark)->position;
+      const auto flattened = co_await flatten_position(volume, info.id);
+      if (flattened && *flattened) one["flattened"] = std::min(**flattened, *size);
     } else {
       one["error"] = size.error().message();
     }
@@ -57,6 +119,33 @@ Task<Result<Json>> serve_image_resize(Desk& desk, Session&, Json request) {
   CO_TRY_OK(co_await resize_image(volume, id, size, request.value("shrink", false)));
   CO_TRY_OK(co_await volume.flush());
   co_return Json{{"size", size}};
+}
+
+Task<Result<Json>> serve_image_flatten(Desk& desk, Session& session, Json request) {
+  Volume& volume = desk.stack.volume();
+  const std::string name = request.value("image", "");
+  CO_TRY(const DatasetId id, find_image(volume, name));
+  for (const Resident* one : desk.residents.list())
+    if (const auto* other = dynamic_cast<const Flattening*>(one); other != nullptr && other->image() == id)
+      co_return fail(ErrorKind::exists, format("'{}/{}' is being flattened already: 'cumulus image ls' shows "
+                                               "how far it is",
+                                               desk.name, name));
+  Flattening flattening(desk, id, desk.name + "/" + name);
+  if (request.value("background", false)) {
+    Json begun = {{"result", {{"begun", true}}}};
+    CO_TRY_OK(co_await session.send_json(std::move(begun)));
+    session.end();
+  }
+  Progress progress = [&](std::uint64_t done, std::uint64_t total) {
+    flattening.note(done, total);
+    static_cast<void>(session.progress(done, total));  // it goes on when nobody looks
+    return !flattening.stopping();
+  };
+  const Status done = co_await flatten_image(volume, id, std::move(progress));
+  if (!done) log_warn("flattening {}/{}: {}", desk.name, name, done.error().message());
+  CO_TRY_OK(done);
+  CO_TRY_OK(co_await volume.flush());
+  co_return Json::object();
 }
 
 Task<Result<Json>> serve_image_mark(Desk& desk, Session&, Json request) {

@@ -340,6 +340,7 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"image.ls", serve_image_list},
     {"image.rm", serve_image_remove},
     {"image.resize", serve_image_resize},
+    {"image.flatten", serve_image_flatten},
     {"image.mark", serve_image_mark},
     {"image.attach", serve_image_attach},
 };
