@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/store/segment_name.h"
@@ -108,7 +107,7 @@ Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTranspor
       co_await upload.changed.wait();
       continue;
     }
-    CHECK(!started);
+    if (started) continue;  // all of them failed, or were done, before they had to wait
     upload.last_failure = started.error().message() + "; " + upload.last_failure;
     if (upload.plan.once) {
       given_up = true;

@@ -166,7 +166,7 @@ Task<T> FakeTransport::call(MinerId miner, std::uint64_t size, TimePoint deadlin
   const TimePoint begin = runtime_.now();
   if (!host->alive && !network_.cuts_.contains({client_, network_.index_of(*host)})) {
     network_.count(SimFault::connection_refused);
-    co_await runtime_.sleep_until(std::min(deadline, begin + network_.draw_delay()));
+    if (!refuse_at_once_) co_await runtime_.sleep_until(std::min(deadline, begin + network_.draw_delay()));
     note_latency(miner, Duration{}, false);
     co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": connection refused");
   }

@@ -120,6 +120,9 @@ class FakeTransport final : public SliceTransport {
   void try_now() override {}  // it remembers no failures
   Duration expected_latency(MinerId miner) const override;
   Task<void> close() override;
+  // As the real one does for a while after a failure: calls to a dead miner fail before they return a first
+  // time.
+  void refuse_at_once(bool value) { refuse_at_once_ = value; }
 
  private:
   struct Waiting;
@@ -141,6 +144,7 @@ class FakeTransport final : public SliceTransport {
   std::set<Waiting*> waiting_;
   Signal idle_;
   bool closed_ = false;
+  bool refuse_at_once_ = false;
 };
 
 }  // namespace cumulus

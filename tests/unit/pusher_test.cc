@@ -138,6 +138,25 @@ TEST(Pusher, WaitsForMinersAndLosesNothing) {
   });
 }
 
+// The transport knows that nobody answers and does not even begin: nothing is lost, and nobody spins.
+TEST(Pusher, WaitsForMinersThatRefuseAtOnce) {
+  PushWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.open(4, 2));
+    Pusher& pusher = world.start_pusher();
+    world.home.transport.refuse_at_once(true);
+    for (std::size_t at = 0; at < 6; ++at) world.network.kill(at);
+    for (int i = 0; i < 3; ++i) pusher.push(world.make());
+    co_await world.reactor.sleep_for(500ms);
+    EXPECT_EQ(pusher.remote(), 0u);
+    EXPECT_LT(world.network.faults()[static_cast<std::size_t>(SimFault::connection_refused)], 1000u);
+    for (std::size_t at = 0; at < 6; ++at) world.network.start(at);
+    EXPECT_OK(co_await pusher.wait_remote(30, {}));
+    for (const auto& [id, where] : world.placed) EXPECT_EQ(world.present(where), 6u);
+    co_await world.end();
+  });
+}
+
 TEST(Pusher, CloseWhileNothingCanMove) {
   PushWorld world(6);
   world.run([&]() -> Task<void> {
