@@ -101,6 +101,10 @@ class Lab:
     def kill_daemon(self):
         pid = self.daemon_pid()
         os.kill(pid, signal.SIGKILL)
+        self.gone(pid)
+
+    def gone(self, pid):
+        """Until a killed process is no more."""
         while os.path.exists(f'/proc/{pid}') and open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z':
             time.sleep(0.005)
 

@@ -101,8 +101,8 @@ class Writer:
             else:
                 self.do(('mkdir', path), os.mkdir, self.at(path))
         elif names:
-            path = self.random.choice(names)
-            self.do(('unlink', path), os.unlink, self.at(path))
+            for path in self.random.sample(names, 1 if len(names) < 60 else 10):
+                self.do(('unlink', path), os.unlink, self.at(path))
 
     def run(self, report):
         error, began = 'nothing failed', time.monotonic()
@@ -201,6 +201,7 @@ def killed_under_load():
             os.kill(pid, signal.SIGKILL)
             for child in children:
                 expect(os.waitpid(child, 0)[1] == 0, 'a writer died')
+            lab.gone(pid)
             lab.run('mount', '--recover', top)
             for writer in range(WRITERS):
                 with open(lab.path(f'report-{writer}')) as file:
@@ -213,6 +214,7 @@ def killed_under_load():
                 lost += missing
             if number % 50 == 0:
                 lab.check_clean(data=True)
+            if number % 10 == 0:
                 print(f'  {number} kills, {operations} operations, {lost} of the last moments lost', flush=True)
         lab.run('umount', top, '--sync')
         lab.check_clean(data=True)
