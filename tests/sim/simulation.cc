@@ -521,9 +521,9 @@ void Simulation::repair_all() {
   // Everything: a run that was interrupted earlier would go on where it was, past what was lost since.
   if (!run(store(volume().repair({.restart = true}, {}), answer), "repair")) return;
   if (!**answer) return fail_seed("repair failed: " + (*answer)->error().message());
-  if ((**answer)->unrepairable != 0 && all_readable(cluster_, home(), true))
-    return fail_seed(format("{} segments were not repaired: {}", (**answer)->unrepairable,
-                            (**answer)->problems.empty() ? "" : (**answer)->problems.front()));
+  for (const std::string& problem : (**answer)->problems) tell("repair says: " + problem);
+  if ((**answer)->unrepairable != 0)
+    return end_beyond_repair(format("{} segments were not repaired", (**answer)->unrepairable));
   tally_.add("repaired", (**answer)->rebuilt);
 }
 
@@ -549,6 +549,7 @@ void Simulation::last_check() {
   const auto report = make_answer<CheckReport>();
   if (!run(store(volume().check(true, {}), report), "check")) return;
   if (!**report) return fail_seed("check failed: " + (*report)->error().message());
+  for (const std::string& problem : (**report)->problems) tell("check says: " + problem);
   if (!(**report)->clean())
     return fail_seed(format("check after repair: {} missing, {} wrong, {}", (**report)->slices_missing,
                             (**report)->slices_wrong,
