@@ -15,6 +15,9 @@ constexpr std::uint64_t kLargeRead = 256u << 10;
 constexpr Duration kHedgeMin = std::chrono::milliseconds(5);
 constexpr Duration kRetryMin = std::chrono::milliseconds(200);
 constexpr Duration kRetryMax = std::chrono::seconds(5);
+// However short an outage is waited for: a miner that is only slow is heard out for so long.
+constexpr Duration kSilenceMin = std::chrono::seconds(10);
+constexpr Duration kLostMin = std::chrono::seconds(1);
 constexpr std::uint64_t kAskSlowMinerEvery = 32;
 
 }  // namespace
@@ -88,9 +91,12 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
   const TimePoint give_up = patience ? runtime_.now() + *patience : TimePoint::max();
   Duration pause = kRetryMin;
   for (;;) {
-    auto fetched = co_await attempt(placed, offset, length, trust);
+    const TimePoint began = runtime_.now();
+    const Duration left = patience ? std::max(give_up - began, kSilenceMin) : Duration::max();
+    const TimePoint until = began + std::min<Duration>(left, request_deadline_ + std::chrono::seconds(1));
+    auto fetched = co_await attempt(placed, offset, length, trust, until);
     if (fetched || fetched.error().kind() != ErrorKind::unavailable) co_return fetched;
-    const bool learned = co_await find_lost(placed);
+    const bool learned = co_await find_lost(placed, until);
     if (learned) continue;
     const TimePoint now = runtime_.now();
     if (now >= give_up) co_return fetched;
@@ -103,7 +109,7 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
 // A volume that was recovered while miners were away does not know what they hold, and a miner's slices may
 // have come to another identity: everybody is asked for the slices of which nobody listed is known. True when
 // that told of more.
-Task<bool> SliceFetcher::find_lost(change::Placed& placed) {
+Task<bool> SliceFetcher::find_lost(change::Placed& placed, TimePoint until) {
   std::vector<SliceId> lost;
   for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
     if (!known(placed.miners[i])) lost.push_back({placed.segment, i});
@@ -113,8 +119,7 @@ Task<bool> SliceFetcher::find_lost(change::Placed& placed) {
   TaskGroup asks(runtime_);
   for (const MinerEntry& entry : miners) {
     asks.spawn([&, miner = entry.id]() -> Task<void> {
-      const TimePoint deadline = runtime_.now() + request_deadline_;
-      const auto answer = co_await transport_.have(miner, lost, deadline);
+      const auto answer = co_await transport_.have(miner, lost, std::max(until, runtime_.now() + kLostMin));
       if (!answer || answer->size() != lost.size()) co_return;
       for (std::size_t i = 0; i < lost.size(); ++i) {
         MinerId& holder = placed.miners[lost[i].index];
@@ -129,7 +134,7 @@ Task<bool> SliceFetcher::find_lost(change::Placed& placed) {
 }
 
 Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uint32_t offset,
-                                                 std::uint32_t length, FetchTrust trust) {
+                                                 std::uint32_t length, FetchTrust trust, TimePoint until) {
   const SliceGeometry geometry = SliceGeometry::of(placed.length, placed.k, placed.m);
   CHECK(offset <= placed.length && length <= placed.length - offset);
   FetchedRange out;
@@ -169,7 +174,7 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
   TaskGroup parts(runtime_);
   for (const auto& stripe : stripes) {
     auto end = ends.emplace_back(std::make_shared<Status>());
-    parts.spawn([this, stripe, end]() -> Task<void> { *end = co_await fill(stripe); });
+    parts.spawn([this, stripe, end, until]() -> Task<void> { *end = co_await fill(stripe, until); });
   }
   co_await parts.join();
   bool late = false;
@@ -248,7 +253,7 @@ bool SliceFetcher::is_slow(const Stripe& stripe, std::uint16_t index) const {
   return pace_of(stripe.placed.miners[index], stripe.length()) > hedge_delay(stripe) * 2;
 }
 
-Task<Status> SliceFetcher::fill(std::shared_ptr<Stripe> stripe) {
+Task<Status> SliceFetcher::fill(std::shared_ptr<Stripe> stripe, TimePoint deadline) {
   using State = Stripe::State;
   const std::size_t k = stripe->placed.k;
   for (const std::uint16_t index : stripe->wanted) {
@@ -260,7 +265,6 @@ Task<Status> SliceFetcher::fill(std::shared_ptr<Stripe> stripe) {
     ask(stripe, index);
   }
   TimePoint hedge_at = runtime_.now() + hedge_delay(*stripe);
-  const TimePoint deadline = runtime_.now() + request_deadline_ + std::chrono::seconds(1);
   for (;;) {
     if (stripe->wanted_good() || stripe->decodable()) co_return Status();
     // Ask as many others as failures need; slowness asks for one more at a time.

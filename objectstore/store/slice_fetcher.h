@@ -36,7 +36,8 @@ class SliceFetcher {
                Duration request_deadline, Metrics& metrics);
   ~SliceFetcher();
 
-  // `patience`: how long an outage is waited for; nullopt: until close().
+  // `patience`: how long an outage is waited for (10 s when miners are silent rather than gone, if that is
+  // longer); nullopt: until close().
   Task<Result<FetchedRange>> fetch(change::Placed placed, std::uint32_t offset, std::uint32_t length,
                                    FetchTrust trust, std::optional<Duration> patience);
   Task<void> close();
@@ -49,10 +50,10 @@ class SliceFetcher {
     std::uint64_t skipped = 0;  // times that it was left out for being slow: now and then it is asked again
   };
 
-  Task<bool> find_lost(change::Placed& placed);
+  Task<bool> find_lost(change::Placed& placed, TimePoint until);
   Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length,
-                                     FetchTrust trust);
-  Task<Status> fill(std::shared_ptr<Stripe> stripe);
+                                     FetchTrust trust, TimePoint until);
+  Task<Status> fill(std::shared_ptr<Stripe> stripe, TimePoint deadline);
   void ask(const std::shared_ptr<Stripe>& stripe, std::uint16_t index);
   Task<void> read_slice(std::shared_ptr<Stripe> stripe, std::uint16_t index);
   Task<Result<SliceReadAnswer>> read_proven(const Stripe& stripe, std::uint16_t index, MutableByteView into);

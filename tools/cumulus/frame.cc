@@ -1,5 +1,6 @@
 #include "tools/cumulus/frame.h"
 
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
@@ -24,7 +25,12 @@ bool listener_is_dying(int connection) {
   std::ifstream file(format("/proc/{}/stat", listener.pid));
   const std::string stat((std::istreambuf_iterator<char>(file)), {});
   const auto name_end = stat.rfind(')');
-  return name_end == std::string::npos || (name_end + 2 < stat.size() && stat[name_end + 2] == 'Z');
+  if (name_end == std::string::npos) return true;
+  char state = 0;
+  unsigned flags = 0;
+  const int read = std::sscanf(stat.c_str() + name_end + 1, " %c %*d %*d %*d %*d %*d %u", &state, &flags);
+  constexpr unsigned kExiting = 4;  // PF_EXITING, proc(5)
+  return read != 2 || state == 'Z' || state == 'X' || (flags & kExiting) != 0;
 }
 
 }  // namespace
