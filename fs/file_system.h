@@ -176,7 +176,17 @@ class PosixFileSystem {
   // --- attributes ---
   virtual Task<FsResult<Attributes>> getattr(NodeId node) = 0;
   virtual Task<FsResult<Attributes>> setattr(Caller caller, NodeId node, AttributeChange change) = 0;
-  virtual Task<FsResult<FileSystemStatus>> statfs() = 0;
+  // Inside a directory tree with a quota: what it leaves.
+  virtual Task<FsResult<FileSystemStatus>> statfs(NodeId node) = 0;
+  // The quota tree that begins at this directory; nullopt: none does.
+  virtual Task<FsResult<std::optional<QuotaState>>> tree_quota(NodeId directory) = 0;
+  // Limits what the directory and all below it may take (0: no limit of this kind); both 0 takes the tree
+  // away. What is below becomes the tree's before the limits count, one transaction a node: interrupted, it
+  // is begun again. Takes as long as listing it all; may exceed its limits from the first. Not for the root:
+  // that is the dataset's quota. Errors: not_directory, invalid, quota (it does not fit into the tree around
+  // it), no_space (too many trees), busy.
+  virtual Task<FsStatus> set_tree_quota(NodeId directory, std::uint64_t bytes_max,
+                                        std::uint64_t inodes_max) = 0;
   virtual Task<FsResult<Bytes>> xattr(NodeId node, std::string name) = 0;
   virtual Task<FsResult<std::vector<std::string>>> xattrs(NodeId node) = 0;
   enum class XattrMode : std::uint8_t { any, create, replace };

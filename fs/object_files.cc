@@ -15,6 +15,20 @@ constexpr std::size_t kSweepAtOnce = 256;
 constexpr Duration kSpaceFresh = std::chrono::seconds(1);
 constexpr Duration kSpacePatience = std::chrono::seconds(2);
 
+// What is left inside a tree is never more than what is left around it.
+void narrow(FileSystemStatus& about, const QuotaState& quota) {
+  const auto used = [](std::int64_t counted) {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(counted, 0));
+  };
+  if (quota.bytes_max != 0) {
+    about.bytes = quota.bytes_max;
+    about.bytes_free =
+        std::min(quota.bytes_max - std::min(quota.bytes_max, used(quota.bytes)), about.bytes_free);
+  }
+  if (quota.objects_max != 0) about.inodes = quota.objects_max;
+  about.inodes_free = std::min(about.inodes - std::min(about.inodes, used(quota.objects)), about.inodes_free);
+}
+
 }  // namespace
 
 Task<Status> PosixFileSystem::make_empty(Runtime& runtime, Volume& volume, DatasetId dataset,
@@ -74,6 +88,7 @@ ObjectFiles::ObjectFiles(Runtime& runtime, Volume& volume, DatasetId dataset, Vi
       dataset_(dataset),
       options_(options),
       moving_directories_(runtime, 1),
+      changing_trees_(runtime, 1),
       space_changed_(runtime),
       background_(runtime) {
   views_.push_back(std::move(view));
@@ -323,29 +338,25 @@ Task<void> ObjectFiles::ask_space() {
   space_changed_.notify_all();
 }
 
-Task<FsResult<FileSystemStatus>> ObjectFiles::statfs() {
+Task<FsResult<FileSystemStatus>> ObjectFiles::statfs(NodeId node) {
   if (!asking_ && (!space_at_ || runtime_.now() > *space_at_ + kSpaceFresh)) {
     asking_ = true;
     background_.spawn(ask_space());
   }
   const TimePoint until = runtime_.now() + kSpacePatience;
   while (!space_at_ && runtime_.now() < until) static_cast<void>(co_await space_changed_.wait_until(until));
-  const DatasetInfo* info = volume_.find_dataset(dataset_);
-  QuotaState quota;
-  if (info != nullptr && info->trees.contains(0)) quota = info->trees.at(0);
+  std::uint32_t tree = 0;
+  if (!is_snapshot_folder(node)) {
+    const auto loaded = co_await load(node);
+    if (loaded) tree = loaded->inode.tree;
+  }
   constexpr std::uint64_t kManyInodes = 1ull << 40;
   FileSystemStatus about;
   about.bytes = space_.capacity;
   about.bytes_free = std::min(space_.free, space_.capacity);
-  if (quota.bytes_max != 0) {
-    const auto used = static_cast<std::uint64_t>(std::max<std::int64_t>(quota.bytes, 0));
-    about.bytes = quota.bytes_max;
-    about.bytes_free = std::min(quota.bytes_max - std::min(quota.bytes_max, used), space_.free);
-  }
-  about.inodes = quota.objects_max != 0 ? quota.objects_max : kManyInodes;
-  about.inodes_free =
-      about.inodes -
-      std::min(about.inodes, static_cast<std::uint64_t>(std::max<std::int64_t>(quota.objects, 0)));
+  about.inodes = about.inodes_free = kManyInodes;
+  narrow(about, quota_of(0));
+  if (tree != 0) narrow(about, quota_of(tree));
   co_return about;
 }
 

@@ -36,7 +36,9 @@ class ObjectFiles final : public PosixFileSystem {
   void forget(NodeId node) override;
   Task<FsResult<Attributes>> getattr(NodeId node) override;
   Task<FsResult<Attributes>> setattr(Caller caller, NodeId node, AttributeChange change) override;
-  Task<FsResult<FileSystemStatus>> statfs() override;
+  Task<FsResult<FileSystemStatus>> statfs(NodeId node) override;
+  Task<FsResult<std::optional<QuotaState>>> tree_quota(NodeId directory) override;
+  Task<FsStatus> set_tree_quota(NodeId directory, std::uint64_t bytes_max, std::uint64_t inodes_max) override;
   Task<FsResult<Bytes>> xattr(NodeId node, std::string name) override;
   Task<FsResult<std::vector<std::string>>> xattrs(NodeId node) override;
   Task<FsStatus> set_xattr(NodeId node, std::string name, Bytes value, XattrMode mode,
@@ -110,8 +112,11 @@ class ObjectFiles final : public PosixFileSystem {
   void put_entry(Transaction& to, ObjectId directory, std::uint64_t cookie, ObjectId object,
                  std::uint32_t mode, std::string name);
   Task<FsStatus> remove_entry(Transaction& to, ObjectId directory, std::uint64_t cookie);
+  // Counts for the file system (tree 0), and for the tree that the node belongs to.
   void charge(Transaction& to, const Inode& inode, std::int64_t bytes, std::int64_t objects) {
-    if (bytes != 0 || objects != 0) to.add_usage(dataset_, inode.tree, bytes, objects);
+    if (bytes == 0 && objects == 0) return;
+    to.add_usage(dataset_, 0, bytes, objects);
+    if (inode.tree != 0) to.add_usage(dataset_, inode.tree, bytes, objects);
   }
   Task<FsResult<Inode>> new_inode(Caller caller, Loaded directory, ObjectId directory_object,
                                   std::uint32_t mode, std::vector<OmapEntry>& xattrs);
@@ -129,7 +134,7 @@ class ObjectFiles final : public PosixFileSystem {
     Place target;
   };
   Task<FsStatus> remove_name(NodeId parent, std::string name, bool directory);
-  void take_name_away(Transaction& to, ObjectId object, Loaded& loaded);
+  void take_name_away(Transaction& to, const Loaded& parent, ObjectId object, Loaded& loaded);
   void name_is_gone(NodeId node, const Loaded& loaded);
   Task<FsStatus> rename_locked(Renaming names);
   Task<FsStatus> move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
@@ -138,6 +143,13 @@ class ObjectFiles final : public PosixFileSystem {
   void put_parents(Transaction& to, const Renaming& names, Loaded& above, Loaded& below, int above_links,
                    int below_links);
   Task<FsStatus> check_loop(ObjectId moved, ObjectId into);
+  QuotaState quota_of(std::uint32_t tree) const;
+  std::uint64_t quota_left(const Inode& inode) const;
+  FsResult<std::uint32_t> new_tree() const;
+  Task<FsResult<bool>> retag(ObjectId object, std::uint32_t tree, std::uint32_t from);
+  Task<FsResult<bool>> gather_tree(ObjectId directory, std::uint32_t tree, std::uint32_t from);
+  Task<FsStatus> gather_all(ObjectId directory, std::uint32_t tree, std::uint32_t from);
+  Task<FsStatus> take_tree_away(ObjectId directory, std::uint32_t tree, std::uint32_t above);
   Attributes snapshot_folder() const;
   Task<FsResult<Entry>> snapshot_root(std::string name);
   Task<FsResult<std::vector<DirectoryEntry>>> list_snapshots(std::uint64_t cookie, bool with_attributes);
@@ -169,6 +181,7 @@ class ObjectFiles final : public PosixFileSystem {
   std::unordered_map<HandleId, Handle> handles_;
   HandleId next_handle_ = 1;
   Semaphore moving_directories_;
+  Semaphore changing_trees_;
   // What the kernel may still ask of nodes that are gone (a removed directory somebody stands in): the last
   // ones.
   std::unordered_map<NodeId, Attributes> graves_;

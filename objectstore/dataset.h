@@ -31,18 +31,22 @@ struct ObjectRef {
 // Newest first. The head of dataset d is {{d, 0, ~0}, inherited...}.
 using View = std::vector<ViewSpan>;
 
-struct SnapshotInfo {
-  std::string name;
-  Version version = 0;  // rows of the dataset up to and including it are seen
-  View view;
-  WallTime created_at = 0;
-};
-
 struct QuotaState {
   std::uint64_t bytes_max = 0;  // 0 = no limit
   std::uint64_t objects_max = 0;
   std::int64_t bytes = 0;
   std::int64_t objects = 0;
+  bool operator==(const QuotaState&) const = default;
+};
+// By number; 0 is the dataset. A tree without limits and usage is not listed.
+using QuotaTrees = std::map<std::uint32_t, QuotaState>;
+
+struct SnapshotInfo {
+  std::string name;
+  Version version = 0;  // rows of the dataset up to and including it are seen
+  View view;
+  WallTime created_at = 0;
+  QuotaTrees trees;  // as they were then
 };
 
 struct DatasetInfo {
@@ -57,7 +61,7 @@ struct DatasetInfo {
   std::vector<SnapshotInfo> snapshots;  // oldest first
   std::string parent;
   WallTime created_at = 0;
-  std::map<std::uint32_t, QuotaState> trees;  // quota trees; 0 is the dataset
+  QuotaTrees trees;
 };
 
 struct ObjectStat {

@@ -62,7 +62,10 @@ class Transaction {
   void remove_omap(ObjectRef object, Bytes key);
   void clone_range(ObjectRef source, std::uint64_t source_offset, ObjectRef target,
                    std::uint64_t target_offset, std::uint64_t length);
+  // Counted under a quota tree; 0 is the dataset. The commit fails (no_space, "quota") when the transaction's
+  // sum for a tree is above zero and does not fit its limit.
   void add_usage(DatasetId dataset, std::uint32_t tree, std::int64_t bytes, std::int64_t objects);
+  void set_quota(DatasetId dataset, std::uint32_t tree, std::uint64_t bytes, std::uint64_t objects);
 
   struct Body;  // store/transaction.h
   Body& body() { return *body_; }

@@ -66,16 +66,16 @@ void on_setattr(fuse_req_t request, fuse_ino_t node, struct stat* wanted, int se
   spawn(request, [&](Call call) { return setattr(std::move(call), node, std::move(change)); });
 }
 
-Task<void> statfs(Call call) {
-  const auto status = co_await call->files().statfs();
+Task<void> statfs(Call call, NodeId node) {
+  const auto status = co_await call->files().statfs(node);
   if (status)
     call->statfs(*status);
   else
     call->failed(status.error());
 }
 
-void on_statfs(fuse_req_t request, fuse_ino_t) {
-  spawn(request, [](Call call) { return statfs(std::move(call)); });
+void on_statfs(fuse_req_t request, fuse_ino_t node) {
+  spawn(request, [=](Call call) { return statfs(std::move(call), node); });
 }
 
 // Both kinds of xattr answers: with room for nothing the size is asked for.

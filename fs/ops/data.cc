@@ -258,12 +258,15 @@ Task<FsStatus> ObjectFiles::allocate(HandleId id, AllocateMode mode, std::uint64
 
 // Allocated zeros cost a row for each chunk: nobody gets more of them than there is room for.
 Task<FsStatus> ObjectFiles::check_room(ObjectId object, std::uint64_t offset, std::uint64_t length) {
-  const auto space = co_await statfs();
+  const auto space = co_await statfs(node_of(0, object));
   if (!space) co_return std::unexpected(space.error());
   if (length <= space->bytes_free) co_return FsStatus();
+  const auto loaded = co_await load(node_of(0, object));
+  if (!loaded) co_return std::unexpected(loaded.error());
   const auto had = co_await allocated_in(object, offset, length);
   if (!had) co_return std::unexpected(had.error());
   if (length - *had <= space->bytes_free) co_return FsStatus();
+  if (length - *had > quota_left(loaded->inode)) co_return failure(FsErrorKind::quota, "more than the quota");
   co_return failure(FsErrorKind::no_space, "more than there is room for");
 }
 

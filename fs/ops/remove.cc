@@ -66,7 +66,7 @@ Task<FsStatus> ObjectFiles::remove_name(NodeId parent, std::string name, bool di
     Transaction remove;
     const FsStatus gone = co_await remove_entry(remove, above_object, place->cookie);
     if (!gone) co_return gone;
-    take_name_away(remove, object, *loaded);
+    take_name_away(remove, *above, object, *loaded);
     if (directory) --above->inode.nlink;
     above->inode.mtime = above->inode.ctime = now();
     put(remove, above_object, above->inode);
@@ -78,8 +78,12 @@ Task<FsStatus> ObjectFiles::remove_name(NodeId parent, std::string name, bool di
 }
 
 // The node that a name showed loses it.
-void ObjectFiles::take_name_away(Transaction& to, ObjectId object, Loaded& loaded) {
-  if (is_directory(loaded.inode.mode)) loaded.inode.nlink = 1;
+void ObjectFiles::take_name_away(Transaction& to, const Loaded& parent, ObjectId object, Loaded& loaded) {
+  if (is_directory(loaded.inode.mode)) {
+    loaded.inode.nlink = 1;
+    // The quota tree that began here ends with it.
+    if (loaded.inode.tree != parent.inode.tree) to.set_quota(dataset_, loaded.inode.tree, 0, 0);
+  }
   drop_name(to, object, loaded);
 }
 
@@ -144,7 +148,8 @@ Task<FsStatus> ObjectFiles::rename_locked(Renaming names) {
   auto loaded = co_await load(node_of(0, moved));
   if (!loaded) co_return std::unexpected(loaded.error());
   const bool directory = is_directory(loaded->inode.mode);
-  if (above->inode.tree != below->inode.tree || loaded->inode.tree != below->inode.tree)
+  // Where a tree begins, its directory moves about in the tree around it as any other does.
+  if (above->inode.tree != below->inode.tree)
     co_return failure(FsErrorKind::cross_tree, "the directory has another quota");
   if (directory && names.from != names.to) {
     const FsStatus free = co_await check_loop(moved, object_of(names.to));
@@ -206,7 +211,7 @@ Task<FsStatus> ObjectFiles::move_name(Renaming names, Loaded above, Loaded below
   if (replaced) {
     other = names.target.entry->object;
     if (is_directory(replaced->inode.mode)) --below_links;
-    take_name_away(move, other, *replaced);
+    take_name_away(move, below, other, *replaced);
   }
   put_parents(move, names, above, below, directory ? -1 : 0, below_links);
   const FsStatus done = co_await apply(std::move(move));

@@ -9,6 +9,7 @@ namespace cumulus {
 namespace {
 
 constexpr std::uint8_t kFormat = 1;
+constexpr std::uint8_t kDatasetFormat = 2;  // 1: snapshots without their quota trees
 constexpr std::size_t kSpansMax = 4096;
 constexpr std::size_t kSnapshotsMax = 1u << 20;
 constexpr std::size_t kNameMax = 4096;
@@ -34,6 +35,48 @@ View decode_view(Decoder& in) {
     if (!in.ok()) return {};
   }
   return view;
+}
+
+// A number is free again when nothing is counted under it any more.
+void drop_if_empty(QuotaTrees& trees, std::uint32_t tree) {
+  if (tree != 0 && trees[tree] == QuotaState{}) trees.erase(tree);
+}
+
+// The head shows what the snapshot showed, and takes as much; the limits are the head's where it has any.
+QuotaTrees trees_after_rollback(const QuotaTrees& now, const QuotaTrees& then) {
+  QuotaTrees trees = then;
+  const auto whole = now.find(0);
+  if (whole != now.end()) trees[0];
+  for (auto& [tree, quota] : trees) {
+    const auto known = now.find(tree);
+    if (known == now.end()) continue;
+    quota.bytes_max = known->second.bytes_max;
+    quota.objects_max = known->second.objects_max;
+  }
+  return trees;
+}
+
+void encode_trees(const QuotaTrees& trees, Encoder& out) {
+  out.varint(trees.size());
+  for (const auto& [tree, quota] : trees) {
+    out.varint(tree);
+    out.varint(quota.bytes_max);
+    out.varint(quota.objects_max);
+    out.u64(static_cast<std::uint64_t>(quota.bytes));
+    out.u64(static_cast<std::uint64_t>(quota.objects));
+  }
+}
+
+QuotaTrees decode_trees(Decoder& in) {
+  QuotaTrees trees;
+  for (std::uint64_t left = in.varint_max(kTreesMax); left > 0 && in.ok(); --left) {
+    QuotaState& quota = trees[static_cast<std::uint32_t>(in.varint_max(~std::uint32_t{0}))];
+    quota.bytes_max = in.varint();
+    quota.objects_max = in.varint();
+    quota.bytes = static_cast<std::int64_t>(in.u64());
+    quota.objects = static_cast<std::int64_t>(in.u64());
+  }
+  return trees;
 }
 
 }  // namespace
@@ -75,6 +118,7 @@ bool Catalogue::apply(const Change& change, std::set<DatasetId>& changed, std::s
     info.created_at = create->created_at;
     info.head.push_back({create->id, 0, ~Version{0}});
     info.head.insert(info.head.end(), create->inherited.begin(), create->inherited.end());
+    info.trees = trees_of(create->inherited);
     names_.emplace(info.name, info.id);
     next_ = std::max(next_, info.id + 1);
     changed.insert(info.id);
@@ -96,6 +140,7 @@ bool Catalogue::apply(const Change& change, std::set<DatasetId>& changed, std::s
     QuotaState& tree = info->trees[usage->tree];
     tree.bytes += usage->bytes;
     tree.objects += usage->objects;
+    drop_if_empty(info->trees, usage->tree);
     counted.insert(info->id);
     return true;
   }
@@ -116,6 +161,8 @@ bool Catalogue::apply(const Change& change, std::set<DatasetId>& changed, std::s
   if (const auto* quota = std::get_if<change::SetQuota>(&change)) {
     info->trees[quota->tree].bytes_max = quota->bytes;
     info->trees[quota->tree].objects_max = quota->objects;
+    drop_if_empty(info->trees, quota->tree);
+    counted.insert(info->id);
     return true;
   }
   if (std::holds_alternative<change::Detach>(change)) {
@@ -134,6 +181,7 @@ bool Catalogue::apply(const Change& change, std::set<DatasetId>& changed, std::s
     snapshot.created_at = create->created_at;
     snapshot.view = info->head;
     snapshot.view.front().to = snapshot.version;
+    snapshot.trees = info->trees;
     info->snapshots.push_back(std::move(snapshot));
     return true;
   }
@@ -151,9 +199,19 @@ bool Catalogue::apply(const Change& change, std::set<DatasetId>& changed, std::s
     ++info->version;
     info->head = {{info->id, info->version, ~Version{0}}};
     info->head.insert(info->head.end(), found->view.begin(), found->view.end());
+    info->trees = trees_after_rollback(info->trees, found->trees);
+    counted.insert(info->id);
     return true;
   }
   return false;
+}
+
+// What a clone begins with: the trees of the snapshot that it inherits.
+QuotaTrees Catalogue::trees_of(const View& inherited) const {
+  const DatasetInfo* parent = inherited.empty() ? nullptr : find(inherited.front().dataset);
+  if (parent == nullptr) return {};
+  const auto found = std::ranges::find(parent->snapshots, inherited, &SnapshotInfo::view);
+  return found == parent->snapshots.end() ? QuotaTrees() : found->trees;
 }
 
 RowUpdate Catalogue::dataset_row(DatasetId id) const {
@@ -162,7 +220,7 @@ RowUpdate Catalogue::dataset_row(DatasetId id) const {
   if (info == nullptr) return row;
   row.kind = RowUpdate::Kind::put;
   Encoder out(row.value);
-  out.u8(kFormat);
+  out.u8(kDatasetFormat);
   out.u8(static_cast<std::uint8_t>(info->type));
   out.u8(info->chunk_log2);
   out.u8(info->cell_log2);
@@ -177,6 +235,7 @@ RowUpdate Catalogue::dataset_row(DatasetId id) const {
     out.varint(snapshot.version);
     out.u64(snapshot.created_at);
     encode_view(snapshot.view, out);
+    encode_trees(snapshot.trees, out);
   }
   out.varint(info->trees.size());
   for (const auto& [tree, quota] : info->trees) {
@@ -222,7 +281,8 @@ Status Catalogue::load(const KeyValue& row) {
   if (place == std::string_view(catalogue_dataset_key(0)).substr(0, 12)) {
     DatasetInfo& info = datasets_[id];
     info.id = id;
-    if (in.u8() != kFormat) return fail(bad_row());
+    const std::uint8_t version = in.u8();
+    if (version == 0 || version > kDatasetFormat) return fail(bad_row());
     info.type = static_cast<DatasetType>(in.u8());
     info.chunk_log2 = in.u8();
     info.cell_log2 = in.u8();
@@ -237,6 +297,7 @@ Status Catalogue::load(const KeyValue& row) {
       snapshot.version = in.varint();
       snapshot.created_at = in.u64();
       snapshot.view = decode_view(in);
+      if (version > 1) snapshot.trees = decode_trees(in);
       if (!in.ok()) return fail(bad_row());
     }
     for (std::uint64_t trees = in.varint_max(kTreesMax); trees > 0 && in.ok(); --trees) {
@@ -262,6 +323,8 @@ Status Catalogue::load(const KeyValue& row) {
       quota.objects = static_cast<std::int64_t>(in.u64());
     }
     if (!in.done()) return fail(bad_row());
+    std::erase_if(info->trees,
+                  [](const auto& tree) { return tree.first != 0 && tree.second == QuotaState{}; });
   }
   return {};
 }

@@ -37,6 +37,8 @@ class Catalogue {
   Status load(const KeyValue& row);
 
  private:
+  QuotaTrees trees_of(const View& inherited) const;
+
   std::map<DatasetId, DatasetInfo> datasets_;
   std::map<std::string, DatasetId, std::less<>> names_;
   DatasetId next_ = 1;

@@ -226,7 +226,28 @@ Task<Status> Committer::decide(Transaction::Body& body, Draft& draft) {
     co_return fail(
         ErrorKind::invalid,
         format("a transaction of {} bytes of metadata is too large for one group", draft.record_bytes));
-  co_return Status();
+  co_return check_quotas(draft);
+}
+
+// What the transaction adds to a tree in all: what it takes away makes room for what it adds.
+Status Committer::check_quotas(const Draft& draft) const {
+  const auto above = [](std::int64_t used, std::int64_t more, std::uint64_t most) {
+    if (most == 0 || more <= 0 || used + more <= 0) return false;
+    return static_cast<std::uint64_t>(used + more) > most;
+  };
+  for (const auto& [place, sum] : draft.usage) {
+    const DatasetInfo* info = index_.dataset(place.first);
+    if (info == nullptr) return fail(ErrorKind::not_found, format("dataset {} does not exist", place.first));
+    const auto tree = info->trees.find(place.second);
+    if (tree == info->trees.end()) continue;
+    const QuotaState& quota = tree->second;
+    if (above(quota.bytes, sum.bytes, quota.bytes_max) ||
+        above(quota.objects, sum.objects, quota.objects_max))
+      return fail(ErrorKind::no_space,
+                  place.second == 0 ? format("the quota of '{}' is used up", info->name)
+                                    : format("the quota of a directory tree of '{}' is used up", info->name));
+  }
+  return {};
 }
 
 Task<Result<Committer::Draft::Known*>> Committer::known_object(ObjectRef object, Draft& draft) {
@@ -255,17 +276,16 @@ Task<Status> Committer::decide_change(const Change& change, Draft& draft) {
     co_return Status();
   }
   if (const auto* usage = std::get_if<change::AddUsage>(&change)) {
-    const DatasetInfo* info = index_.dataset(usage->id);
-    if (info == nullptr) co_return fail(ErrorKind::not_found, format("dataset {} does not exist", usage->id));
-    const auto tree = info->trees.find(usage->tree);
-    if (tree == info->trees.end()) co_return Status();
-    const QuotaState& quota = tree->second;
-    const auto above = [](std::int64_t used, std::int64_t more, std::uint64_t most) {
-      return most != 0 && more > 0 && used + more > static_cast<std::int64_t>(most);
-    };
-    if (above(quota.bytes, usage->bytes, quota.bytes_max) ||
-        above(quota.objects, usage->objects, quota.objects_max))
-      co_return fail(ErrorKind::no_space, format("the quota of '{}' is used up", info->name));
+    if (index_.dataset(usage->id) == nullptr)
+      co_return fail(ErrorKind::not_found, format("dataset {} does not exist", usage->id));
+    Draft::Usage& sum = draft.usage[{usage->id, usage->tree}];
+    sum.bytes += usage->bytes;
+    sum.objects += usage->objects;
+    co_return Status();
+  }
+  if (const auto* quota = std::get_if<change::SetQuota>(&change)) {
+    if (index_.dataset(quota->id) == nullptr)
+      co_return fail(ErrorKind::not_found, format("dataset {} does not exist", quota->id));
     co_return Status();
   }
   if (const auto* remove = std::get_if<change::Remove>(&change)) object = remove->object;

@@ -111,6 +111,11 @@ class Committer {
     std::vector<Change> changes;
     std::vector<Data> data;
     std::map<ObjectRef, Known> objects;  // as this transaction has left them so far
+    struct Usage {
+      std::int64_t bytes = 0;
+      std::int64_t objects = 0;
+    };
+    std::map<std::pair<DatasetId, std::uint32_t>, Usage> usage;  // by quota tree, summed
     std::size_t record_bytes = 0;
     std::size_t cell_bytes = 0;
 
@@ -123,6 +128,7 @@ class Committer {
 
   Task<Result<Draft::Known*>> known_object(ObjectRef object, Draft& draft);
   Task<Status> decide(Transaction::Body& body, Draft& draft);
+  Status check_quotas(const Draft& draft) const;
   Task<Status> decide_change(const Change& change, Draft& draft);
   Task<Result<Commit>> stage(Draft draft, bool bookkeeping, Semaphore::Hold memory);
   Task<Status> stage_ahead(Transaction::Body& body, std::vector<std::vector<Run>>& runs);

@@ -78,6 +78,10 @@ void Transaction::clone_range(ObjectRef source, std::uint64_t source_offset, Obj
 void Transaction::add_usage(DatasetId dataset, std::uint32_t tree, std::int64_t bytes, std::int64_t objects) {
   body_->operations.emplace_back(Change(change::AddUsage{dataset, tree, bytes, objects}));
 }
+void Transaction::set_quota(DatasetId dataset, std::uint32_t tree, std::uint64_t bytes,
+                            std::uint64_t objects) {
+  body_->operations.emplace_back(Change(change::SetQuota{dataset, tree, bytes, objects}));
+}
 
 namespace {
 

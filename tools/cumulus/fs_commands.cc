@@ -15,15 +15,14 @@ struct Arguments {
 };
 Arguments arguments;
 
-// "VOLUME/FS[:PATH]".
+// "VOLUME[/FS][:PATH]".
 struct Place {
   std::string volume;
   std::string file_system;
   std::string path;
 };
 Result<Place> parse_place(const std::string& text) {
-  const auto slash = text.find('/');
-  const auto colon = text.find(':', slash == std::string::npos ? 0 : slash);
+  const auto colon = text.find(':');
   TRY(const auto parts, split_target(text.substr(0, colon), "main"));
   return Place{parts.first, parts.second, colon == std::string::npos ? "" : text.substr(colon + 1)};
 }

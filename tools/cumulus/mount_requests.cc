@@ -6,6 +6,7 @@
 #include "fs/file_system.h"
 #include "objectstore/base/format.h"
 #include "tools/cumulus/mounts.h"
+#include "tools/cumulus/quota_request.h"
 
 namespace cumulus {
 namespace {
@@ -123,23 +124,6 @@ Answer fs_ls(Desk& desk, Session&, Json) {
   co_return all;
 }
 
-Answer fs_quota(Desk& desk, Session&, Json request) {
-  CO_TRY(const DatasetInfo* info, file_system_named(desk, request.value("file_system", "")));
-  const DatasetId id = info->id;
-  if (!request.value("path", "").empty()) co_return fail(ErrorKind::unsupported, "quotas of directory trees");
-  const auto found = info->trees.find(0);
-  const QuotaState now = found == info->trees.end() ? QuotaState{} : found->second;
-  const std::uint64_t bytes =
-      request["bytes"].is_null() ? now.bytes_max : request["bytes"].get<std::uint64_t>();
-  const std::uint64_t inodes =
-      request["inodes"].is_null() ? now.objects_max : request["inodes"].get<std::uint64_t>();
-  if (!request["bytes"].is_null() || !request["inodes"].is_null()) {
-    CO_TRY_OK(co_await desk.stack.volume().set_quota(id, 0, bytes, inodes));
-    CO_TRY_OK(co_await desk.stack.volume().flush());
-  }
-  co_return tree_json(*desk.stack.volume().find_dataset(id), 0);
-}
-
 const std::map<std::string, ServeRequest, std::less<>> kRequests = {
     {"mount.prepare", mount_prepare},
     {"mount.serve", mount_serve},
@@ -148,7 +132,7 @@ const std::map<std::string, ServeRequest, std::less<>> kRequests = {
     {"fs.create", fs_create},
     {"fs.rm", fs_rm},
     {"fs.ls", fs_ls},
-    {"fs.quota", fs_quota},
+    {"fs.quota", serve_fs_quota},
 };
 
 }  // namespace

@@ -98,7 +98,10 @@ class Mounts::Mount final : public Resident {
   const MountOrder& order() const { return order_; }
   DatasetId dataset() const { return dataset_; }
   Volume& store() { return store_; }
-  PosixFileSystem& files() { return *files_; }
+  // nullptr when it ends, or is read-only.
+  std::shared_ptr<PosixFileSystem> files_for_writing() const {
+    return ending_ || order_.options.read_only || of_snapshot() ? nullptr : files_;
+  }
   FuseSession& session() { return *session_; }
   Task<Status> open(int device);
   // Serves to the end, then closes the file system and makes what it wrote Local.
@@ -109,7 +112,7 @@ class Mounts::Mount final : public Resident {
   Volume& store_;
   MountOrder order_;
   DatasetId dataset_;
-  std::unique_ptr<PosixFileSystem> files_;
+  std::shared_ptr<PosixFileSystem> files_;
   std::unique_ptr<FuseSession> session_;
   bool ending_ = false;
   bool ended_ = false;
@@ -160,8 +163,9 @@ Task<Status> Mounts::Mount::open(int device) {
   options.list_snapshots = order_.options.list_snapshots;
   options.synchronous = order_.options.synchronous;
   std::string name = snapshot == nullptr ? "" : snapshot->name;
-  CO_TRY(files_,
+  CO_TRY(auto files,
          co_await PosixFileSystem::open(mounts_.runtime_, store_, dataset_, std::move(name), options));
+  files_ = std::move(files);
   FuseSession::Parts parts{mounts_.runtime_, mounts_.lane_, *files_};
   session_ = std::make_unique<FuseSession>(parts, std::move(channel), order_.options);
   co_return Status();
@@ -171,6 +175,7 @@ Task<void> Mounts::Mount::serve() {
   co_await session_->serve();
   ending_ = true;
   session_.reset();
+  while (files_.use_count() > 1) co_await mounts_.wait_a_while();
   const FsStatus closed = co_await files_->close();
   if (!closed) log_error("closing the file system of {}: {}", order_.directory, closed.error().message);
   files_.reset();
@@ -236,6 +241,14 @@ Task<void> Mounts::run(std::shared_ptr<Mount> mount) {
   log_info("{} is unmounted", mount->order().directory);
   forget(*mount);
   remember();
+}
+
+std::shared_ptr<PosixFileSystem> Mounts::files_of(DatasetId dataset) const {
+  for (const auto& one : mounts_) {
+    if (one->dataset() != dataset) continue;
+    if (auto files = one->files_for_writing()) return files;
+  }
+  return nullptr;
 }
 
 void Mounts::forget(Mount& mount) {

@@ -37,6 +37,9 @@ class Mounts {
   // Brings what the kernel holds for the mount at `directory` into the volume, and it to `level`. not_found.
   Task<Status> flush(Volume& store, std::string directory, Durability level, Progress progress);
   bool is_mounted(const std::string& directory) const { return find(directory) != nullptr; }
+  // The file system of a dataset that is mounted for writing, or nullptr. The mount ends no sooner than this
+  // is let go.
+  std::shared_ptr<PosixFileSystem> files_of(DatasetId dataset) const;
   // Until a mount ended, or a moment passed: look again.
   Task<void> wait_a_while();
   // Ends all, and takes no more.
