@@ -363,6 +363,8 @@ Task<FsResult<std::uint64_t>> ObjectFiles::copy_range(HandleId from, std::uint64
     if (!loaded) co_return std::unexpected(loaded.error());
     const std::uint64_t at = from_offset + copied;
     if (at >= origin->size) break;
+    // What a copy within one file adds is not its source.
+    if (copied == 0) length = std::min(length, origin->size - at);
     const std::uint64_t step = std::min({length - copied, origin->size - at, kCopyStep});
     const std::uint64_t put_at = to_offset + copied;
     if (put_at > static_cast<std::uint64_t>(INT64_MAX) - step)

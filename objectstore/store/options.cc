@@ -18,8 +18,9 @@ Status VolumeOptions::validate() const {
     return fail(ErrorKind::invalid, format("a cache of {} bytes is too small: 64M at least", cache_bytes));
   if (memory_bytes < (128ull << 20))
     return fail(ErrorKind::invalid, "the daemon needs at least 128M of memory");
-  if (group_bytes < 4096 || pushes_in_flight_max < 1)
-    return fail(ErrorKind::invalid, "groups are at least 4K, and at least one segment is pushed at a time");
+  if (group_bytes < 256 || pushes_in_flight_max < 1)
+    return fail(ErrorKind::invalid,
+                "groups are at least 256 bytes, and at least one segment is pushed at a time");
   return {};
 }
 

@@ -56,7 +56,7 @@ def drive_test(body):
             drive = Drive(lab)
             body(drive)
             drive.done()
-    test.__name__ = body.__name__
+    test.__name__, test.body = body.__name__, body
     return test
 
 
