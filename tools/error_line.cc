@@ -6,7 +6,7 @@
 namespace cumulus {
 
 int print_error(std::string_view program, const Error& error) {
-  std::string line = std::string(program) + ": " + error.message();
+  std::string line = (program.empty() ? "" : std::string(program) + ": ") + error.message();
   for (char& letter : line) {
     if (letter == '\n' || letter == '\r') letter = ' ';
   }

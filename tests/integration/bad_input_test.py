@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """What people and broken disks hand to the commands: one clear line, exit code 1 or 2, nothing lost, nothing left."""
+import json
 import os
 import re
 import socket
+import struct
 
 from lab import Lab, expect, main, sha_of
 
@@ -10,6 +12,11 @@ from lab import Lab, expect, main, sha_of
 def words_and_files():
     with Lab() as lab:
         lab.refused('volume', 'status', 'v', says='no volume')
+        for words in ((), ('volume',), ('bogus',), ('--bogus',), ('volume', 'bogus'), ('volume', 'status'), ('volume', 'status', 'v', 'w'), ('volume', 'status', '--bogus', 'v'),
+                      ('clone', 'v/a@b', 'v/c', '--count', '0'), ('devnet', 'up', '--miners', '-1')):
+            lab.refused(*words, codes=(2,), says=('cumulus', '--help'))
+        for words in ((), ('bogus',), ('run',), ('run', 'd', '--listen'), ('init', 'd', '--capacity', 'much')):
+            lab.refused(*words, codes=(2,), says=('cumulus-miner', '--help'), program='cumulus-miner')
         lab.run('devnet', 'up', '--dir', lab.net)
         make = ('volume', 'create', 'v', '--miners', lab.list)
         lab.refused('volume', 'create', '../v', '--miners', lab.list, codes=(2,))
@@ -87,5 +94,82 @@ def keys_and_codes():
         expect(answers.count(False) == 1, f'a miner with another identity answers: {answers}')
 
 
+def other_users():
+    """What another user may not read or write is refused with the file and the reason, never with a crash."""
+    with Lab() as lab:
+        lab.up()
+        lab.run('object', 'put', 'v/b', 'x', lab.list)
+        os.chmod(lab.dir, 0o755)
+        as_other = {'user': 65534} if os.geteuid() == 0 else {}
+        shut = [lab.home, os.path.join(lab.net, 'miner-1')]
+        if not as_other:
+            for folder in shut:
+                os.chmod(folder, 0)
+        elsewhere = lab.path('elsewhere')
+        os.mkdir(elsewhere, 0o555)
+        volumes = os.path.join(lab.home, 'volumes')
+        for mode in (0o700, 0o755):
+            if as_other:
+                os.chmod(volumes, mode)
+            for words in (('volume', 'status', 'v'), ('volume', 'stop', 'v'), ('volume', 'set', 'v', 'memory=1G'), ('volume', 'passwd', 'v', '--remove'),
+                          ('volume', 'destroy', 'v', '--yes'), ('object', 'ls', 'v/b'), ('fs', 'ls', 'v'), ('image', 'ls', 'v'), ('miner', 'ls', 'v'),
+                          ('mount', 'v', elsewhere), ('nbd', 'serve', 'v/i', '--socket', lab.path('s'))):
+                lab.refused(*words, codes=(1,), says=('permission denied', lab.home), **as_other)
+        for folder in (elsewhere, '/proc/nowhere'):
+            lab.refused('devnet', 'up', '--dir', os.path.join(folder, 'net'), codes=(1,), says=folder, **as_other)
+            lab.refused('volume', 'create', 'w', '--miners', lab.list, home=os.path.join(folder, 'home'), codes=(1,), **as_other)
+            lab.refused('init', os.path.join(folder, 'miner'), '--capacity', '1G', program='cumulus-miner', codes=(1,), says=folder, **as_other)
+        for words in (('run', shut[1], '--listen', '127.0.0.1:0'), ('status', shut[1]), ('scrub', shut[1]), ('allow', shut[1], 64 * '0', '--quota', '1G')):
+            lab.refused(*words, program='cumulus-miner', codes=(1,), says=('permission denied', shut[1]), **as_other)
+        for folder in shut:
+            os.chmod(folder, 0o700)
+        lab.refused('object', 'get', 'v/b', 'x', '/proc/x', codes=(1,), says='/proc/x')
+        lab.verify({'x': sha_of(lab.list)})
+
+
+def settings_and_requests():
+    """Settings that a person or a disk spoiled, and whatever comes to the daemon's socket."""
+    with Lab() as lab:
+        lab.up()
+        lab.run('object', 'put', 'v/b', 'x', lab.list)
+        pid = lab.daemon_pid()
+        requests = [b'', b'null', b'[]', b'7', b'{', b'[' * 500000, b'{"request":5}', b'{"request":[]}', b'{"request":"volume.check","data":"x"}',
+                    b'{"request":"volume.repair","restart":{}}', b'{"request":"object.put","bucket":7}', b'{"request":"object.get","bucket":"b","name":[]}',
+                    b'{"request":"fs.mount","options":3}', b'{"request":"snapshot.create","targets":[4]}', b'{"request":"image.create","size":"x"}',
+                    b'{"request":"image.create","name":"i","size":-1}', b'{"request":"clone","count":-1}', b'{"request":"nbd.serve","allow":5}', b'\xff\xfe{}']
+        frames = [struct.pack('<IB', len(body), 1) + body for body in requests]
+        for frame in frames:
+            answer = ask(lab, frame)
+            expect(answer and 'error' in json.loads(answer[5:]), f'{frame[5:60]!r} was answered with {answer!r}')
+        good = b'{"request":"volume.status"}'
+        for frame in [struct.pack('<IB', 0xFFFFFFFF, 1), struct.pack('<IB', 5 << 20, 2), struct.pack('<IB', len(good), 9) + good, b'\0\0\0', frames[6][:9]]:
+            expect(ask(lab, frame, end=True) == b'', f'{frame[:20]!r} was answered')
+        expect(lab.daemon_pid() == pid, 'a request ended the daemon')
+        lab.run('volume', 'stop', 'v')
+        settings = os.path.join(lab.home, 'volumes', 'v', 'settings.json')
+        text = open(settings).read()
+        for spoiled in ('', '{', '[]', 'null', '{}', '{"version":"1"}', '{"version":1.5}', '{"version":1,"id":5}', '{"version":1,"memory":null}',
+                        '{"version":1,"memory":-5}', '{"version":1,"memory":1}', '{"version":1,"durability":[]}', '{"version":1,"outage-wait":1e300}', '{"version":2}'):
+            with open(settings, 'w') as file:
+                file.write(spoiled)
+            for words in (('object', 'ls', 'v/b'), ('volume', 'set', 'v', 'memory=1G')):
+                said = lab.refused(*words, says='settings.json')
+                expect(('newer' in said) == (spoiled == '{"version":2}'), f'{spoiled}: {said}')
+            expect('settings.json' in lab.run('volume', 'ls').decode(), f'{spoiled}: volume ls says nothing')
+        with open(settings, 'w') as file:
+            file.write(text)
+        lab.verify({'x': sha_of(lab.list)})
+
+
+def ask(lab, frame, end=False):
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.settimeout(20)
+        daemon.connect(os.path.join(lab.home, 'volumes', 'v', 'daemon.sock'))
+        daemon.sendall(frame)
+        if end:
+            daemon.shutdown(socket.SHUT_WR)
+        return daemon.recv(65536)
+
+
 if __name__ == '__main__':
-    main(words_and_files, keys_and_codes)
+    main(words_and_files, keys_and_codes, other_users, settings_and_requests)

@@ -41,14 +41,22 @@ class Lab:
         self.homes = [self.home]
 
     # --- running programs ---
-    def start(self, *words, home=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, program='cumulus'):
+    def start(self, *words, home=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, program='cumulus', user=None):
         environment = {**os.environ, 'CUMULUS_HOME': home or self.home}
-        return subprocess.Popen([os.path.join(self.bin, program), *map(str, words)], env=environment, stdin=stdin,
-                                stdout=stdout, stderr=subprocess.PIPE)
+        program = os.path.join(self.bin, program)
+        who = {}
+        if user is not None:  # who may not reach the programs where they were built
+            who = {'user': user, 'group': user, 'extra_groups': []}
+            copied = self.path(os.path.basename(program))
+            if not os.path.exists(copied):
+                shutil.copy(program, copied)
+            program = copied
+        return subprocess.Popen([program, *map(str, words)], env=environment, stdin=stdin,
+                                stdout=stdout, stderr=subprocess.PIPE, **who)
 
-    def attempt(self, *words, home=None, text=None, timeout=180, program='cumulus'):
+    def attempt(self, *words, home=None, text=None, timeout=180, program='cumulus', user=None):
         """(exit code, standard output as bytes, standard error as text)"""
-        process = self.start(*words, home=home, stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL, program=program)
+        process = self.start(*words, home=home, stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL, program=program, user=user)
         try:
             out, errors = process.communicate(text.encode() if text is not None else None, timeout=timeout)
         except subprocess.TimeoutExpired:

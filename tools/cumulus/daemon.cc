@@ -132,11 +132,9 @@ class Daemon {
     const auto frame = co_await session->receive();
     if (frame && frame->kind == FrameKind::json) {
       Json request = Json::parse(text_of(frame->body), nullptr, false);
-      Desk desk{reactor_, *stack_, residents_, mounts_, home_, name_, [this] { stop(); }};
-      Result<Json> answer = fail(ErrorKind::invalid, "the request is not valid JSON");
-      if (!request.is_discarded()) answer = co_await serve_request(desk, *session, std::move(request));
+      const Result<Json> answer = co_await answer_to(*session, std::move(request));
       Json reply;
-      if (answer) reply["result"] = std::move(*answer);
+      if (answer) reply["result"] = *answer;
       if (!answer)
         reply["error"] = {{"kind", to_string(answer.error().kind())}, {"message", answer.error().message()}};
       const Status sent = co_await session->send_json(std::move(reply));
@@ -148,6 +146,22 @@ class Daemon {
     sessions_.erase(session.get());
     used_at_ = reactor_.now();
     ended_.notify_all();
+  }
+
+  // A request whose fields are not what they should be is refused, as one that does not parse.
+  Task<Result<Json>> answer_to(Session& session, Json request) {
+    if (request.is_discarded()) co_return fail(ErrorKind::invalid, "the request is not valid JSON");
+    Desk desk{reactor_, *stack_, residents_, mounts_, home_, name_, [this] { stop(); }};
+    std::string wrong;
+    try {
+      co_return co_await serve_request(desk, session, std::move(request));
+    } catch (const Json::exception& error) {
+      wrong = error.what();
+    }
+    co_return fail(ErrorKind::invalid,
+                   format("the daemon does not understand the request: it is of another version, stop it "
+                          "with 'cumulus volume stop' ({})",
+                          wrong));
   }
 
   TaskGroup& tasks_of(Session& session) {

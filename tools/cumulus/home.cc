@@ -18,14 +18,26 @@ std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+// Without the exception: in a folder that was removed, the path as it was given fails where it is used.
+std::string absolute_path(const std::string& given) {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::absolute(given, error);
+  return error ? given : path.string();
+}
+
+Error damaged_settings(const std::string& key) {
+  return {ErrorKind::corrupt,
+          format("'{}' is not what settings have there: restore the file, or recover the volume", key)};
+}
+
 }  // namespace
 
 Home Home::locate(const std::optional<std::string>& given) {
   Home home;
   if (given && !given->empty()) {
-    home.path_ = std::filesystem::absolute(*given);
+    home.path_ = absolute_path(*given);
   } else if (const std::string set = environment("CUMULUS_HOME"); !set.empty()) {
-    home.path_ = std::filesystem::absolute(set);
+    home.path_ = absolute_path(set);
   } else if (::geteuid() == 0) {
     home.path_ = "/var/lib/cumulus";
   } else if (const std::string data = environment("XDG_DATA_HOME"); !data.empty()) {
@@ -48,19 +60,29 @@ Status check_volume_name(const std::string& name) {
   return {};
 }
 
-std::vector<std::string> Home::volumes() const {
+Result<std::vector<std::string>> Home::volumes() const {
+  const std::string folder = path_ + "/volumes";
   std::vector<std::string> names;
   std::error_code error;
-  for (std::filesystem::directory_iterator entry(path_ + "/volumes", error), end; !error && entry != end;
-       entry.increment(error))
-    if (std::filesystem::exists(entry->path() / "settings.json")) names.push_back(entry->path().filename());
+  std::filesystem::directory_iterator entry(folder, error);
+  if (error == std::errc::no_such_file_or_directory) return names;
+  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error))
+    if (is_there(entry->path() / "settings.json").value_or(true)) names.push_back(entry->path().filename());
+  if (error) return fail(from_errno(error.value(), "list " + folder));
   std::ranges::sort(names);
   return names;
 }
 
+Result<bool> Home::is_there(const std::string& path) {
+  if (::access(path.c_str(), F_OK) == 0) return true;
+  if (errno == ENOENT || errno == ENOTDIR) return false;
+  return fail(from_errno(errno, "look for " + path));
+}
+
 Status Home::check_volume(const std::string& name) const {
   TRY_OK(check_volume_name(name));
-  if (std::filesystem::exists(volume(name) + "/settings.json")) return {};
+  TRY(const bool there, is_there(volume(name) + "/settings.json"));
+  if (there) return {};
   return fail(ErrorKind::not_found, format("there is no volume '{}' in {}: 'cumulus volume ls' lists them, "
                                            "'cumulus volume recover' brings one back",
                                            name, path_));
@@ -116,14 +138,21 @@ Json VolumeSettings::to_json() const {
 
 Result<VolumeSettings> VolumeSettings::from_json(const Json& json) {
   VolumeSettings settings;
-  if (!json.is_object() || json.value("version", 0) != 1)
-    return fail(ErrorKind::unsupported, "the settings are of another version than this program knows");
-  settings.volume_id = json.value("id", "");
+  const auto version = json.is_object() ? json.find("version") : json.end();
+  if (version == json.end() || !version->is_number_integer()) return fail(damaged_settings("version"));
+  if (*version != 1)
+    return fail(ErrorKind::unsupported,
+                format("version {} of the settings is not known: a newer Cumulus wrote them; use that one",
+                       version->dump()));
+  if (const auto id = json.find("id"); id != json.end()) {
+    if (!id->is_string()) return fail(damaged_settings("id"));
+    settings.volume_id = id->get<std::string>();
+  }
   for (const char* key : {"durability", "cache-size", "memory", "outage-wait"}) {
     const auto found = json.find(key);
     if (found == json.end()) continue;
-    TRY_OK(settings.set(
-        key, found->is_string() ? found->get<std::string>() : std::to_string(found->get<std::uint64_t>())));
+    if (!found->is_string() && !found->is_number_unsigned()) return fail(damaged_settings(key));
+    TRY_OK(settings.set(key, found->is_string() ? found->get<std::string>() : found->dump()));
   }
   return settings;
 }

@@ -26,7 +26,7 @@ struct VolumeSettings {
   std::string volume_id;  // hex, for people and for `cumulus-miner allow`
 
   Json to_json() const;
-  // invalid, naming the key.
+  // corrupt or invalid, naming the key; unsupported.
   static Result<VolumeSettings> from_json(const Json& json);
   // KEY=VALUE as a person gives it: durability, cache-size, memory, outage-wait.
   Status set(const std::string& key, const std::string& value);
@@ -39,7 +39,10 @@ class Home {
 
   const std::string& path() const { return path_; }
   std::string volume(const std::string& name) const { return path_ + "/volumes/" + name; }
-  std::vector<std::string> volumes() const;
+  // Also the ones into which this user may not look; denied when that is so of all.
+  Result<std::vector<std::string>> volumes() const;
+  // Errors: denied, io; not_found is an answer here.
+  static Result<bool> is_there(const std::string& path);
   // not_found, with what to do, when there is no such volume here; invalid for a bad name.
   Status check_volume(const std::string& name) const;
 

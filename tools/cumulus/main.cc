@@ -1,12 +1,15 @@
 // cumulus: the client and admin program.
 #include <csignal>
 #include <cstdio>
+#include <exception>
 #include <unistd.h>
 
+#include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
 #include "tools/cumulus/daemon.h"
 #include "tools/cumulus/mount_commands.h"
 #include "tools/error_line.h"
+#include "tools/usage_error.h"
 
 namespace cumulus {
 
@@ -84,8 +87,14 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    print_error("", usage_error(app, error));
+    return kExitUsage;
   }
   if (!home.empty()) invocation.home = home;
-  return invocation.run ? invocation.run() : kExitUsage;
+  try {
+    return invocation.run ? invocation.run() : kExitUsage;
+  } catch (const std::exception& error) {  // a library's: a daemon of another version that answers otherwise
+    return fail_with(Error(ErrorKind::io, format("unexpected: {}", error.what())));
+  }
 }

@@ -125,7 +125,8 @@ struct Remembered {
 
 // What the daemons of this home mounted at `directory`, and did not see end.
 Result<Remembered> remembered_at(const Home& home, const std::string& directory) {
-  for (const std::string& volume : home.volumes()) {
+  TRY(const std::vector<std::string> volumes, home.volumes());
+  for (const std::string& volume : volumes) {
     const auto content = Home::read_file(home.volume(volume) + "/mounts.json", 1u << 20);
     if (!content) continue;
     const Json list = Json::parse(text_of(*content), nullptr, false);

@@ -81,7 +81,8 @@ Result<int> serve(const Invocation& invocation) {
 Result<int> list(const Invocation& invocation) {
   Json all = Json::array();
   const Home home = invocation.home_folder();
-  for (const std::string& volume : home.volumes()) {
+  TRY(const std::vector<std::string> volumes, home.volumes());
+  for (const std::string& volume : volumes) {
     if ((!target.empty() && volume != target) || !DaemonSocket::connect(home.volume(volume))) continue;
     Client client = invocation.client(volume);
     TRY(const Json residents, client.call({{"request", "resident.ls"}}, "", false));

@@ -123,9 +123,10 @@ std::string domain_warning(const VolumeShape& shape, const std::vector<MinerEntr
 Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(check_volume_name(arguments.name));
-  if (std::filesystem::exists(home.volume(arguments.name)))
-    return fail(ErrorKind::exists,
-                format("there is a volume '{}' in {} already", arguments.name, home.path()));
+  TRY(const bool there, Home::is_there(home.volume(arguments.name)));
+  if (there)
+    return fail(ErrorKind::exists, format("there is a volume '{}' in {} already: choose another name",
+                                          arguments.name, home.path()));
   TRY(const VolumeShape shape, parse_shape(arguments.code, arguments.segment));
   TRY(const auto miners, load_miner_list(arguments.miners));
   if (miners.empty()) return fail(ErrorKind::invalid, arguments.miners + " lists no miners");
@@ -188,7 +189,8 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
 Result<int> recover(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(check_volume_name(arguments.name));
-  if (std::filesystem::exists(home.volume(arguments.name)))
+  TRY(const bool there, Home::is_there(home.volume(arguments.name)));
+  if (there)
     return fail(ErrorKind::exists,
                 format("there is a volume '{}' in {} already: choose another name, or move that folder away",
                        arguments.name, home.path()));
@@ -322,13 +324,14 @@ Result<int> collect_garbage(const Invocation& invocation, const Arguments& argum
 Result<int> list(const Invocation& invocation) {
   const Home home = invocation.home_folder();
   Json all = Json::array();
-  for (const std::string& name : home.volumes()) {
+  TRY(const std::vector<std::string> names, home.volumes());
+  for (const std::string& name : names) {
     const auto settings = home.load_settings(name);
     const bool running = DaemonSocket::connect(home.volume(name)).has_value();
     all.push_back({{"name", name}, {"id", settings ? settings->volume_id : ""}, {"open", running}});
     if (!invocation.json)
       std::printf("%-24s %s %s\n", name.c_str(),
-                  settings ? settings->volume_id.substr(0, 16).c_str() : "damaged settings",
+                  settings ? settings->volume_id.substr(0, 16).c_str() : settings.error().message().c_str(),
                   running ? "open" : "");
   }
   if (invocation.json) print_json(all);

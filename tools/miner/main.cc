@@ -7,6 +7,7 @@
 #include "tools/error_line.h"
 #include "tools/miner/commands.h"
 #include "tools/sizes.h"
+#include "tools/usage_error.h"
 
 namespace {
 
@@ -143,8 +144,7 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    cumulus::print_error(commands::kProgram,
-                         Error(ErrorKind::invalid, std::string(error.what()) + "; see cumulus-miner --help"));
+    print_error("", usage_error(app, error));
     return kExitUsage;
   }
   return run_command(chosen);
