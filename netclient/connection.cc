@@ -19,6 +19,12 @@ std::uint32_t milliseconds_until(TimePoint deadline, TimePoint now) {
 
 }  // namespace
 
+bool Exchange::is(Calls kinds) const {
+  const bool stores = type == wire::MessageType::put || type == wire::MessageType::promise ||
+                      type == wire::MessageType::accept || type == wire::MessageType::superblock;
+  return kinds == Calls::all || !stores;
+}
+
 // In to_send_ until written, in outstanding_ until answered.
 struct Connection::Pending {
   Pending(Runtime& runtime, std::shared_ptr<Exchange> what) : exchange(std::move(what)), done(runtime) {}
@@ -109,13 +115,19 @@ Task<Connection::Outcome> Connection::exchange(std::shared_ptr<Exchange> what, T
   to_send_.push_back(pending);
   work_.notify_all();
   bool in_time = true;
-  while (in_time && !pending->answered && !failure_) in_time = co_await pending->done.wait_until(deadline);
+  while (in_time && !pending->answered && !failure_ && !pending->exchange->interrupted)
+    in_time = co_await pending->done.wait_until(deadline);
   if (pending->answered) co_return Outcome::answered;
   // The caller's memory is not touched after this: what still arrives for it goes nowhere.
   pending->abandoned = true;
   pending->landing.drop();
   if (failure_) co_return Outcome::broken;
-  co_return Outcome::timed_out;
+  co_return pending->exchange->interrupted ? Outcome::interrupted : Outcome::timed_out;
+}
+
+void Connection::interrupt() {
+  for (const auto& [id, pending] : outstanding_)
+    if (pending->exchange->interrupted) pending->done.notify_all();
 }
 
 void Connection::shut(Error why) {

@@ -32,6 +32,10 @@ struct Exchange {
   Bytes kept;
   bool error_answer = false;
   bool payload_mismatch = false;  // a direct answer of another length: dropped
+  bool interrupted = false;       // the caller wants it no more
+
+  // Is it of these kinds?
+  bool is(Calls kinds) const;
 };
 
 // Whose requests they are: read when each one is sent.
@@ -42,7 +46,7 @@ struct Opening {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  enum class Outcome { answered, timed_out, broken };
+  enum class Outcome { answered, timed_out, interrupted, broken };
 
   Connection(Runtime& runtime, std::shared_ptr<const Opening> opening, const TransportOptions& options,
              std::unique_ptr<wire::TlsStream> stream);
@@ -52,7 +56,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Runs the reader, writer and watcher in `tasks` until the connection ends.
   void start(TaskGroup& tasks);
 
-  // timed_out: the answer may still come, and goes nowhere. broken: failure() says why.
+  // timed_out, interrupted: the answer may still come, and goes nowhere. broken: failure() says why.
   Task<Outcome> exchange(std::shared_ptr<Exchange> exchange, TimePoint deadline);
 
   // False once it broke or the miner said GOAWAY: make another one for new requests.
@@ -60,6 +64,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   const Error& failure() const { return *failure_; }
   std::size_t outstanding() const { return outstanding_.size(); }
   void shut(Error why);
+  // Those who wait for exchanges that were marked `interrupted` are woken.
+  void interrupt();
 
  private:
   struct Pending;

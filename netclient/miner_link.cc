@@ -50,18 +50,46 @@ void MinerLink::shut() {
   }
 }
 
+void MinerLink::interrupt(Calls which) {
+  for (Exchange* exchange : under_way_) exchange->interrupted = exchange->interrupted || exchange->is(which);
+  for (Lane* lane : {&prompt_, &bulk_}) {
+    lane->window.interrupt();
+    if (lane->connection) lane->connection->interrupt();
+    lane->changed.notify_all();
+  }
+}
+
+Task<Window::Hold> MinerLink::enter(Lane& lane, const Exchange& exchange, std::size_t bytes,
+                                    TimePoint deadline) {
+  Window::Hold hold = co_await lane.window.enter(bytes, deadline);
+  while (!hold && !shut_ && !exchange.interrupted && shared_->runtime.now() < deadline)
+    hold = co_await lane.window.enter(bytes, deadline);
+  co_return hold;
+}
+
 Task<Status> MinerLink::call(std::shared_ptr<Exchange> exchange, std::size_t bytes, TimePoint deadline) {
+  under_way_.insert(exchange.get());
+  Status status = co_await call_in_window(exchange, bytes, deadline);
+  under_way_.erase(exchange.get());
+  if (!status && shut_) co_return fail(ErrorKind::closed, "the transport was closed");
+  if (!status && exchange->interrupted) co_return fail(ErrorKind::closed, "the call was interrupted");
+  co_return status;
+}
+
+Task<Status> MinerLink::call_in_window(std::shared_ptr<Exchange> exchange, std::size_t bytes,
+                                       TimePoint deadline) {
   Lane& lane = bytes >= shared_->options.bulk_from ? bulk_ : prompt_;
-  const Window::Hold hold = co_await lane.window.enter(bytes, deadline);
-  if (shut_) co_return fail(ErrorKind::closed, "the transport was closed");
+  const Window::Hold hold = co_await enter(lane, *exchange, bytes, deadline);
+  const auto ended = [&] { return shut_ || exchange->interrupted; };
+  if (ended()) co_return fail(ErrorKind::closed, "");
   if (!hold)
     co_return fail(ErrorKind::unavailable, name() + ": too many requests wait for it; none ended in time");
   const TimePoint begin = shared_->runtime.now();
   bool broken = false;
   Status status = co_await call_once(lane, exchange, deadline, broken);
-  if (broken && !shut_ && shared_->runtime.now() < deadline)
+  if (broken && !ended() && shared_->runtime.now() < deadline)
     status = co_await call_once(lane, exchange, deadline, broken);
-  if (shut_ && !status) co_return fail(ErrorKind::closed, "the transport was closed");
+  if (ended() && !status) co_return status;
   const bool reached = status || status.error().kind() != ErrorKind::unavailable;
   // Only small requests are timed: a slice's transfer says more about bandwidth.
   if (!reached || &lane == &prompt_) note_latency(shared_->runtime.now() - begin, reached);
@@ -72,8 +100,9 @@ Task<Status> MinerLink::call(std::shared_ptr<Exchange> exchange, std::size_t byt
 Task<Status> MinerLink::call_once(Lane& lane, std::shared_ptr<Exchange> exchange, TimePoint deadline,
                                   bool& broken) {
   broken = false;
-  CO_TRY(const std::shared_ptr<Connection> connection, co_await connected(lane, deadline));
+  CO_TRY(const std::shared_ptr<Connection> connection, co_await connected(lane, *exchange, deadline));
   const Connection::Outcome outcome = co_await connection->exchange(exchange, deadline);
+  if (outcome == Connection::Outcome::interrupted) co_return fail(ErrorKind::closed, "interrupted");
   if (outcome == Connection::Outcome::timed_out) co_return fail(ErrorKind::unavailable, "no answer in time");
   if (outcome == Connection::Outcome::broken) {
     broken = true;
@@ -88,8 +117,9 @@ Task<Status> MinerLink::call_once(Lane& lane, std::shared_ptr<Exchange> exchange
   co_return Status{};
 }
 
-Task<Result<std::shared_ptr<Connection>>> MinerLink::connected(Lane& lane, TimePoint deadline) {
-  while (!shut_) {
+Task<Result<std::shared_ptr<Connection>>> MinerLink::connected(Lane& lane, const Exchange& exchange,
+                                                                 TimePoint deadline) {
+  while (!shut_ && !exchange.interrupted) {
     if (lane.connection && lane.connection->usable()) co_return lane.connection;
     const TimePoint now = shared_->runtime.now();
     if (now >= deadline) co_return fail(ErrorKind::unavailable, "no connection in time");

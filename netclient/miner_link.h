@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 
 #include "netclient/connection.h"
@@ -34,6 +35,8 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
   Duration expected_latency() const { return latency_; }
   // The next call connects at once, however lately the last attempt failed.
   void try_now();
+  // Those calls end with `closed`; connections stay.
+  void interrupt(Calls which);
   // Ends connections and everything that waits; calls after it fail with closed.
   void shut();
 
@@ -50,8 +53,10 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
     Signal changed;
   };
 
+  Task<Status> call_in_window(std::shared_ptr<Exchange> exchange, std::size_t bytes, TimePoint deadline);
   Task<Status> call_once(Lane& lane, std::shared_ptr<Exchange> exchange, TimePoint deadline, bool& broken);
-  Task<Result<std::shared_ptr<Connection>>> connected(Lane& lane, TimePoint deadline);
+  Task<Window::Hold> enter(Lane& lane, const Exchange& exchange, std::size_t bytes, TimePoint deadline);
+  Task<Result<std::shared_ptr<Connection>>> connected(Lane& lane, const Exchange& exchange, TimePoint deadline);
   Task<void> connect(Lane& lane);
   Task<Result<std::shared_ptr<Connection>>> open(std::string address, TimePoint deadline);
   Task<Result<wire::TcpSocket>> dial(std::string address, TimePoint deadline);
@@ -65,6 +70,7 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
   Lane bulk_;
   Duration latency_;
   bool shut_ = false;
+  std::set<Exchange*> under_way_;
 };
 
 }  // namespace cumulus

@@ -92,6 +92,9 @@ class Transport final : public TcpTransport {
   void try_now() override {
     for (const auto& [id, link] : links_) link->try_now();
   }
+  void interrupt(Calls which) override {
+    for (const auto& [id, link] : links_) link->interrupt(which);
+  }
   Duration expected_latency(MinerId miner) const override;
   Task<void> close() override;
 

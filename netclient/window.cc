@@ -24,11 +24,12 @@ Task<Window::Hold> Window::enter(std::size_t bytes, TimePoint deadline) {
     queue_.emplace_back(runtime_);
     const auto turn = std::prev(queue_.end());
     bool in_time = true;
-    while (in_time && !closed_ && (turn != queue_.begin() || !fits(bytes)))
+    const std::uint64_t interrupted = interrupted_;
+    while (in_time && !closed_ && interrupted == interrupted_ && (turn != queue_.begin() || !fits(bytes)))
       in_time = co_await turn->come.wait_until(deadline);
     queue_.erase(turn);
     wake_first();  // the next may fit too
-    if (!in_time || closed_) co_return Hold();
+    if (!in_time || closed_ || interrupted != interrupted_) co_return Hold();
   }
   ++requests_;
   bytes_ += bytes;
@@ -37,6 +38,11 @@ Task<Window::Hold> Window::enter(std::size_t bytes, TimePoint deadline) {
 
 void Window::close() {
   closed_ = true;
+  interrupt();
+}
+
+void Window::interrupt() {
+  ++interrupted_;
   for (Turn& turn : queue_) turn.come.notify_all();
 }
 

@@ -41,6 +41,8 @@ class Window {
   // An empty hold when `deadline` came first or the window was closed. A request larger than the window
   // passes when it is alone.
   Task<Hold> enter(std::size_t bytes, TimePoint deadline);
+  // Everybody who waits now gets an empty hold; whoever wants to wait on enters again.
+  void interrupt();
   // Everybody who waits gets an empty hold.
   void close();
   std::size_t requests() const { return requests_; }
@@ -59,6 +61,7 @@ class Window {
   std::size_t requests_ = 0;
   std::size_t bytes_ = 0;
   bool closed_ = false;
+  std::uint64_t interrupted_ = 0;  // times
   std::list<Turn> queue_;
 };
 

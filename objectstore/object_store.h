@@ -269,6 +269,10 @@ class Volume {
   virtual Task<Result<std::vector<std::string>>> destroy(Progress progress) = 0;
   virtual void set_options(const VolumeOptions& options) = 0;
 
+  // From now on nothing waits for miners: reads that need them, remote flushes, checks, repairs and other
+  // care end with `closed`, those under way too. What the local disk answers goes on. Before close(), when
+  // those who use the volume take too long to end.
+  virtual void stop_waiting() = 0;
   // Flushes to Local, marks the superblock closed cleanly when all is Remote and miners answer, stops
   // everything.
   virtual Task<Status> close() = 0;

@@ -91,6 +91,10 @@ struct SliceChallenge {
   std::uint64_t leaf = 0;
 };
 
+// Kinds of calls, for interrupt(). `asked`: what somebody waits for, so all but put, promise, accept and
+// superblock, which see to it that the volume is stored.
+enum class Calls : std::uint8_t { asked, all };
+
 class SliceTransport {
  public:
   virtual ~SliceTransport() = default;
@@ -118,6 +122,9 @@ class SliceTransport {
   // Forgets that miners could not be reached lately: the next call to each tries at once, as a person who
   // asks for something now expects.
   virtual void try_now() = 0;
+  // Calls of these kinds that are under way end with `closed` at once: nobody wants their answers any more.
+  // What they asked may happen at the miner all the same. Later calls go on as ever.
+  virtual void interrupt(Calls which) = 0;
   // What a small read from this miner takes now (smoothed; a failing miner's grows): the reader hedges by it.
   virtual Duration expected_latency(MinerId miner) const = 0;
   // Ends connections; calls in flight fail with closed. Call once, before destruction.

@@ -72,7 +72,7 @@ Task<Status> StoreVolume::create(VolumeShape shape) {
   first.k = shape.k;
   first.m = shape.m;
   first.segment_log2 = shape.segment_log2;
-  first.holders = choose_holders(parts_.transport.miners(), shape.m, {});
+  first.holders = choose_holders(transport_.miners(), shape.m, {});
   const Ballot ballot = home_.record().next_ballot({}, true, new_instance());
   CO_TRY_OK(co_await open_rooms(first, true));
   make_tail_keeper(first);
@@ -95,7 +95,7 @@ Task<Status> StoreVolume::open(OpenMode mode) {
   Superblock known = *home_.record().seen;
 
   CO_TRY(const Survey survey,
-         co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(),
+         co_await survey_holders(parts_.runtime, transport_, id_, home_.record(),
                                  mode == OpenMode::steal ? kPatienceToDecide : kPatienceAtOpen, tasks_));
   if (survey.newest && survey.newest->destroyed)
     co_return fail(ErrorKind::fenced, "the volume was destroyed");
@@ -164,7 +164,7 @@ Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
 
 Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress progress) {
   CO_TRY_OK(co_await home_.load(id_));
-  CO_TRY(const Survey survey, co_await survey_holders(parts_.runtime, parts_.transport, id_, home_.record(),
+  CO_TRY(const Survey survey, co_await survey_holders(parts_.runtime, transport_, id_, home_.record(),
                                                       kPatienceToDecide, tasks_));
   if (!survey.newest) {
     std::string why;
@@ -231,7 +231,7 @@ Task<Status> StoreVolume::open_rooms(const Superblock& record, bool fresh_index)
                                           slots, parts_.metrics));
   CO_TRY_OK(co_await open_index(fresh_index));
   keys_ = std::make_unique<SegmentKeys>(parts_.keys, kSegmentKeysKept);
-  fetcher_ = std::make_unique<SliceFetcher>(parts_.runtime, parts_.transport, id_, segment_size,
+  fetcher_ = std::make_unique<SliceFetcher>(parts_.runtime, asked_, id_, segment_size,
                                             options_.request_deadline, parts_.metrics);
   co_return Status();
 }
@@ -252,8 +252,8 @@ Task<Status> StoreVolume::open_index(bool fresh) {
 void StoreVolume::make_tail_keeper(const Superblock& known) {
   TailKeeper::Options options;
   options.request_deadline = options_.request_deadline;
-  tail_ = std::make_unique<TailKeeper>(parts_.runtime, parts_.transport, parts_.keys, home_, known,
-                                       parts_.transport.miners(), parts_.writer_label, options,
+  tail_ = std::make_unique<TailKeeper>(parts_.runtime, transport_, parts_.keys, home_, known,
+                                       transport_.miners(), parts_.writer_label, options,
                                        parts_.metrics, [this](Error reason) { fenced(std::move(reason)); });
 }
 
@@ -311,7 +311,7 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next,
 // of it decides first, then the newest epoch.
 Task<Result<FetchedSegment>> StoreVolume::fetch_wanted(WantedSegment wanted) {
   const Inventory inventory =
-      co_await Inventory::list(parts_.runtime, parts_.transport, id_, options_.request_deadline);
+      co_await Inventory::list(parts_.runtime, transport_, id_, options_.request_deadline);
   std::vector<const Inventory::Segment*> candidates;
   for (const auto& [id, same] : inventory.segments())
     for (const auto& segment : same)
@@ -340,7 +340,7 @@ Task<Result<FetchedSegment>> StoreVolume::fetch_wanted(WantedSegment wanted) {
 Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress,
                                               LogStart& next) {
   inventory_ = std::make_unique<Inventory>(
-      co_await Inventory::list(parts_.runtime, parts_.transport, id_, options_.request_deadline));
+      co_await Inventory::list(parts_.runtime, transport_, id_, options_.request_deadline));
   Inventory::Chain chain = inventory_->chain_to(tail);
   if (!chain.missing.empty()) {
     std::string message = chain.missing;
@@ -403,7 +403,7 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   pushing.in_flight_max = options_.pushes_in_flight_max;
   pushing.request_deadline = options_.request_deadline;
   pusher_ = std::make_unique<Pusher>(
-      parts_.runtime, parts_.transport, parts_.keys, *tail_, pushing,
+      parts_.runtime, transport_, parts_.keys, *tail_, pushing,
       [this](SealedSegment segment) { return load_segment(std::move(segment)); },
       [this](change::Placed placed, const Manifest&) { return segment_stored(std::move(placed)); },
       parts_.metrics);

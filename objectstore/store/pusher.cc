@@ -64,6 +64,11 @@ void Pusher::start(Tail stored) {
   for (std::uint32_t i = 0; i < options_.in_flight_max; ++i) tasks_.spawn(work());
 }
 
+void Pusher::stop_waiting() {
+  unwaited_ = true;
+  progress_.notify_all();
+}
+
 Task<void> Pusher::close() {
   stopping_ = true;
   wake_.notify_all();
@@ -150,7 +155,7 @@ Task<Status> Pusher::wait_remote(LogPosition position, Progress progress) {
   const TailKeeper::Awaited awaited(tail_, position);
   while (remote() < position) {
     if (tail_.fenced()) co_return fail(*tail_.fenced());
-    if (stopping_) co_return fail(ErrorKind::closed, "the volume is being closed");
+    if (stopping_ || unwaited_) co_return fail(ErrorKind::closed, "the volume is being closed");
     const std::uint64_t dirty = std::min(dirty_bytes(), total);
     if (progress && !progress(total - dirty, total)) co_return fail(ErrorKind::closed, "interrupted");
     co_await progress_.wait_until(runtime_.now() + kProgressInterval);
@@ -185,7 +190,7 @@ Task<void> Pusher::work() {
     Duration pause = kRetryMin;
     while (!stopping_ && !tail_.fenced()) {
       const Status stored = co_await store(item);
-      if (stored) break;
+      if (stored || stopping_) break;
       std::string& obstacle = obstacles_[item.segment.header.id];
       obstacle = name_of(item.segment.header.id) + ": " + stored.error().message();
       log_warn("{}", obstacle);

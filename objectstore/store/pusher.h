@@ -69,6 +69,8 @@ class Pusher {
   // `progress` gets dirty bytes, about five times a second; false interrupts (closed). fenced: it never will.
   Task<Status> wait_remote(LogPosition position, Progress progress = {});
 
+  // wait_remote() ends with `closed` from now on; sending goes on.
+  void stop_waiting();
   // Stops sending; what was not stored stays in its local slot for push_again() of the next opening.
   Task<void> close();
 
@@ -115,6 +117,7 @@ class Pusher {
   std::uint64_t crowded_ = 0;
   std::map<SegmentId, std::string> obstacles_;  // why each of these is not stored yet
   bool stopping_ = false;
+  bool unwaited_ = false;  // stop_waiting() was called
 
   Signal wake_;      // workers, and uploads that wait for miners
   Signal progress_;  // wait_remote()

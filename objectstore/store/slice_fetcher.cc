@@ -79,9 +79,13 @@ SliceFetcher::SliceFetcher(Runtime& runtime, SliceTransport& transport, VolumeId
 
 SliceFetcher::~SliceFetcher() = default;
 
-Task<void> SliceFetcher::close() {
+void SliceFetcher::stop() {
   closing_ = true;
   closed_.notify_all();
+}
+
+Task<void> SliceFetcher::close() {
+  stop();
   co_await tasks_.join();
 }
 
@@ -91,6 +95,7 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
   const TimePoint give_up = patience ? runtime_.now() + *patience : TimePoint::max();
   Duration pause = kRetryMin;
   for (;;) {
+    if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
     const TimePoint began = runtime_.now();
     const Duration left = patience ? std::max(give_up - began, kSilenceMin) : Duration::max();
     const TimePoint until = began + std::min<Duration>(left, request_deadline_ + std::chrono::seconds(1));
@@ -100,7 +105,7 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
     if (learned) continue;
     const TimePoint now = runtime_.now();
     if (now >= give_up) co_return fetched;
-    if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+    if (closing_) continue;
     co_await closed_.wait_until(std::min(give_up, now + pause));
     pause = std::min(pause * 2, kRetryMax);
   }

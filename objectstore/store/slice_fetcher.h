@@ -40,6 +40,8 @@ class SliceFetcher {
   // longer); nullopt: until close().
   Task<Result<FetchedRange>> fetch(change::Placed placed, std::uint32_t offset, std::uint32_t length,
                                    FetchTrust trust, std::optional<Duration> patience);
+  // Every fetch, under way or to come, ends with `closed`, once its calls to miners end.
+  void stop();
   Task<void> close();
 
  private:

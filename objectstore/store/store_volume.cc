@@ -12,9 +12,17 @@
 #include "objectstore/store/segment_audit.h"
 
 namespace cumulus {
+namespace {
+
+// How long closing waits for the holders to note that it was clean.
+constexpr Duration kFarewell = std::chrono::seconds(2);
+
+}  // namespace
 
 StoreVolume::StoreVolume(VolumeParts parts, VolumeOptions options)
     : parts_(std::move(parts)),
+      transport_(parts_.transport),
+      asked_(parts_.transport),
       options_(options),
       id_(parts_.keys.volume_id()),
       home_(parts_.disk, parts_.directory),
@@ -248,13 +256,13 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   CO_TRY_OK(co_await count_degraded(status));
 
   TaskGroup asking(parts_.runtime);
-  status.miners.resize(parts_.transport.miners().size());
+  status.miners.resize(transport_.miners().size());
   for (std::size_t i = 0; i < status.miners.size(); ++i) {
-    status.miners[i].entry = parts_.transport.miners()[i];
+    status.miners[i].entry = transport_.miners()[i];
     asking.spawn([this, &status, i]() -> Task<void> {
       MinerHealth& health = status.miners[i];
       auto answer =
-          co_await parts_.transport.status(health.entry.id, parts_.runtime.now() + std::chrono::seconds(5));
+          co_await asked_.status(health.entry.id, parts_.runtime.now() + std::chrono::seconds(5));
       health.answers = answer.has_value();
       if (answer) health.status = std::move(*answer);
       if (!answer) health.error = answer.error().message();
@@ -277,7 +285,7 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
 // Segments with a slice that its miner does not show, or that the last check or repair saw to be wrong.
 Task<Status> StoreVolume::count_degraded(VolumeStatus& status) {
   CO_TRY(std::vector<change::Placed> placed, co_await placed_segments(*index_));
-  SegmentAudit audit(parts_.runtime, parts_.transport, id_,
+  SegmentAudit audit(parts_.runtime, asked_, id_,
                      std::min<Duration>(options_.request_deadline, std::chrono::seconds(5)));
   const std::vector<std::uint32_t> missing = co_await audit.count_missing(placed);
   for (std::size_t i = 0; i < placed.size(); ++i)
@@ -286,7 +294,7 @@ Task<Status> StoreVolume::count_degraded(VolumeStatus& status) {
 }
 
 Task<Result<CheckReport>> StoreVolume::check(bool with_data, Progress progress) {
-  Checker checker(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline);
+  Checker checker(parts_.runtime, *index_, asked_, id_, options_.request_deadline);
   auto report = co_await checker.check(with_data, std::move(progress));
   if (with_data && report) damaged_ = checker.damaged();
   co_return report;
@@ -305,7 +313,7 @@ Task<Result<RepairReport>> StoreVolume::repair(RepairOptions options, Progress p
   };
   std::optional<SegmentId> after;
   if (!options.restart) after = co_await load_repair_position();
-  Repairer repairer(parts_.runtime, *index_, parts_.transport, id_, options_.request_deadline,
+  Repairer repairer(parts_.runtime, *index_, asked_, id_, options_.request_deadline,
                     std::move(note), std::move(keep));
   auto report = co_await repairer.repair(after, std::move(progress));
   if (report) damaged_ = repairer.damaged();
@@ -334,18 +342,18 @@ Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
   // Old holders must be reachable until the joint change is accepted.
   std::vector<MinerEntry> both = miners;
-  for (const MinerEntry& old : parts_.transport.miners())
+  for (const MinerEntry& old : transport_.miners())
     if (std::ranges::none_of(both, [&](const MinerEntry& entry) { return entry.id == old.id; }))
       both.push_back(old);
-  parts_.transport.set_miners(std::move(both));
+  transport_.set_miners(std::move(both));
   CO_TRY_OK(co_await tail_->set_miners(miners));
-  parts_.transport.set_miners(std::move(miners));
+  transport_.set_miners(std::move(miners));
   co_return Status();
 }
 
 Task<Result<std::vector<std::string>>> StoreVolume::destroy(Progress progress) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  Destroyer destroyer(parts_.runtime, parts_.transport, *tail_, options_.request_deadline);
+  Destroyer destroyer(parts_.runtime, asked_, *tail_, options_.request_deadline);
   auto done = co_await destroyer.destroy(std::move(progress));
   if (done) fenced({ErrorKind::fenced, "the volume was destroyed"});
   co_return done;
@@ -358,6 +366,13 @@ void StoreVolume::set_options(const VolumeOptions& options) {
   slots_->set_budget(options.cache_bytes);
 }
 
+void StoreVolume::stop_waiting() {
+  if (fetcher_) fetcher_->stop();
+  if (pusher_) pusher_->stop_waiting();
+  if (tail_) tail_->stop_waiting();
+  asked_.end(Calls::asked);
+}
+
 Task<Status> StoreVolume::close() {
   Status status;
   const auto keep_first = [&status](Status next) {
@@ -367,6 +382,10 @@ Task<Status> StoreVolume::close() {
   if (pusher_ && status && read_only_reason_.empty()) co_await mark_closed();
   closing_ = true;
   house_.notify_all();
+  // What is under way at miners is of no use any more: the log is whole, and the next opening goes on.
+  if (fetcher_) fetcher_->stop();
+  asked_.end(Calls::all);
+  transport_.end(Calls::all);
   if (pusher_) co_await pusher_->close();
   if (tail_) co_await tail_->close();
   if (committer_) {
@@ -387,7 +406,7 @@ Task<Status> StoreVolume::close() {
 // waited for long.
 Task<void> StoreVolume::mark_closed() {
   if (tail_->wanted_tail().position < committer_->accepted_data() || !tail_->claimed()) co_return;
-  const Status settled = co_await tail_->close_cleanly(std::chrono::seconds(5));
+  const Status settled = co_await tail_->close_cleanly(kFarewell);
   if (!settled) log_warn("the miners were not told that the volume is closed: {}", settled.error().message());
 }
 

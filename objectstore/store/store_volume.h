@@ -16,6 +16,7 @@
 #include "objectstore/log/replay.h"
 #include "objectstore/object_store.h"
 #include "objectstore/store/committer.h"
+#include "objectstore/store/endable_transport.h"
 #include "objectstore/store/home_file.h"
 #include "objectstore/store/inventory.h"
 #include "objectstore/store/pusher.h"
@@ -96,6 +97,7 @@ class StoreVolume final : public Volume {
   Task<Status> set_miners(std::vector<MinerEntry> miners) override;
   Task<Result<std::vector<std::string>>> destroy(Progress progress) override;
   void set_options(const VolumeOptions& options) override;
+  void stop_waiting() override;
   Task<Status> close() override;
 
  private:
@@ -144,6 +146,8 @@ class StoreVolume final : public Volume {
   void fenced(Error reason);
 
   VolumeParts parts_;
+  EndableTransport transport_;  // what keeps the volume stored; until close()
+  EndableTransport asked_;      // reads and care; until stop_waiting()
   VolumeOptions options_;
   VolumeShape shape_;
   VolumeId id_;

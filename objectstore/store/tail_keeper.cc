@@ -54,6 +54,11 @@ TailKeeper::TailKeeper(Runtime& runtime, SliceTransport& transport, const KeyTre
 
 TailKeeper::~TailKeeper() = default;
 
+void TailKeeper::stop_waiting() {
+  ++interrupted_;
+  changed_.notify_all();
+}
+
 Task<void> TailKeeper::close() {
   closing_ = true;
   wake_.notify_all();
@@ -165,7 +170,8 @@ Task<Status> TailKeeper::settled(Duration patience) {
   urgent_revision_ = revision;
   wake_.notify_all();
   const TimePoint deadline = runtime_.now() + patience;
-  while (!fenced_ && !closing_ &&
+  const std::uint64_t interrupted = interrupted_;
+  while (!fenced_ && !closing_ && interrupted == interrupted_ &&
          (state_ != State::claimed || accepted_revision_ < revision || !holders_settled())) {
     const bool woken = co_await changed_.wait_until(deadline);
     if (!woken)
@@ -173,7 +179,8 @@ Task<Status> TailKeeper::settled(Duration patience) {
                      "too few miners that keep the superblock answered: " + silent_holders());
   }
   if (fenced_) co_return fail(*fenced_);
-  if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+  if (closing_ || interrupted != interrupted_)
+    co_return fail(ErrorKind::closed, "the volume is being closed");
   co_return Status();
 }
 

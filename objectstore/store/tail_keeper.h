@@ -124,6 +124,8 @@ class TailKeeper {
   // Notified after every change of accepted(), claimed() and fenced(), and on close().
   Signal& changed() { return changed_; }
 
+  // Calls that wait for holders now end with `closed`; what they wanted goes on being proposed.
+  void stop_waiting();
   // Stops. Marks nothing: update() closed_cleanly and settled() before. Calls that wait end with `closed`.
   Task<void> close();
 
@@ -175,6 +177,7 @@ class TailKeeper {
   State state_ = State::idle;
   std::optional<Error> fenced_;
   bool closing_ = false;
+  std::uint64_t interrupted_ = 0;  // times that stop_waiting() was called
   Ballot ballot_;
   Adopt adopt_ = Adopt::own;
   std::optional<BallotClaim> claim_;  // once the ballot is in the home file

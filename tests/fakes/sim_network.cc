@@ -140,9 +140,11 @@ Task<void> SimNetwork::carry(Host& host, std::size_t client, std::uint64_t size,
 // --- the port ----------------------------------------------------------------------------------------------
 
 struct FakeTransport::Waiting {
-  explicit Waiting(Runtime& runtime) : done(runtime) {}
+  Waiting(Runtime& runtime, Calls the_kind) : done(runtime), kind(the_kind) {}
   Signal done;
+  const Calls kind;
   bool answered = false;
+  bool interrupted = false;
 };
 
 FakeTransport::FakeTransport(Runtime& runtime, SimNetwork& network, std::size_t client, VolumeId volume)
@@ -157,7 +159,7 @@ FakeTransport::~FakeTransport() { CHECK(closed_ && waiting_.empty()); }
 
 template <class T>
 Task<T> FakeTransport::call(MinerId miner, std::uint64_t size, TimePoint deadline,
-                            std::function<T(SimMiner&)> work) {
+                            std::function<T(SimMiner&)> work, Calls kind) {
   if (closed_) co_return fail(ErrorKind::closed, "the transport was closed");
   SimNetwork::Host* host = network_.find(miner);
   if (host == nullptr) co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": no such host");
@@ -170,7 +172,7 @@ Task<T> FakeTransport::call(MinerId miner, std::uint64_t size, TimePoint deadlin
     note_latency(miner, Duration{}, false);
     co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": connection refused");
   }
-  const auto waiting = std::make_shared<Waiting>(runtime_);
+  const auto waiting = std::make_shared<Waiting>(runtime_, kind);
   const auto value = std::make_shared<std::optional<T>>();
   waiting_.insert(waiting.get());
   // The first answer counts; a late duplicate changes the miner, not what the caller sees.
@@ -183,15 +185,16 @@ Task<T> FakeTransport::call(MinerId miner, std::uint64_t size, TimePoint deadlin
     waiting->done.notify_all();
   });
   network_.carried_.spawn(network_.carry(*host, client_, size, std::move(at_miner), std::move(back)));
-  while (!waiting->answered && !closed_) {
+  while (!waiting->answered && !waiting->interrupted && !closed_) {
     if (!co_await waiting->done.wait_until(deadline)) break;
   }
   waiting_.erase(waiting.get());
   if (waiting_.empty()) idle_.notify_all();
   const bool good = waiting->answered && runtime_.now() <= deadline;
-  note_latency(miner, runtime_.now() - begin, good);
+  const bool ended = closed_ || waiting->interrupted;
+  if (good || !ended) note_latency(miner, runtime_.now() - begin, good);
   if (good) co_return std::move(**value);
-  if (closed_) co_return fail(ErrorKind::closed, "the transport was closed");
+  if (ended) co_return fail(ErrorKind::closed, "the transport was closed");
   co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": no answer in time");
 }
 
@@ -202,7 +205,7 @@ Task<Status> FakeTransport::put(MinerId miner, SlicePut request, TimePoint deadl
   const std::uint64_t size = data->size();
   Work<Status> work = [volume = volume_, slice = request.slice, manifest = request.manifest,
                        data](SimMiner& at) { return at.put(volume, slice, *manifest, *data); };
-  co_return co_await call<Status>(miner, size, deadline, std::move(work));
+  co_return co_await call<Status>(miner, size, deadline, std::move(work), Calls::all);
 }
 
 Result<SliceReadAnswer> FakeTransport::answer_of(Result<SimMiner::ReadOutcome> outcome,
@@ -264,19 +267,19 @@ Task<Result<HolderAnswer>> FakeTransport::promise(MinerId miner, BallotClaim cla
   Work<Result<HolderAnswer>> work = [volume = volume_, claim](SimMiner& at) {
     return at.promise(volume, claim);
   };
-  co_return co_await call<Result<HolderAnswer>>(miner, 0, deadline, std::move(work));
+  co_return co_await call<Result<HolderAnswer>>(miner, 0, deadline, std::move(work), Calls::all);
 }
 
 Task<Result<HolderAnswer>> FakeTransport::accept(MinerId miner, Superblock record, TimePoint deadline) {
   Work<Result<HolderAnswer>> work = [volume = volume_, record](SimMiner& at) {
     return at.accept(volume, record);
   };
-  co_return co_await call<Result<HolderAnswer>>(miner, 0, deadline, std::move(work));
+  co_return co_await call<Result<HolderAnswer>>(miner, 0, deadline, std::move(work), Calls::all);
 }
 
 Task<Result<HolderState>> FakeTransport::superblock(MinerId miner, TimePoint deadline) {
   Work<Result<HolderState>> work = [volume = volume_](SimMiner& at) { return at.superblock(volume); };
-  co_return co_await call<Result<HolderState>>(miner, 0, deadline, std::move(work));
+  co_return co_await call<Result<HolderState>>(miner, 0, deadline, std::move(work), Calls::all);
 }
 
 Task<Result<MinerStatus>> FakeTransport::status(MinerId miner, TimePoint deadline) {
@@ -291,6 +294,14 @@ void FakeTransport::note_latency(const MinerId& miner, Duration took, bool good)
     at->second += (took - at->second) / 8;
   else
     at->second = std::min<Duration>(at->second * 2 + std::chrono::milliseconds(1), std::chrono::seconds(10));
+}
+
+void FakeTransport::interrupt(Calls which) {
+  for (Waiting* waiting : waiting_) {
+    if (which == Calls::asked && waiting->kind != Calls::asked) continue;
+    waiting->interrupted = true;
+    waiting->done.notify_all();
+  }
 }
 
 Duration FakeTransport::expected_latency(MinerId miner) const {

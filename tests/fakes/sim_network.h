@@ -118,6 +118,7 @@ class FakeTransport final : public SliceTransport {
   Task<Result<SliceReadAnswer>> challenge(MinerId miner, SliceChallenge request, TimePoint deadline) override;
   Task<Result<MinerStatus>> status(MinerId miner, TimePoint deadline) override;
   void try_now() override {}  // it remembers no failures
+  void interrupt(Calls which) override;
   Duration expected_latency(MinerId miner) const override;
   Task<void> close() override;
   // As the real one does for a while after a failure: calls to a dead miner fail before they return a first
@@ -131,7 +132,8 @@ class FakeTransport final : public SliceTransport {
   using Work = std::function<T(SimMiner&)>;
   using Outcome = Result<SimMiner::ReadOutcome>;
   template <class T>
-  Task<T> call(MinerId miner, std::uint64_t size, TimePoint deadline, Work<T> work);
+  Task<T> call(MinerId miner, std::uint64_t size, TimePoint deadline, Work<T> work,
+               Calls kind = Calls::asked);
   static Result<SliceReadAnswer> answer_of(Outcome outcome, const SliceRead& request);
   void note_latency(const MinerId& miner, Duration took, bool good);
 

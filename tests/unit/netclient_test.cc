@@ -181,6 +181,44 @@ TEST_F(NetclientTest, AHangingRequestEndsByItsDeadlineAndOthersGoOn) {
   });
 }
 
+TEST_F(NetclientTest, AnInterruptEndsWhatIsAskedAndOnlyThat) {
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    server_.trick = [](const wire::Prelude&) { return WireTrick::hang; };
+    TaskGroup group(reactor_);
+    int asked = 0;
+    bool stored = false;
+    for (int i = 0; i < 80; ++i) {  // more than the window: some wait before it
+      group.spawn([this, &asked]() -> Task<void> {
+        const auto answer = co_await transport().status(id(), in(20s));
+        EXPECT_FALSE(answer);
+        if (!answer) {
+          EXPECT_EQ(answer.error().kind(), ErrorKind::closed);
+        }
+        ++asked;
+      });
+    }
+    group.spawn([this, &stored]() -> Task<void> {
+      const SlicePut put = put_of(large_segment());
+      const auto answer = co_await transport().put(id(), put, in(20s));
+      EXPECT_FALSE(answer);
+      stored = true;
+    });
+    const TimePoint begin = reactor_.now();
+    co_await reactor_.sleep_for(200ms);
+    EXPECT_EQ(asked, 0);
+    transport().interrupt(Calls::asked);
+    co_await reactor_.sleep_for(200ms);
+    EXPECT_EQ(asked, 80);
+    EXPECT_FALSE(stored);
+    transport().interrupt(Calls::all);
+    co_await group.join();
+    EXPECT_LT(reactor_.now() - begin, 10s);
+    server_.trick = nullptr;
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+  });
+}
+
 TEST_F(NetclientTest, ASilentConnectionIsPingedAndGivenUp) {
   options_.ping_after = 50ms;
   options_.ping_timeout = 50ms;

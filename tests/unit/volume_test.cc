@@ -242,6 +242,63 @@ TEST(Volume, RestartedTwiceWithoutMinersStillSendsEverything) {
   EXPECT_TRUE(ended);
 }
 
+// A miner that says nothing does not hold up the end: neither when all is stored, nor with slices on their way
+// to it, nor a read that needs it.
+Task<> close_beside_silent_miners(World& world) {
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  transport.set_miners(world.network.entries());
+  const VolumeShape shape{4, 2, 20};
+  auto volume = co_await Volume::create(world.parts(transport, "a"), shape, small_options());
+  ASSERT_WELL(volume);
+  const DatasetOptions options;
+  auto dataset = co_await (*volume)->create_dataset("main", options);
+  ASSERT_WELL(dataset);
+  const Bytes data = pattern(3'000'000, 3);
+  auto id = co_await put_object(**volume, *dataset, data);
+  ASSERT_WELL(id);
+  ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
+  for (const std::size_t silent : {1u, 3u}) {
+    for (std::size_t miner = 0; miner < silent; ++miner) world.network.set_silent(miner, true);
+    if (silent == 3) {
+      ASSERT_WELL(co_await put_object(**volume, *dataset, data));  // on its way
+      ASSERT_WELL(co_await (*volume)->drop_cache());
+    }
+    TaskGroup readers(world.reactor);
+    bool reading = true;
+    readers.spawn([&]() -> Task<void> {
+      const auto back = co_await get_object(**volume, *dataset, *id, data.size());
+      EXPECT_EQ(back.has_value(), silent == 1) << silent;
+      reading = false;
+    });
+    co_await world.reactor.sleep_for(std::chrono::milliseconds(300));
+    EXPECT_EQ(reading, silent == 3);
+    const TimePoint begin = world.reactor.now();
+    (*volume)->stop_waiting();
+    co_await readers.join();
+    ASSERT_WELL(co_await (*volume)->close());
+    // request_deadline and outage_wait are far longer.
+    EXPECT_LT(world.reactor.now() - begin, std::chrono::seconds(10)) << silent;
+    volume->reset();
+    for (std::size_t miner = 0; miner < silent; ++miner) world.network.set_silent(miner, false);
+    volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
+    ASSERT_WELL(volume);
+  }
+  ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
+  ASSERT_WELL(co_await (*volume)->close());
+  co_await transport.close();
+}
+
+TEST(Volume, ASilentMinerDoesNotHoldUpTheEnd) {
+  World world;
+  bool ended = false;
+  world.reactor.run([](World& w, bool& done) -> Task<> {
+    co_await close_beside_silent_miners(w);
+    co_await w.network.settle();
+    done = true;
+  }(world, ended));
+  EXPECT_TRUE(ended);
+}
+
 // What lies in the local files is read at once, without a task, when it was read a moment ago.
 Task<> read_at_once(World& world) {
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());

@@ -23,6 +23,7 @@ namespace cumulus {
 namespace {
 
 constexpr Duration kIdleMax = std::chrono::seconds(60);
+constexpr Duration kPatienceAtEnd = std::chrono::seconds(2);
 constexpr std::size_t kWorkers = 2;
 constexpr std::size_t kSessionsMax = 256;
 using Token = asio::use_awaitable_t<ReactorExecutor>;
@@ -75,6 +76,9 @@ class Daemon {
     log_info("volume '{}' is open", name_);
 
     while (!stopping_) co_await ended_.wait();
+    // Whoever still waits for miners when that time is up is told that the volume is closed.
+    const TimerId patience = reactor_.start_timer(reactor_.now() + kPatienceAtEnd,
+                                                  [this] { stack_->volume().stop_waiting(); });
     co_await residents_.stop_all();
     co_await mounts_.close();
     boost::system::error_code ignored;
@@ -82,6 +86,7 @@ class Daemon {
     signals_.cancel(ignored);
     for (Session* session : sessions_) session->end();
     co_await tasks_.join();
+    reactor_.cancel_timer(patience);
     const Status closed = co_await stack_->close();
     ::unlink((home_.volume(name_) + "/daemon.sock").c_str());
     if (!closed) log_error("closing the volume: {}", closed.error().message());
