@@ -118,7 +118,7 @@ Task<Status> MinerLink::call_once(Lane& lane, std::shared_ptr<Exchange> exchange
 }
 
 Task<Result<std::shared_ptr<Connection>>> MinerLink::connected(Lane& lane, const Exchange& exchange,
-                                                                 TimePoint deadline) {
+                                                               TimePoint deadline) {
   while (!shut_ && !exchange.interrupted) {
     if (lane.connection && lane.connection->usable()) co_return lane.connection;
     const TimePoint now = shared_->runtime.now();

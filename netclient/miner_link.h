@@ -56,7 +56,8 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
   Task<Status> call_in_window(std::shared_ptr<Exchange> exchange, std::size_t bytes, TimePoint deadline);
   Task<Status> call_once(Lane& lane, std::shared_ptr<Exchange> exchange, TimePoint deadline, bool& broken);
   Task<Window::Hold> enter(Lane& lane, const Exchange& exchange, std::size_t bytes, TimePoint deadline);
-  Task<Result<std::shared_ptr<Connection>>> connected(Lane& lane, const Exchange& exchange, TimePoint deadline);
+  Task<Result<std::shared_ptr<Connection>>> connected(Lane& lane, const Exchange& exchange,
+                                                      TimePoint deadline);
   Task<void> connect(Lane& lane);
   Task<Result<std::shared_ptr<Connection>>> open(std::string address, TimePoint deadline);
   Task<Result<wire::TcpSocket>> dial(std::string address, TimePoint deadline);

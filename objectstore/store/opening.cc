@@ -164,8 +164,8 @@ Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
 
 Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress progress) {
   CO_TRY_OK(co_await home_.load(id_));
-  CO_TRY(const Survey survey, co_await survey_holders(parts_.runtime, transport_, id_, home_.record(),
-                                                      kPatienceToDecide, tasks_));
+  CO_TRY(const Survey survey,
+         co_await survey_holders(parts_.runtime, transport_, id_, home_.record(), kPatienceToDecide, tasks_));
   if (!survey.newest) {
     std::string why;
     for (const auto& [miner, error] : survey.errors)
@@ -253,8 +253,8 @@ void StoreVolume::make_tail_keeper(const Superblock& known) {
   TailKeeper::Options options;
   options.request_deadline = options_.request_deadline;
   tail_ = std::make_unique<TailKeeper>(parts_.runtime, transport_, parts_.keys, home_, known,
-                                       transport_.miners(), parts_.writer_label, options,
-                                       parts_.metrics, [this](Error reason) { fenced(std::move(reason)); });
+                                       transport_.miners(), parts_.writer_label, options, parts_.metrics,
+                                       [this](Error reason) { fenced(std::move(reason)); });
 }
 
 // --- what is written so far ---

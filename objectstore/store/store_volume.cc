@@ -261,8 +261,7 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
     status.miners[i].entry = transport_.miners()[i];
     asking.spawn([this, &status, i]() -> Task<void> {
       MinerHealth& health = status.miners[i];
-      auto answer =
-          co_await asked_.status(health.entry.id, parts_.runtime.now() + std::chrono::seconds(5));
+      auto answer = co_await asked_.status(health.entry.id, parts_.runtime.now() + std::chrono::seconds(5));
       health.answers = answer.has_value();
       if (answer) health.status = std::move(*answer);
       if (!answer) health.error = answer.error().message();
@@ -313,8 +312,8 @@ Task<Result<RepairReport>> StoreVolume::repair(RepairOptions options, Progress p
   };
   std::optional<SegmentId> after;
   if (!options.restart) after = co_await load_repair_position();
-  Repairer repairer(parts_.runtime, *index_, asked_, id_, options_.request_deadline,
-                    std::move(note), std::move(keep));
+  Repairer repairer(parts_.runtime, *index_, asked_, id_, options_.request_deadline, std::move(note),
+                    std::move(keep));
   auto report = co_await repairer.repair(after, std::move(progress));
   if (report) damaged_ = repairer.damaged();
   repairing_ = false;

@@ -242,8 +242,8 @@ TEST(Volume, RestartedTwiceWithoutMinersStillSendsEverything) {
   EXPECT_TRUE(ended);
 }
 
-// A miner that says nothing does not hold up the end: neither when all is stored, nor with slices on their way
-// to it, nor a read that needs it.
+// A miner that says nothing does not hold up the end: neither when all is stored, nor with slices on their
+// way to it, nor a read that needs it.
 Task<> close_beside_silent_miners(World& world) {
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
   transport.set_miners(world.network.entries());

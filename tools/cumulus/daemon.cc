@@ -77,8 +77,8 @@ class Daemon {
 
     while (!stopping_) co_await ended_.wait();
     // Whoever still waits for miners when that time is up is told that the volume is closed.
-    const TimerId patience = reactor_.start_timer(reactor_.now() + kPatienceAtEnd,
-                                                  [this] { stack_->volume().stop_waiting(); });
+    const TimerId patience =
+        reactor_.start_timer(reactor_.now() + kPatienceAtEnd, [this] { stack_->volume().stop_waiting(); });
     co_await residents_.stop_all();
     co_await mounts_.close();
     boost::system::error_code ignored;

@@ -19,6 +19,7 @@ Task<Result<bundle::Batch>> BundleLog::write(const std::vector<LogEntry>& entrie
   const bool only_removes =
       std::ranges::all_of(entries, [](const LogEntry& entry) { return entry.type == RecordType::remove; });
   Error failure(ErrorKind::io, "");
+  CO_TRY_OK(co_await cut_failed_batch());
   for (int attempt = 0; attempt < 2; ++attempt) {
     bundle::BatchBuilder sized(secret_, {});
     for (const auto& entry : entries) {
@@ -49,7 +50,8 @@ Task<Result<bundle::Batch>> BundleLog::write(const std::vector<LogEntry>& entrie
     }
     failure = written.error().within("write " + files_.path(at.bundle));
     log_error("{}; the bundle is left and a new one begun", failure.message());
-    open_.reset();
+    failed_ = std::exchange(open_, std::nullopt);
+    CO_TRY_OK(co_await cut_failed_batch());
   }
   co_return fail(failure);
 }
@@ -106,6 +108,16 @@ void BundleLog::leave_open_bundle() {
     if (!cut) log_warn("cut {} to its length: {}", files_.path(number), cut.error().message());
   });
   open_.reset();
+}
+
+Task<Status> BundleLog::cut_failed_batch() {
+  if (!failed_) co_return Status();
+  File& file = *failed_->made.file;
+  Status cut = co_await file.truncate(failed_->end);
+  if (cut) cut = co_await file.datasync();
+  if (!cut) co_return fail(cut.error().within("cut a failed batch off " + files_.path(failed_->made.number)));
+  failed_.reset();
+  co_return Status();
 }
 
 void BundleLog::make_spare() {

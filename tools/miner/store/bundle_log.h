@@ -2,9 +2,11 @@
 // go out together, then one fdatasync. A batch is begun only when the one before is durable, so only the
 // newest batch of a bundle can be torn, and nothing acknowledged lies behind a torn one.
 //
-// After a failed write or sync the bundle is left as it is and never written again: the batch goes to a new
-// bundle; when that fails too the caller gets the error. A bundle is never appended to after a restart. One
-// write() at a time. Reactor thread.
+// After a failed write or sync the bundle is never appended to again: it is cut to where the batch began, so
+// that no replay finds a batch whose caller was told that it failed (a removal would take away what was
+// promised since), and the batch goes to a new bundle; when that fails too the caller gets the error. While
+// the cut fails nothing else is written. A bundle is never appended to after a restart. One write() at a
+// time. Reactor thread.
 #pragma once
 
 #include <optional>
@@ -43,6 +45,8 @@ class BundleLog {
   Task<Result<bundle::Batch>> write(const std::vector<LogEntry>& entries);
   // The bundle that is being written; 0: none yet.
   std::uint32_t open_number() const { return open_ ? open_->made.number : 0; }
+  // A batch failed and could not be cut off yet: what it removes might be gone after the next start.
+  bool holds_failed_batch() const { return failed_.has_value(); }
   // Where the next batch would go, if it went to the open bundle.
   BundlePosition position() const;
   // Cuts the open bundle to its length, drops the spare. Nothing may be in flight.
@@ -57,6 +61,7 @@ class BundleLog {
   Task<Status> write_parts(const bundle::Batch& batch, const Buffer& head,
                            const std::vector<LogEntry>& entries);
   void leave_open_bundle();
+  Task<Status> cut_failed_batch();
   void make_spare();
 
   BundleFiles& files_;
@@ -64,6 +69,7 @@ class BundleLog {
   std::uint64_t bundle_size_;
   std::uint32_t next_number_;
   std::optional<Open> open_;
+  std::optional<Open> failed_;  // holds a failed batch behind its end
   std::optional<BundleFiles::Made> spare_;
   bool making_spare_ = false;
   TaskGroup background_;

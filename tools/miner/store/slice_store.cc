@@ -106,12 +106,15 @@ Task<Status> SliceStore::put_locked(Put request) {
     if (old->root != checked.root)
       co_return fail(ErrorKind::exists, request.key.describe() + " is stored here with other content");
     // "Stored" is a promise about the bytes on the disk now: who sends a slice again may do so because they
-    // rotted.
+    // rotted. Nor does a removal that failed, and lies in a bundle still, take it away later: it is written
+    // anew behind that.
     CO_TRY(const bool good, co_await still_good(request.key, *old));
-    if (good) co_return Status();
-    // Known as rotten before anything else: its replacement may find no room.
-    co_await mark_locked(request.key, *old);
-    CO_TRY(old, co_await find(request.key));
+    if (good && !log_->holds_failed_batch()) co_return Status();
+    if (!good) {
+      // Known as rotten before anything else: its replacement may find no room.
+      co_await mark_locked(request.key, *old);
+      CO_TRY(old, co_await find(request.key));
+    }
   }
   CO_TRY_OK(room_for(request, charge));
   auto entry = std::make_shared<Pending>(runtime_);
