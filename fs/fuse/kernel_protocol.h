@@ -27,12 +27,16 @@ struct OutHeader {
 static_assert(sizeof(OutHeader) == 16);
 
 enum Opcode : std::uint32_t {
+  kLookup = 1,
   kGetattr = 3,
+  kRead = 15,
+  kWrite = 16,
   kInit = 26,
   kCreate = 35,
   kTmpFile = 51,
   kStatx = 52,
 };
+inline constexpr std::uint32_t kOpcodes = 64;  // none is larger so far but those of CUSE
 
 // Flags of INIT that are put into the answer when the kernel offers them.
 inline constexpr std::uint64_t kMaxPages = 1ull << 22;  // libfuse 3.14.0 fills the field and loses the flag

@@ -131,6 +131,8 @@ void FuseSession::process(std::size_t size) {
     offered_flags_ = init.flags | std::uint64_t{init.flags2} << 32;
   }
   opcode_ = header.opcode;
+  ++requests_;
+  if (opcode_ < requests_by_opcode_.size()) ++requests_by_opcode_[opcode_];
   if (opcode_ == fuse_kernel::kTmpFile) header.opcode = fuse_kernel::kCreate;
   if (opcode_ == fuse_kernel::kStatx) header.opcode = fuse_kernel::kGetattr;
   std::memcpy(buffer_->data(), &header, sizeof header);

@@ -3,6 +3,7 @@
 // here blocks.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -37,6 +38,9 @@ class FuseSession {
   // Has the kernel write out the dirty pages of every file that is open for writing, so that all that write()
   // or msync() returned before is in the file system. Must run beside serve().
   Task<Status> write_out();
+  // What the kernel has asked for since the mount: all requests, and those of one kind.
+  std::uint64_t requests() const { return requests_; }
+  std::uint64_t requests_of(fuse_kernel::Opcode opcode) const { return requests_by_opcode_[opcode]; }
   // Ends the connection from our side: users of the mount get errors. The last resort.
   void abort();
 
@@ -77,6 +81,8 @@ class FuseSession {
   std::shared_ptr<Buffer> buffer_;
   ByteView request_;
   std::uint32_t opcode_ = 0;
+  std::uint64_t requests_ = 0;
+  std::array<std::uint64_t, fuse_kernel::kOpcodes> requests_by_opcode_{};
   Buffer scratch_;
   std::optional<TimePoint> idle_since_;
   bool polling_pays_ = false;

@@ -64,7 +64,9 @@ def drive_test(body):
 def git(drive):
     there('git')
     who = {'GIT_AUTHOR_NAME': 'a', 'GIT_AUTHOR_EMAIL': 'a@b', 'GIT_COMMITTER_NAME': 'a', 'GIT_COMMITTER_EMAIL': 'a@b',
-           'GIT_CONFIG_GLOBAL': '/dev/null'}
+           'GIT_CONFIG_GLOBAL': '/dev/null',
+           # Or a commit leaves a gc behind that takes loose objects away under the clone.
+           'GIT_CONFIG_COUNT': '1', 'GIT_CONFIG_KEY_0': 'gc.autoDetach', 'GIT_CONFIG_VALUE_0': 'false'}
     work = drive.path('work')
     shutil.copytree(SOURCES, work, symlinks=True)
     do('git', 'init', '-q', '.', cwd=work)

@@ -106,10 +106,20 @@ bool FsHistory::run(Task<void> task, const std::string& what) {
   return !over();
 }
 
+// What is older than the moment that may be lost has to be there. Nobody syncs what a killed process wrote:
+// the power may go while the next one opens.
 void FsHistory::die() {
-  // What is older than the moment that may be lost has to be there.
-  const TimePoint safe = world_->now() - (life_.power ? kPowerCutMay : kKillMay);
-  while (floor_ + 1 < reached_.size() && reached_[floor_ + 1] <= safe) ++floor_;
+  const auto last_before = [this](Duration moment) {
+    std::size_t at = floor_;
+    while (at + 1 < reached_.size() && reached_[at + 1] <= world_->now() - moment) ++at;
+    return at;
+  };
+  if (!died_) {
+    kill_floor_ = last_before(kKillMay);
+    floor_ = last_before(kPowerCutMay);
+  }
+  if (life_.power) kill_floor_ = floor_;
+  died_ = true;
   world_->kill(*machine_->process);
   machine_ = nullptr;
   if (life_.power)
@@ -290,7 +300,8 @@ void FsHistory::settle_on(const FsWalk& found) {
   for (const SnapshotInfo& one : machine_->volume->find_dataset(dataset_)->snapshots)
     snapshots.insert(one.name);
   std::string first_difference;
-  for (std::size_t at = states_.size(); at-- > floor_;) {
+  const std::size_t floor = std::max(floor_, kill_floor_);
+  for (std::size_t at = states_.size(); at-- > floor;) {
     std::string differs = difference(FsModel::picture(states_[at].nodes()), found.picture);
     for (const auto& [name, nodes] : states_[at].snapshots())
       if (differs.empty() && !snapshots.contains(name)) differs = "snapshot " + name + " is missing";
@@ -302,7 +313,7 @@ void FsHistory::settle_on(const FsWalk& found) {
     }
     if (states_.size() > kept) count(at == kept ? FsCount::in_flight_kept : FsCount::in_flight_lost);
     if (at + 1 < kept) count(FsCount::operations_lost, kept - 1 - at);
-    tell(format("alive again: {} of {} calls, {} had to be there", at, kept - 1, floor_));
+    tell(format("alive again: {} of {} calls, {} had to be there", at, kept - 1, floor));
     return adopt(at, found);
   }
   fail_story(format(
@@ -320,7 +331,8 @@ void FsHistory::adopt(std::size_t state, const FsWalk& found) {
   states_.clear();
   states_.push_back(std::move(chosen));
   reached_ = {world_->now()};
-  floor_ = 0;
+  floor_ = kill_floor_ = 0;
+  died_ = false;
   opened_.clear();
 }
 
@@ -351,7 +363,7 @@ void FsHistory::check_records() {
     Machine& machine = *self.machine_;
     const FsStatus closed = co_await machine.files->close();
     if (!closed) co_return self.fail_story("close: " + closed.error().message);
-    *into = co_await check_file_system(*machine.volume, self.dataset_, self.usage_known_);
+    *into = co_await check_file_system(*machine.volume, self.dataset_);
     const FileSystemOptions mounted;
     Runtime& runtime = *machine.process;
     auto files = co_await PosixFileSystem::open(runtime, *machine.volume, self.dataset_, "", mounted);

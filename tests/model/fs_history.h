@@ -166,17 +166,18 @@ class FsHistory {
   Machine* machine_ = nullptr;
   Life life_;
   bool killed_ = false;
+  bool died_ = false;  // and is not alive again
   DatasetId dataset_ = 0;
 
   std::vector<FsModel> states_;       // after each call since the last death
   std::vector<TimePoint> reached_;    // when the call returned
   std::size_t floor_ = 0;             // of states_: durable
+  std::size_t kill_floor_ = 0;        // of states_: not lost while the power stays on
   std::optional<FsModel> in_flight_;  // if the call that was cut off happened
   std::map<ModelId, NodeId> real_;
   std::vector<OpenFile> opened_;
   ModelId next_id_ = FsModel::kRoot + 1;
   std::uint64_t next_snapshot_ = 1;
-  bool usage_known_ = true;  // until the first rollback: sums are not taken back with it
 
   std::string failure_;
   std::vector<std::string> story_;

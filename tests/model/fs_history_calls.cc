@@ -47,7 +47,6 @@ void FsHistory::operate() {
   FsModel next = now();
   const FsModel::Errors errors = next.apply(operation);
   const auto answer = std::make_shared<Answer>();
-  if (operation.kind == Kind::rollback) usage_known_ = false;
   const bool returned = run(execute(operation, answer), operation.describe());
   if (!returned && errors.empty()) in_flight_ = std::move(next);
   if (returned) judge(operation, *answer, errors, std::move(next));

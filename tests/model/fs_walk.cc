@@ -239,13 +239,13 @@ Task<Status> read_records(Volume& volume, const DatasetInfo& info, Records& foun
 
 }  // namespace
 
-Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset, bool with_usage) {
+Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset) {
   const DatasetInfo info = *volume.find_dataset(dataset);
   Records found;
   const Status read = co_await read_records(volume, info, found);
   if (!read) found.problems.push_back(read.error().message());
   check_links(found);
-  if (with_usage) check_usage(found, info);
+  check_usage(found, info);
   co_return FsCheck{std::move(found.problems), found.inodes.size(), found.orphans.size()};
 }
 

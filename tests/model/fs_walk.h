@@ -28,6 +28,6 @@ struct FsCheck {
 // Every object of the dataset's head is reached by as many names as it counts, each entry leads to an object
 // of its kind and is where its name's hash says, directories know their parent, allocation and usage sums
 // are what lies there.
-Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset, bool with_usage);
+Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset);
 
 }  // namespace cumulus

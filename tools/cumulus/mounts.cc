@@ -80,12 +80,19 @@ class Mounts::Mount final : public Resident {
 
   std::string kind() const override { return "mount"; }
   Json describe() const override {
-    return {{"kind", "mount"},
-            {"where", order_.directory},
-            {"source", mounts_.volume_ + "/" + order_.file_system},
-            {"options", order_.options.to_words()},
-            {"read_only", order_.options.read_only},
-            {"daemon_pid", ::getpid()}};
+    Json about = {{"kind", "mount"},
+                  {"where", order_.directory},
+                  {"source", mounts_.volume_ + "/" + order_.file_system},
+                  {"options", order_.options.to_words()},
+                  {"read_only", order_.options.read_only},
+                  {"daemon_pid", ::getpid()}};
+    if (session_)
+      about["requests"] = {{"all", session_->requests()},
+                           {"lookup", session_->requests_of(fuse_kernel::kLookup)},
+                           {"getattr", session_->requests_of(fuse_kernel::kGetattr)},
+                           {"read", session_->requests_of(fuse_kernel::kRead)},
+                           {"write", session_->requests_of(fuse_kernel::kWrite)}};
+    return about;
   }
   bool holds(DatasetId dataset) const override { return dataset == dataset_ && !of_snapshot(); }
   Task<Status> write_out() override {

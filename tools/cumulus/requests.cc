@@ -49,6 +49,7 @@ Json status_json(const VolumeStatus& status, Desk& desk) {
   return {{"name", desk.name},
           {"id", status.id.hex()},
           {"daemon_pid", ::getpid()},
+          {"users", desk.residents.describe()},
           {"code", format("{}+{}", status.shape.k, status.shape.m)},
           {"segment", std::uint64_t{1} << status.shape.segment_log2},
           {"epoch", status.epoch},

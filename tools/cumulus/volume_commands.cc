@@ -251,6 +251,8 @@ void print_status(const Json& status) {
   std::printf("segments    %s stored, %s crowded\n", status["segments"].dump().c_str(),
               status["segments_crowded"].dump().c_str());
   std::printf("local cache %s\n", size_of(status, "cache").c_str());
+  for (const Json& user : status["users"])
+    std::printf("in use      %s %s\n", user.value("kind", "").c_str(), user.value("where", "").c_str());
   for (const Json& miner : status["miners"]) {
     const std::string what =
         miner.value("answers", false)
