@@ -10,7 +10,6 @@
 namespace cumulus {
 namespace {
 
-constexpr int kProbesMax = 64;
 constexpr std::size_t kSweepAtOnce = 256;
 constexpr Duration kSpaceFresh = std::chrono::seconds(1);
 constexpr Duration kSpacePatience = std::chrono::seconds(2);
@@ -252,21 +251,13 @@ Task<ObjectFiles::Locks> ObjectFiles::lock(std::vector<ObjectId> objects) {
   co_return held;
 }
 
-Task<FsResult<ObjectFiles::Place>> ObjectFiles::find(View view, ObjectId directory, std::string name) {
-  const std::uint64_t home = cookie_of(salt_, name);
-  std::optional<std::uint64_t> free;
-  for (int probe = 0; probe < kProbesMax; ++probe) {
-    const std::uint64_t cookie = home + static_cast<std::uint64_t>(probe);
-    auto value = co_await volume_.omap(view, directory, cookie_key(cookie));
-    if (!value) co_return std::unexpected(error_from(value.error()));
-    if (!*value) co_return Place{free.value_or(cookie), std::nullopt};
-    auto entry = EntryRecord::decode(**value);
-    if (!entry) co_return std::unexpected(error_from(entry.error()));
-    if (entry->object != 0 && entry->name == name) co_return Place{cookie, std::move(*entry)};
-    if (entry->object == 0 && !free) free = cookie;
-  }
-  if (free) co_return Place{*free, std::nullopt};
-  co_return std::unexpected(FsError{FsErrorKind::no_space, "too many names of this directory have one hash"});
+Task<FsResult<NamePlace>> ObjectFiles::find(View view, ObjectId directory, std::string name) {
+  auto place = co_await find_name(volume_, std::move(view), directory, salt_, std::move(name));
+  if (!place) co_return std::unexpected(error_from(place.error()));
+  if (!*place)
+    co_return std::unexpected(
+        FsError{FsErrorKind::no_space, "too many names of this directory have one hash"});
+  co_return std::move(**place);
 }
 
 Task<FsStatus> ObjectFiles::apply(Transaction transaction) {

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "fs/file_system.h"
+#include "fs/names.h"
 #include "fs/records.h"
 #include "objectstore/io/sync.h"
 
@@ -81,11 +82,6 @@ class ObjectFiles final : public PosixFileSystem {
     Semaphore::Hold hold;
   };
   using Locks = std::vector<Lock>;
-  // A name's place in its directory: the entry there, or where a new one goes.
-  struct Place {
-    std::uint64_t cookie = 0;
-    std::optional<EntryRecord> entry;
-  };
 
   static ObjectId object_of(NodeId node) { return node & kObjectIdMax; }
   static std::uint64_t index_of(NodeId node) { return node >> 48; }
@@ -102,7 +98,7 @@ class ObjectFiles final : public PosixFileSystem {
   Attributes attributes_of(NodeId node, const Loaded& loaded) const;
   Task<FsResult<Entry>> entry_of(NodeId node);
   Task<Locks> lock(std::vector<ObjectId> objects);
-  Task<FsResult<Place>> find(View view, ObjectId directory, std::string name);
+  Task<FsResult<NamePlace>> find(View view, ObjectId directory, std::string name);
   Task<FsStatus> apply(Transaction transaction);
   static FsError error_from(const Error& error);
 
@@ -130,8 +126,8 @@ class ObjectFiles final : public PosixFileSystem {
     std::string name;
     std::string new_name;
     RenameFlags flags;
-    Place source;
-    Place target;
+    NamePlace source;
+    NamePlace target;
   };
   Task<FsStatus> remove_name(NodeId parent, std::string name, bool directory);
   void take_name_away(Transaction& to, const Loaded& parent, ObjectId object, Loaded& loaded);

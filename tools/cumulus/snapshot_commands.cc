@@ -95,6 +95,16 @@ Status same_volume(const Target& one, const Target& other) {
   return fail(ErrorKind::invalid, "both must be of one volume");
 }
 
+Status write_all(int fd, ByteView bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return fail(from_errno(put == 0 ? EIO : errno, "write the stream"));
+    bytes = bytes.subspan(static_cast<std::size_t>(put));
+  }
+  return {};
+}
+
 void print_difference(const Json& page) {
   for (const Json& range : page.value("ranges", Json::array()))
     std::printf("%14s %12s\n", range["offset"].dump().c_str(), range["length"].dump().c_str());
@@ -107,11 +117,24 @@ Result<int> diff(const Invocation& invocation) {
   TRY(const Target newer, parse_instant(targets.at(1)));
   TRY_OK(same_volume(older, newer));
   Client client = invocation.client(older.volume);
-  Json request = {
-      {"request", "snapshot.diff"}, {"older", instant_json(older)}, {"newer", instant_json(newer)}};
+  Json request = {{"request", "snapshot.diff"},
+                  {"older", instant_json(older)},
+                  {"newer", instant_json(newer)},
+                  {"json", invocation.json}};
   Json all;
+  bool began = false;
+  // Of file systems: what is to be printed comes as it is found, however much it is.
+  const Client::DataOut print = [&](ByteView paths) -> Status {
+    if (invocation.json && !began) TRY_OK(write_all(STDOUT_FILENO, view_of("{\"paths\":[")));
+    began = true;
+    return write_all(STDOUT_FILENO, paths);
+  };
   for (;;) {
-    TRY(const Json page, client.call(request, "", false));
+    TRY(const Json page, client.call(request, "", false, -1, {}, print));
+    if (page.contains("paths")) {
+      if (invocation.json) TRY_OK(write_all(STDOUT_FILENO, view_of(began ? "]}\n" : "{\"paths\":[]}\n")));
+      return 0;
+    }
     for (const char* kind : {"ranges", "names"}) {
       if (!page.contains(kind)) continue;
       if (!all.contains(kind)) all[kind] = Json::array();
@@ -138,16 +161,6 @@ class Descriptor {
  private:
   int fd_;
 };
-
-Status write_all(int fd, ByteView bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) return fail(from_errno(put == 0 ? EIO : errno, "write the stream"));
-    bytes = bytes.subspan(static_cast<std::size_t>(put));
-  }
-  return {};
-}
 
 // To a file: under a name of its own until it is whole and durable.
 Result<Json> send_to(Client& client, Json request) {
@@ -254,7 +267,8 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
   ls->footer("Example: cumulus snapshot ls photos/2026");
   run(ls, [&invocation] { return list(invocation); });
 
-  auto* compare = snapshot->add_subcommand("diff", "what changed: ranges of an image, names of a bucket");
+  auto* compare = snapshot->add_subcommand(
+      "diff", "what changed: paths of a file system, ranges of an image, names of a bucket");
   compare->add_option("A B", targets, "VOLUME/NAME@SNAPSHOT twice; without @SNAPSHOT: as it is now")
       ->required()
       ->expected(2)

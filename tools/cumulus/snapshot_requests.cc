@@ -4,12 +4,9 @@
 
 #include "blockdev/image_difference.h"
 #include "objectstore/base/format.h"
-#include "tools/cumulus/bucket.h"
 
 namespace cumulus {
 namespace {
-
-constexpr std::size_t kPage = 4096;  // differences in one answer
 
 std::string text(const Json& request, const char* key) { return request.value(key, ""); }
 
@@ -75,44 +72,6 @@ class Receiving final : public Resident {
   std::shared_ptr<Ending> ending_;
 };
 
-Task<Result<Bucket>> bucket_at(Desk& desk, ImageInstant instant) {
-  if (instant.snapshot.empty())
-    co_return co_await Bucket::open(desk.stack.volume(), std::move(instant.image), false);
-  co_return Bucket::at_snapshot(desk.stack.volume(), std::move(instant.image), std::move(instant.snapshot));
-}
-
-// One page of two sorted lists of names, compared. An entry is another when it names another object: a put
-// always makes a new one.
-Task<Result<Json>> bucket_difference(Desk& desk, ImageInstant older, ImageInstant newer, std::string after) {
-  CO_TRY(Bucket before, co_await bucket_at(desk, std::move(older)));
-  CO_TRY(Bucket now, co_await bucket_at(desk, std::move(newer)));
-  CO_TRY(auto old_names, co_await before.list("", after, kPage));
-  CO_TRY(auto new_names, co_await now.list("", after, kPage));
-  // Behind the end of the shorter page nothing can be said yet.
-  std::optional<std::string> upto;
-  if (old_names.size() == kPage) upto = old_names.back().name;
-  if (new_names.size() == kPage && (!upto || new_names.back().name < *upto)) upto = new_names.back().name;
-  const auto beyond = [&upto](const BucketEntry& entry) { return upto && entry.name > *upto; };
-  std::erase_if(old_names, beyond);
-  std::erase_if(new_names, beyond);
-  Json names = Json::array();
-  const auto say = [&names](const char* what, const BucketEntry& entry) {
-    names.push_back({{"change", what}, {"name", entry.name}});
-  };
-  auto a = old_names.begin();
-  for (const BucketEntry& b : new_names) {
-    for (; a != old_names.end() && a->name < b.name; ++a) say("removed", *a);
-    const bool known = a != old_names.end() && a->name == b.name;
-    if (!known) say("added", b);
-    if (known && a->object != b.object) say("changed", b);
-    if (known) ++a;
-  }
-  for (; a != old_names.end(); ++a) say("removed", *a);
-  Json answer = {{"names", std::move(names)}};
-  if (upto) answer["next"] = *upto;
-  co_return answer;
-}
-
 }  // namespace
 
 Task<Result<Json>> serve_snapshot_create(Desk& desk, Session&, Json request) {
@@ -148,28 +107,6 @@ Task<Result<Json>> serve_clone(Desk& desk, Session&, Json request) {
   CO_TRY_OK(co_await desk.stack.volume().clone(info->id, text(request, "snapshot"), std::move(names)));
   CO_TRY_OK(co_await desk.stack.volume().flush());
   co_return Json::object();
-}
-
-Task<Result<Json>> serve_snapshot_diff(Desk& desk, Session&, Json request) {
-  ImageInstant older = instant_of(request["older"]);
-  ImageInstant newer = instant_of(request["newer"]);
-  CO_TRY(const DatasetInfo* one, dataset_named(desk, older.image));
-  CO_TRY(const DatasetInfo* other, dataset_named(desk, newer.image));
-  if (one->type != other->type || one->type == DatasetType::file_system)
-    co_return fail(ErrorKind::invalid,
-                   "images are compared with images and buckets with buckets; to compare file systems look "
-                   "into .snapshots of their mounts");
-  if (one->type == DatasetType::bucket)
-    co_return co_await bucket_difference(desk, std::move(older), std::move(newer), text(request, "after"));
-  const auto from = request.value("from", std::uint64_t{0});
-  CO_TRY(const DifferencePage page,
-         co_await difference_page(desk.stack.volume(), std::move(older), std::move(newer), from, kPage));
-  Json ranges = Json::array();
-  for (const Volume::Range& range : page.ranges)
-    ranges.push_back({{"offset", range.offset}, {"length", range.length}});
-  Json answer = {{"ranges", std::move(ranges)}, {"size", page.size}};
-  if (page.reached < page.size) answer["next"] = page.reached;
-  co_return answer;
 }
 
 Task<Result<Json>> serve_snapshot_export(Desk& desk, Session& session, Json request) {

@@ -10,7 +10,8 @@ Task<Result<Json>> serve_snapshot_create(Desk& desk, Session& session, Json requ
 Task<Result<Json>> serve_snapshot_remove(Desk& desk, Session& session, Json request);
 // Refused while the dataset is mounted or attached.
 Task<Result<Json>> serve_snapshot_rollback(Desk& desk, Session& session, Json request);
-// One page of what differs: ranges of an image, names of a bucket.
+// One page of what differs: ranges of an image, names of a bucket. The paths of a file system all at once, as
+// data frames of lines, or of elements of a JSON array (`json`).
 Task<Result<Json>> serve_snapshot_diff(Desk& desk, Session& session, Json request);
 // The stream of differences goes out, and comes in, as data frames (blockdev/FORMAT.md).
 Task<Result<Json>> serve_snapshot_export(Desk& desk, Session& session, Json request);
