@@ -63,6 +63,12 @@ struct Caller {
   std::uint32_t gid = 0;
   std::uint32_t umask = 0;
   std::uint32_t pid = 0;
+  // Whether a thread has this group besides its own. Asked seldom; without it nobody has.
+  bool (*has_group)(std::uint32_t pid, std::uint32_t gid) = nullptr;
+
+  bool in_group(std::uint32_t group) const {
+    return gid == group || (has_group != nullptr && has_group(pid, group));
+  }
 };
 
 struct Attributes {
@@ -115,7 +121,8 @@ struct AttributeChange {
   std::optional<std::int64_t> ctime;
   bool atime_now = false;
   bool mtime_now = false;
-  bool kill_set_id = false;
+  bool kill_set_id = false;       // with what else is changed
+  bool kill_set_id_only = false;  // no word on whether the caller may
 };
 struct RenameFlags {
   bool no_replace = false;
@@ -202,16 +209,18 @@ class PosixFileSystem {
   virtual bool try_read(HandleId handle, std::uint64_t offset, MutableByteView into,
                         FsResult<std::size_t>& answer) = 0;
   // `owner` keeps `data`, unchanged, for as long as it is held.
-  virtual Task<FsResult<std::size_t>> write(HandleId handle, std::uint64_t offset, ByteView data,
-                                            std::shared_ptr<const void> owner, bool kill_set_id) = 0;
+  virtual Task<FsResult<std::size_t>> write(Caller caller, HandleId handle, std::uint64_t offset,
+                                            ByteView data, std::shared_ptr<const void> owner,
+                                            bool kill_set_id) = 0;
   // close(2): a background failure since this handle looked last.
   virtual Task<FsStatus> flush(HandleId handle) = 0;
   virtual Task<FsStatus> fsync(NodeId node) = 0;
-  virtual Task<FsStatus> allocate(HandleId handle, AllocateMode mode, std::uint64_t offset,
+  virtual Task<FsStatus> allocate(Caller caller, HandleId handle, AllocateMode mode, std::uint64_t offset,
                                   std::uint64_t length) = 0;
   virtual Task<FsResult<std::uint64_t>> seek(NodeId node, std::uint64_t offset, bool data) = 0;
-  virtual Task<FsResult<std::uint64_t>> copy_range(HandleId from, std::uint64_t from_offset, HandleId to,
-                                                   std::uint64_t to_offset, std::uint64_t length) = 0;
+  virtual Task<FsResult<std::uint64_t>> copy_range(Caller caller, HandleId from, std::uint64_t from_offset,
+                                                   HandleId to, std::uint64_t to_offset,
+                                                   std::uint64_t length) = 0;
 
   // --- directories ---
   // Entries after `cookie` (0: from the beginning), in cookies' order, without "." and "..".

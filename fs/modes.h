@@ -12,7 +12,9 @@ inline constexpr std::uint32_t kLinkKind = 0120000;
 inline constexpr std::uint32_t kSetUid = 04000;
 inline constexpr std::uint32_t kSetGid = 02000;
 inline constexpr std::uint32_t kSticky = 01000;
+inline constexpr std::uint32_t kGroupWrite = 0020;
 inline constexpr std::uint32_t kGroupExecute = 0010;
+inline constexpr std::uint32_t kOthersWrite = 0002;
 inline constexpr std::uint32_t kModeMask = 07777;
 
 inline bool is_directory(std::uint32_t mode) { return (mode & kKindMask) == kDirectoryKind; }

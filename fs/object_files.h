@@ -50,15 +50,16 @@ class ObjectFiles final : public PosixFileSystem {
   Task<FsResult<std::size_t>> read(HandleId handle, std::uint64_t offset, MutableByteView into) override;
   bool try_read(HandleId handle, std::uint64_t offset, MutableByteView into,
                 FsResult<std::size_t>& answer) override;
-  Task<FsResult<std::size_t>> write(HandleId handle, std::uint64_t offset, ByteView data,
+  Task<FsResult<std::size_t>> write(Caller caller, HandleId handle, std::uint64_t offset, ByteView data,
                                     std::shared_ptr<const void> owner, bool kill_set_id) override;
   Task<FsStatus> flush(HandleId handle) override;
   Task<FsStatus> fsync(NodeId node) override;
-  Task<FsStatus> allocate(HandleId handle, AllocateMode mode, std::uint64_t offset,
+  Task<FsStatus> allocate(Caller caller, HandleId handle, AllocateMode mode, std::uint64_t offset,
                           std::uint64_t length) override;
   Task<FsResult<std::uint64_t>> seek(NodeId node, std::uint64_t offset, bool data) override;
-  Task<FsResult<std::uint64_t>> copy_range(HandleId from, std::uint64_t from_offset, HandleId to,
-                                           std::uint64_t to_offset, std::uint64_t length) override;
+  Task<FsResult<std::uint64_t>> copy_range(Caller caller, HandleId from, std::uint64_t from_offset,
+                                           HandleId to, std::uint64_t to_offset,
+                                           std::uint64_t length) override;
   Task<FsResult<std::vector<DirectoryEntry>>> list(NodeId node, std::uint64_t cookie, std::size_t limit,
                                                    bool with_attributes) override;
 
@@ -153,10 +154,12 @@ class ObjectFiles final : public PosixFileSystem {
   void drop_handle(HandleId handle);
   FsResult<Handle> handle_of(HandleId handle) const;
   Task<FsStatus> check_room(ObjectId object, std::uint64_t offset, std::uint64_t length);
-  Task<FsStatus> allocate_step(NodeId node, AllocateMode mode, std::uint64_t offset, std::uint64_t length);
+  Task<FsStatus> touch(Caller caller, NodeId node);
+  Task<FsStatus> allocate_step(Caller caller, NodeId node, AllocateMode mode, std::uint64_t offset,
+                               std::uint64_t length);
   Task<FsResult<std::uint64_t>> allocated_in(ObjectId object, std::uint64_t offset, std::uint64_t length);
   Task<FsStatus> resize(Transaction& to, ObjectId object, Loaded& loaded, std::uint64_t size);
-  static void clear_set_ids(Inode& inode);
+  static void clear_set_ids(Inode& inode, const Caller& caller);
   void note_read(NodeId node, const Inode& inode);
   Task<void> update_access_time(NodeId node);
   Task<void> sweep_orphans();

@@ -63,6 +63,9 @@ void on_setattr(fuse_req_t request, fuse_ino_t node, struct stat* wanted, int se
     change.mtime = to_time(wanted->st_mtim);
   if (set & FUSE_SET_ATTR_CTIME) change.ctime = to_time(wanted->st_ctim);
   change.kill_set_id = (set & kKillSetId) != 0;
+  // Without anything to set it is the kernel's order to take privileges away: a change of the file's bytes by
+  // another than a write, or chown to nobody new, which the kernel lets everybody do.
+  change.kill_set_id_only = (set & ~FUSE_SET_ATTR_CTIME) == 0;
   spawn(request, [&](Call call) { return setattr(std::move(call), node, std::move(change)); });
 }
 

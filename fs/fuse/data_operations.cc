@@ -78,7 +78,7 @@ void on_read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fus
 
 Task<void> write(Call call, HandleId handle, std::uint64_t offset, ByteView data,
                  std::shared_ptr<const void> owner, bool kill) {
-  const auto put = co_await call->files().write(handle, offset, data, std::move(owner), kill);
+  const auto put = co_await call->files().write(call->caller(), handle, offset, data, std::move(owner), kill);
   if (put)
     call->written(*put);
   else
@@ -126,7 +126,7 @@ void on_fsync(fuse_req_t request, fuse_ino_t node, int, fuse_file_info*) {
 
 Task<void> allocate(Call call, HandleId handle, AllocateMode mode, std::uint64_t offset,
                     std::uint64_t length) {
-  const FsStatus done = co_await call->files().allocate(handle, mode, offset, length);
+  const FsStatus done = co_await call->files().allocate(call->caller(), handle, mode, offset, length);
   call->finish(done);
 }
 
@@ -168,7 +168,8 @@ void on_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fus
 
 Task<void> copy_range(Call call, HandleId from, std::uint64_t from_offset, HandleId to,
                       std::uint64_t to_offset, std::uint64_t length) {
-  const auto copied = co_await call->files().copy_range(from, from_offset, to, to_offset, length);
+  const auto copied =
+      co_await call->files().copy_range(call->caller(), from, from_offset, to, to_offset, length);
   if (copied)
     call->written(*copied);
   else

@@ -3,6 +3,9 @@
 #include <array>
 #include <cerrno>
 #include <fcntl.h>
+#include <fstream>
+#include <sstream>
+#include <string>
 #include <sys/sysmacros.h>
 
 namespace cumulus {
@@ -30,6 +33,20 @@ timespec to_timespec(std::int64_t time) {
   const Split parts = split(time);
   return {parts.seconds, static_cast<long>(parts.nanoseconds)};
 }
+
+// The caller waits for us meanwhile, so its groups stay what they are.
+bool has_group(std::uint32_t pid, std::uint32_t gid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("Groups:")) continue;
+    std::istringstream groups(line.substr(line.find(':') + 1));
+    for (std::uint32_t group = 0; groups >> group;) {
+      if (group == gid) return true;
+    }
+  }
+  return false;
+}
+
 fuse_kernel::StatxTime to_statx_time(std::int64_t time) {
   const Split parts = split(time);
   return {parts.seconds, parts.nanoseconds, 0};
@@ -155,6 +172,7 @@ Caller to_caller(const fuse_ctx& context) {
   caller.gid = context.gid;
   caller.umask = context.umask;
   caller.pid = static_cast<std::uint32_t>(context.pid);
+  caller.has_group = has_group;
   return caller;
 }
 

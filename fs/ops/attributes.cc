@@ -23,7 +23,8 @@ FsStatus check_xattr(std::string_view name, std::uint32_t mode) {
   if (name == kAccessAcl || (name == kDefaultAcl && is_directory(mode))) return {};
   if (name == kDefaultAcl) return failure(FsErrorKind::denied, "only directories have default ACLs");
   for (const std::string_view space : kNamespaces) {
-    if (name.starts_with(space) && name.size() > space.size()) return {};
+    if (name == space) return failure(FsErrorKind::invalid, "a namespace alone is no name");
+    if (name.starts_with(space)) return {};
   }
   return failure(FsErrorKind::unsupported, "no such namespace of extended attributes");
 }
@@ -39,14 +40,25 @@ Task<FsResult<Attributes>> ObjectFiles::getattr(NodeId node) {
   co_return std::unexpected(loaded.error());
 }
 
-// A write or a change of owner by somebody who may not give the bits away.
-void ObjectFiles::clear_set_ids(Inode& inode) {
+// A write or a change of owner by somebody who may not give the bits away. Set-gid without execution by the
+// group is another thing (mandatory locks, once), and stays for root and for the group's members, as on
+// Linux's own file systems.
+void ObjectFiles::clear_set_ids(Inode& inode, const Caller& caller) {
   if (is_directory(inode.mode)) return;
   inode.mode &= ~kSetUid;
-  if ((inode.mode & kGroupExecute) != 0) inode.mode &= ~kSetGid;
+  if ((inode.mode & kSetGid) == 0) return;
+  const bool stays = (inode.mode & kGroupExecute) == 0 && (caller.uid == 0 || caller.in_group(inode.gid));
+  if (!stays) inode.mode &= ~kSetGid;
 }
 
-Task<FsResult<Attributes>> ObjectFiles::setattr(Caller, NodeId node, AttributeChange change) {
+namespace {
+// Of whom the kernel did not ask it: the owner, or whoever may be writing.
+bool may_kill_set_ids(const Inode& inode, const Caller& caller) {
+  return caller.uid == 0 || caller.uid == inode.uid || (inode.mode & (kGroupWrite | kOthersWrite)) != 0;
+}
+}  // namespace
+
+Task<FsResult<Attributes>> ObjectFiles::setattr(Caller caller, NodeId node, AttributeChange change) {
   const FsStatus writable = check_writable(node);
   if (!writable) co_return std::unexpected(writable.error());
   const ObjectId object = object_of(node);
@@ -57,8 +69,9 @@ Task<FsResult<Attributes>> ObjectFiles::setattr(Caller, NodeId node, AttributeCh
   Inode& inode = loaded->inode;
   const std::int64_t time = now();
   Transaction set;
-  if (change.uid || change.gid || change.kill_set_id) {
-    clear_set_ids(inode);
+  const bool kill = change.kill_set_id || (change.kill_set_id_only && may_kill_set_ids(inode, caller));
+  if (change.uid || change.gid || kill) {
+    clear_set_ids(inode, caller);
     if (is_file(inode.mode)) set.remove_xattr(ref(object), bytes_of(kCapability));
   }
   if (change.uid) inode.uid = *change.uid;
@@ -121,8 +134,10 @@ Task<FsResult<Bytes>> ObjectFiles::xattr(NodeId node, std::string name) {
   if (!view) co_return std::unexpected(view.error());
   auto value = co_await volume_.xattr(std::move(*view), object_of(node), bytes_of(name));
   if (!value) co_return std::unexpected(error_from(value.error()));
-  if (!*value) co_return failure(FsErrorKind::no_data, "no such attribute");
-  co_return std::move(**value);
+  if (*value) co_return std::move(**value);
+  const FsStatus known = check_xattr(name, kDirectoryKind);
+  if (!known) co_return std::unexpected(known.error());
+  co_return failure(FsErrorKind::no_data, "no such attribute");
 }
 
 Task<FsResult<std::vector<std::string>>> ObjectFiles::xattrs(NodeId node) {
@@ -182,7 +197,11 @@ Task<FsStatus> ObjectFiles::remove_xattr(NodeId node, std::string name) {
   if (!loaded) co_return std::unexpected(loaded.error());
   const auto before = co_await volume_.xattr(views_.front(), object, bytes_of(name));
   if (!before) co_return std::unexpected(error_from(before.error()));
-  if (!*before) co_return failure(FsErrorKind::no_data, "no such attribute");
+  if (!*before) {
+    if (name == kAccessAcl || name == kDefaultAcl) co_return FsStatus();  // the mode alone is left, as wanted
+    const FsStatus known = check_xattr(name, kDirectoryKind);
+    co_return known ? FsStatus(failure(FsErrorKind::no_data, "no such attribute")) : known;
+  }
   Transaction remove;
   remove.remove_xattr(ref(object), bytes_of(name));
   loaded->inode.ctime = now();

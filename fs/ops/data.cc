@@ -171,8 +171,9 @@ Task<FsResult<std::uint64_t>> ObjectFiles::allocated_in(ObjectId object, std::ui
   co_return found;
 }
 
-Task<FsResult<std::size_t>> ObjectFiles::write(HandleId id, std::uint64_t offset, ByteView data,
-                                               std::shared_ptr<const void> owner, bool kill_set_id) {
+Task<FsResult<std::size_t>> ObjectFiles::write(Caller caller, HandleId id, std::uint64_t offset,
+                                               ByteView data, std::shared_ptr<const void> owner,
+                                               bool kill_set_id) {
   const auto handle = handle_of(id);
   if (!handle) co_return std::unexpected(handle.error());
   const FsStatus writable = check_writable(handle->node);
@@ -199,7 +200,7 @@ Task<FsResult<std::size_t>> ObjectFiles::write(HandleId id, std::uint64_t offset
     inode.allocated += fresh;
     const std::int64_t time = now();
     if (inode.mtime + kTimeStep <= time || inode.mtime > time) inode.mtime = inode.ctime = time;
-    if (kill_set_id) clear_set_ids(inode);
+    if (kill_set_id) clear_set_ids(inode, caller);
     Transaction write;
     write.write_shared(ref(object), offset, data, std::move(owner));
     if (inode != before) put(write, object, inode);
@@ -229,7 +230,7 @@ Task<FsStatus> ObjectFiles::fsync(NodeId node) {
   co_return FsStatus();
 }
 
-Task<FsStatus> ObjectFiles::allocate(HandleId id, AllocateMode mode, std::uint64_t offset,
+Task<FsStatus> ObjectFiles::allocate(Caller caller, HandleId id, AllocateMode mode, std::uint64_t offset,
                                      std::uint64_t length) {
   const auto handle = handle_of(id);
   if (!handle) co_return std::unexpected(handle.error());
@@ -238,22 +239,35 @@ Task<FsStatus> ObjectFiles::allocate(HandleId id, AllocateMode mode, std::uint64
   if (length == 0) co_return failure(FsErrorKind::invalid, "an empty range");
   if (offset > static_cast<std::uint64_t>(INT64_MAX) - length)
     co_return failure(FsErrorKind::too_big, "files have at most 2^63-1 bytes");
-  if (mode.punch_hole) co_return co_await allocate_step(handle->node, mode, offset, length);
+  if (mode.punch_hole) co_return co_await allocate_step(caller, handle->node, mode, offset, length);
   const auto before = co_await load(handle->node);
   if (!before) co_return std::unexpected(before.error());
   const std::uint64_t end = offset + length;
   const std::uint64_t reach = mode.keep_size ? std::min(end, before->size) : end;
   std::uint64_t at = mode.zero_range ? offset : std::max(offset, before->size);
-  if (at >= reach) co_return FsStatus();
+  if (at >= reach) co_return co_await touch(caller, handle->node);
   const FsStatus room = co_await check_room(object_of(handle->node), at, reach - at);
   if (!room) co_return room;
   while (at < reach) {
     const std::uint64_t step = std::min(reach - at, kAllocateStep);
-    const FsStatus done = co_await allocate_step(handle->node, mode, at, step);
+    const FsStatus done = co_await allocate_step(caller, handle->node, mode, at, step);
     if (!done) co_return done;
     at += step;
   }
   co_return FsStatus();
+}
+
+// What is asked for is so already: only the times tell.
+Task<FsStatus> ObjectFiles::touch(Caller caller, NodeId node) {
+  std::vector<ObjectId> one{object_of(node)};
+  const Locks locks = co_await lock(std::move(one));
+  auto loaded = co_await load(node);
+  if (!loaded) co_return std::unexpected(loaded.error());
+  loaded->inode.mtime = loaded->inode.ctime = now();
+  if (caller.uid != 0) clear_set_ids(loaded->inode, caller);
+  Transaction set;
+  put(set, object_of(node), loaded->inode);
+  co_return co_await apply(std::move(set));
 }
 
 // Allocated zeros cost a row for each chunk: nobody gets more of them than there is room for.
@@ -270,7 +284,7 @@ Task<FsStatus> ObjectFiles::check_room(ObjectId object, std::uint64_t offset, st
   co_return failure(FsErrorKind::no_space, "more than there is room for");
 }
 
-Task<FsStatus> ObjectFiles::allocate_step(NodeId node, AllocateMode mode, std::uint64_t offset,
+Task<FsStatus> ObjectFiles::allocate_step(Caller caller, NodeId node, AllocateMode mode, std::uint64_t offset,
                                           std::uint64_t length) {
   const ObjectId object = object_of(node);
   std::vector<ObjectId> one{object};
@@ -289,9 +303,10 @@ Task<FsStatus> ObjectFiles::allocate_step(NodeId node, AllocateMode mode, std::u
   Transaction change;
   std::int64_t delta = 0;
   if (mode.punch_hole) {
-    if (inside == 0) co_return FsStatus();
-    change.zero(ref(object), offset, inside, false, false);
-    inode.holes = true;
+    if (inside > 0) {
+      change.zero(ref(object), offset, inside, false, false);
+      inode.holes = true;
+    }
     delta = -static_cast<std::int64_t>(had);
   } else if (mode.zero_range) {
     const std::uint64_t reach = mode.keep_size ? inside : length;
@@ -310,6 +325,7 @@ Task<FsStatus> ObjectFiles::allocate_step(NodeId node, AllocateMode mode, std::u
   inode.allocated = static_cast<std::uint64_t>(
       std::max<std::int64_t>(0, static_cast<std::int64_t>(inode.allocated) + delta));
   inode.mtime = inode.ctime = now();
+  if (caller.uid != 0) clear_set_ids(inode, caller);
   put(change, object, inode);
   charge(change, inode, delta, 0);
   co_return co_await apply(std::move(change));
@@ -342,8 +358,9 @@ Task<FsResult<std::uint64_t>> ObjectFiles::seek(NodeId node, std::uint64_t offse
   co_return loaded->size;
 }
 
-Task<FsResult<std::uint64_t>> ObjectFiles::copy_range(HandleId from, std::uint64_t from_offset, HandleId to,
-                                                      std::uint64_t to_offset, std::uint64_t length) {
+Task<FsResult<std::uint64_t>> ObjectFiles::copy_range(Caller caller, HandleId from, std::uint64_t from_offset,
+                                                      HandleId to, std::uint64_t to_offset,
+                                                      std::uint64_t length) {
   const auto source = handle_of(from);
   if (!source) co_return std::unexpected(source.error());
   const auto target = handle_of(to);
@@ -387,8 +404,8 @@ Task<FsResult<std::uint64_t>> ObjectFiles::copy_range(HandleId from, std::uint64
     inode.allocated = static_cast<std::uint64_t>(
         std::max<std::int64_t>(0, static_cast<std::int64_t>(inode.allocated) + delta));
     if (origin->inode.holes || put_at > loaded->size) inode.holes = true;
-    clear_set_ids(inode);
     inode.mtime = inode.ctime = now();
+    if (caller.uid != 0) clear_set_ids(inode, caller);
     Transaction clone;
     clone.clone_range(ref(object_of(source->node)), at, ref(object), put_at, step);
     put(clone, object, inode);

@@ -28,7 +28,7 @@ Task<void> far_apart(PosixFileSystem& fs) {
 
   const Bytes data(1u << 20, 7);
   const auto owner = std::make_shared<Bytes>(data);
-  CO_OK(co_await fs.write(made->handle, kFar, *owner, owner, false));
+  CO_OK(co_await fs.write(caller, made->handle, kFar, *owner, owner, false));
   const auto found = co_await fs.seek(node, 1, true);
   CO_OK(found);
   EXPECT_EQ(*found, kFar);
@@ -47,18 +47,18 @@ Task<void> far_apart(PosixFileSystem& fs) {
   EXPECT_EQ(before->blocks, data.size() / 512);
   AllocateMode zeros;
   zeros.zero_range = zeros.keep_size = true;
-  const auto no_room = co_await fs.allocate(made->handle, zeros, 0, kLongest);
+  const auto no_room = co_await fs.allocate(caller, made->handle, zeros, 0, kLongest);
   EXPECT_TRUE(!no_room && no_room.error().kind == FsErrorKind::no_space);
   AllocateMode punch;
   punch.punch_hole = punch.keep_size = true;
-  CO_OK(co_await fs.allocate(made->handle, punch, 1, kLongest - 1));
+  CO_OK(co_await fs.allocate(caller, made->handle, punch, 1, kLongest - 1));
   const auto punched = co_await fs.getattr(node);
   CO_OK(punched);
   EXPECT_EQ(punched->blocks, 0u);
   size.size = 1;
   CO_OK(co_await fs.setattr(caller, node, size));
   const AllocateMode plain;
-  CO_OK(co_await fs.allocate(made->handle, plain, 0, 2'500'000'000));  // three steps
+  CO_OK(co_await fs.allocate(caller, made->handle, plain, 0, 2'500'000'000));  // three steps
   const auto grown = co_await fs.getattr(node);
   CO_OK(grown);
   EXPECT_EQ(grown->size, 2'500'000'000u);
