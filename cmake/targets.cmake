@@ -1,5 +1,7 @@
 # What packaging/check runs under sanitizers, and so builds under them: the tests of tests/unit, contract and sim.
 add_custom_target(sanitized_tests)
+# What packaging/check --all runs under them besides: tests/model and crash, and the programs for tests/integration.
+add_custom_target(sanitized_long_tests)
 
 # cumulus_library(name SOURCES ... PUBLIC ... PRIVATE ...): one floor or room.
 # cumulus_program(name SOURCES ... LIBS ...): one executable in build/<preset>/bin.
@@ -29,6 +31,8 @@ function(cumulus_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${kind};${A_LABELS}")
   if(kind MATCHES "^(unit|contract|sim)$")
     add_dependencies(sanitized_tests ${name})
+  elseif(kind MATCHES "^(model|crash)$")
+    add_dependencies(sanitized_long_tests ${name})
   endif()
 endfunction()
 

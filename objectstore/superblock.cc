@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "objectstore/ballot_codec.h"
 #include "objectstore/base/check.h"
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
@@ -43,20 +44,6 @@ void start_structure(Encoder& out, std::uint32_t magic) {
   out.u32(magic);
   out.u16(kVersion);
   out.u16(0);
-}
-
-void put_ballot(Encoder& out, const Ballot& ballot) {
-  out.u64(ballot.epoch);
-  out.u64(ballot.open_number);
-  out.bytes(ballot.instance.view());
-}
-
-Ballot take_ballot(Decoder& in) {
-  Ballot ballot;
-  ballot.epoch = in.u64();
-  ballot.open_number = in.u64();
-  ballot.instance.bytes = in.array<16>();
-  return ballot;
 }
 
 void put_segment(Encoder& out, const SegmentId& id) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "objectstore/ballot_codec.h"
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/digest.h"
@@ -11,20 +12,6 @@ namespace {
 
 constexpr std::uint32_t kMagic = 0x484F4D43;  // "CMOH"
 constexpr std::uint16_t kVersion = 1;
-
-void put_ballot(Encoder& out, const Ballot& ballot) {
-  out.u64(ballot.epoch);
-  out.u64(ballot.open_number);
-  out.bytes(ballot.instance.view());
-}
-
-Ballot take_ballot(Decoder& in) {
-  Ballot ballot;
-  ballot.epoch = in.u64();
-  ballot.open_number = in.u64();
-  ballot.instance.bytes = in.array<16>();
-  return ballot;
-}
 
 }  // namespace
 

@@ -22,6 +22,9 @@ struct Invocation {
   std::string passphrase_file;
   std::function<int()> run;  // set by the command that was given
 
+  // When `command` was given, `body` is what is run: its value is the exit code, its error is printed. This
+  // outlives both.
+  void on(CLI::App* command, std::function<Result<int>()> body);
   Home home_folder() const { return Home::locate(home); }
   Client client(const std::string& volume) const {
     Client made(home_folder(), volume);

@@ -398,12 +398,7 @@ void add_devnet_commands(CLI::App& app, Invocation& invocation) {
           ->check(CLI::Range(1u, 200u))
           ->type_name("");
     made->footer(format("Example: cumulus devnet {}{}", name, with_index ? " 2" : ""));
-    made->callback([&invocation, body] {
-      invocation.run = [body] {
-        const auto code = body();
-        return code ? *code : fail_with(code.error());
-      };
-    });
+    invocation.on(made, body);
     return made;
   };
   auto* upping =

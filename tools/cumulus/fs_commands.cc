@@ -94,27 +94,18 @@ Result<int> quota(const Invocation& invocation) {
 
 void add_fs_commands(CLI::App& app, Invocation& invocation) {
   auto* fs = app.add_subcommand("fs", "file systems of a volume")->require_subcommand(1)->fallthrough();
-  const auto run = [&invocation](CLI::App* command, std::function<Result<int>()> body) {
-    command->fallthrough();
-    command->callback([&invocation, body] {
-      invocation.run = [body] {
-        const auto code = body();
-        return code ? *code : fail_with(code.error());
-      };
-    });
-  };
   const auto one = [&](const char* name, const char* help, const char* request) {
     auto* command = fs->add_subcommand(name, help);
     command->add_option("VOLUME/FS", arguments.target, "the file system")->required()->type_name("");
     command->footer(std::string("Example: cumulus fs ") + name + " photos/family");
-    run(command, [&invocation, request] { return simple(invocation, request); });
+    invocation.on(command, [&invocation, request] { return simple(invocation, request); });
   };
   one("create", "make an empty file system", "fs.create");
   one("rm", "delete a file system and its snapshots", "fs.rm");
   auto* ls = fs->add_subcommand("ls", "the file systems of a volume");
   ls->add_option("VOLUME", arguments.target, "the volume")->required()->type_name("");
   ls->footer("Example: cumulus fs ls photos");
-  run(ls, [&invocation] { return list(invocation); });
+  invocation.on(ls, [&invocation] { return list(invocation); });
   auto* limit =
       fs->add_subcommand("quota", "show or set what a file system, or a directory tree of it, may take");
   limit->add_option("VOLUME/FS[:PATH]", arguments.target, "the file system, or a directory in it")
@@ -123,7 +114,7 @@ void add_fs_commands(CLI::App& app, Invocation& invocation) {
   limit->add_option("--bytes", arguments.bytes, "limit of bytes, or none")->type_name("SIZE");
   limit->add_option("--inodes", arguments.inodes, "limit of files and directories, or none")->type_name("N");
   limit->footer("Example: cumulus fs quota photos/family:/anna --bytes 100G");
-  run(limit, [&invocation] { return quota(invocation); });
+  invocation.on(limit, [&invocation] { return quota(invocation); });
 }
 
 }  // namespace cumulus

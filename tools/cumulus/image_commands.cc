@@ -119,12 +119,7 @@ void add_image_commands(CLI::App& app, Invocation& invocation) {
     auto* command = image->add_subcommand(name, help)->fallthrough();
     command->add_option(what, arguments.target)->required()->type_name("");
     command->footer(std::string("Example: cumulus image ") + example);
-    command->callback([&invocation, body] {
-      invocation.run = [&invocation, body] {
-        const auto code = body(invocation);
-        return code ? *code : fail_with(code.error());
-      };
-    });
+    invocation.on(command, [&invocation, body] { return body(invocation); });
     return command;
   };
   add("create", "make a thin disk", "VOLUME/IMAGE", create, "create photos/disk --size 20G")

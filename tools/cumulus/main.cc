@@ -33,6 +33,16 @@ void print_json(const Json& json) {
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
+void Invocation::on(CLI::App* command, std::function<Result<int>()> body) {
+  command->fallthrough();
+  command->callback([this, body = std::move(body)] {
+    run = [body] {
+      const auto code = body();
+      return code ? *code : fail_with(code.error());
+    };
+  });
+}
+
 void add_daemon_command(CLI::App& app, Invocation& invocation) {
   auto* daemon =
       app.add_subcommand("daemon", "the daemon of one volume; commands start it by themselves")->group("");

@@ -130,12 +130,7 @@ void add_miner_commands(CLI::App& app, Invocation& invocation) {
     auto* made = miner->add_subcommand(name, help)->fallthrough();
     made->add_option("VOLUME", volume, "the volume")->required()->type_name("");
     made->footer(std::string("Example: cumulus miner ") + example);
-    made->callback([&invocation, body] {
-      invocation.run = [body] {
-        const auto code = body();
-        return code ? *code : fail_with(code.error());
-      };
-    });
+    invocation.on(made, body);
     return made;
   };
   command("ls", "the miners on the volume's list", "ls photos", [&invocation] { return list(invocation); });

@@ -192,8 +192,6 @@ Result<int> umount(const Invocation& invocation, const MountArguments& arguments
   return 0;
 }
 
-int outcome(const Result<int>& code) { return code ? *code : fail_with(code.error()); }
-
 MountArguments arguments;
 
 }  // namespace
@@ -221,8 +219,7 @@ void add_mount_commands(CLI::App& app, Invocation& invocation) {
       ->type_name("T");
   on->add_flag("--recover", arguments.recover, "clean up a mount whose daemon has died, and mount again");
   on->footer("Example: cumulus mount photos /mnt/photos");
-  on->callback(
-      [&invocation] { invocation.run = [&invocation] { return outcome(mount(invocation, arguments)); }; });
+  invocation.on(on, [&invocation] { return mount(invocation, arguments); });
 
   auto* off = app.add_subcommand("umount", "unmount; returns when everything is safe on this machine's disk")
                   ->fallthrough();
@@ -230,8 +227,7 @@ void add_mount_commands(CLI::App& app, Invocation& invocation) {
   off->add_flag("--sync", arguments.sync, "return when everything is on the miners");
   off->add_flag("--lazy", arguments.lazy, "detach now, end when nobody uses it any more");
   off->footer("Example: cumulus umount /mnt/photos --sync");
-  off->callback(
-      [&invocation] { invocation.run = [&invocation] { return outcome(umount(invocation, arguments)); }; });
+  invocation.on(off, [&invocation] { return umount(invocation, arguments); });
 }
 
 namespace {
@@ -295,9 +291,10 @@ Result<int> helper_umount(Invocation& invocation, int argc, char** argv) {
 std::optional<int> run_as_mount_helper(Invocation& invocation, int argc, char** argv) {
   std::string name = argc > 0 ? argv[0] : "";
   name = name.substr(name.rfind('/') + 1);
-  if (name.starts_with("mount.")) return outcome(helper_mount(invocation, argc, argv));
-  if (name.starts_with("umount.")) return outcome(helper_umount(invocation, argc, argv));
-  return std::nullopt;
+  const bool mounting = name.starts_with("mount.");
+  if (!mounting && !name.starts_with("umount.")) return std::nullopt;
+  const auto code = mounting ? helper_mount(invocation, argc, argv) : helper_umount(invocation, argc, argv);
+  return code ? *code : fail_with(code.error());
 }
 
 }  // namespace cumulus

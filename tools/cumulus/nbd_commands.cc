@@ -111,17 +111,6 @@ Result<int> stop(const Invocation& invocation) {
   return 0;
 }
 
-using Body = Result<int> (*)(const Invocation&);
-void run(Invocation& invocation, CLI::App* command, Body body) {
-  command->fallthrough();
-  command->callback([&invocation, body] {
-    invocation.run = [&invocation, body] {
-      const auto code = body(invocation);
-      return code ? *code : fail_with(code.error());
-    };
-  });
-}
-
 }  // namespace
 
 void add_nbd_commands(CLI::App& app, Invocation& invocation) {
@@ -144,15 +133,15 @@ void add_nbd_commands(CLI::App& app, Invocation& invocation) {
   start->add_flag("--steal", flags.steal, "take the volume over from another machine");
   start->add_flag("--foreground", flags.foreground, "stay until the server ends; ends it when interrupted");
   start->footer("Example: cumulus nbd serve photos/disk --socket /run/disk.sock");
-  run(invocation, start, serve);
+  invocation.on(start, [&invocation] { return serve(invocation); });
   auto* ls = nbd->add_subcommand("ls", "the servers that run");
   ls->add_option("VOLUME", target)->type_name("");
   ls->footer("Example: cumulus nbd ls");
-  run(invocation, ls, list);
+  invocation.on(ls, [&invocation] { return list(invocation); });
   auto* end = nbd->add_subcommand("stop", "end the servers of a volume, or of one image");
   end->add_option("VOLUME[/IMAGE]", target)->required()->type_name("");
   end->footer("Example: cumulus nbd stop photos/disk");
-  run(invocation, end, stop);
+  invocation.on(end, [&invocation] { return stop(invocation); });
 }
 
 }  // namespace cumulus

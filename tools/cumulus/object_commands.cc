@@ -258,12 +258,7 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
     if (with_name)
       command->add_option("NAME", arguments.object, "the object's name")->required()->type_name("");
     command->footer(std::string("Example: cumulus object ") + example);
-    command->callback([&invocation, body] {
-      invocation.run = [body] {
-        const auto code = body();
-        return code ? *code : fail_with(code.error());
-      };
-    });
+    invocation.on(command, body);
     return command;
   };
   auto* putting =

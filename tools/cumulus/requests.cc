@@ -174,9 +174,6 @@ Answer object_put(Desk& desk, Session& session, Json request) {
   const Descriptor file{session.take_descriptor()};
   std::optional<std::uint64_t> size;
   Bucket::Source source;
-  Bytes rest;  // of the last data frame
-  std::size_t rest_at = 0;
-  bool ended = false;
   if (file.fd >= 0) {
     struct stat info{};
     if (::fstat(file.fd, &info) != 0) co_return fail(from_errno(errno, "look at the file"));
@@ -197,26 +194,7 @@ Answer object_put(Desk& desk, Session& session, Json request) {
       co_return co_await desk.reactor.offload(read);
     };
   } else {
-    source = [&](std::uint64_t, MutableByteView into) -> Task<Result<std::size_t>> {
-      std::size_t done = 0;
-      while (done < into.size() && !ended) {
-        if (rest_at == rest.size()) {
-          CO_TRY(Session::Frame frame, co_await session.receive());
-          ended = frame.kind == FrameKind::end;
-          if (!ended && frame.kind != FrameKind::data)
-            co_return fail(ErrorKind::invalid, "data was expected");
-          rest = std::move(frame.body);
-          rest_at = 0;
-          continue;
-        }
-        const std::size_t part = std::min(into.size() - done, rest.size() - rest_at);
-        std::copy_n(rest.begin() + static_cast<std::ptrdiff_t>(rest_at), part,
-                    into.begin() + static_cast<std::ptrdiff_t>(done));
-        rest_at += part;
-        done += part;
-      }
-      co_return done;
-    };
+    source = [&session](std::uint64_t, MutableByteView into) { return session.receive_data(into); };
   }
   CO_TRY(const Commit commit,
          co_await bucket.put(desk.reactor, text(request, "object"), size, source, progress_of(session)));

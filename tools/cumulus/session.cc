@@ -102,6 +102,27 @@ Task<Result<Session::Frame>> Session::receive() {
   co_return frame;
 }
 
+Task<Result<std::size_t>> Session::receive_data(MutableByteView into) {
+  std::size_t done = 0;
+  while (done < into.size() && !data_ended_) {
+    if (data_at_ == data_.size()) {
+      CO_TRY(Frame frame, co_await receive());
+      data_ended_ = frame.kind == FrameKind::end;
+      if (!data_ended_ && frame.kind != FrameKind::data)
+        co_return fail(ErrorKind::invalid, "data was expected");
+      data_ = std::move(frame.body);
+      data_at_ = 0;
+      continue;
+    }
+    const std::size_t part = std::min(into.size() - done, data_.size() - data_at_);
+    std::copy_n(data_.begin() + static_cast<std::ptrdiff_t>(data_at_), part,
+                into.begin() + static_cast<std::ptrdiff_t>(done));
+    data_at_ += part;
+    done += part;
+  }
+  co_return done;
+}
+
 Task<Status> Session::send(FrameKind kind, ByteView body) {
   const Semaphore::Hold turn = co_await sending_.acquire();
   std::array<std::uint8_t, kFrameHeader> header;

@@ -27,6 +27,10 @@ class Session {
   };
   // closed: the command went away.
   Task<Result<Frame>> receive();
+  // The bytes of the request's data frames, one after the other: fills `into`, less only where the end frame
+  // came. Once the end was seen: 0. closed: the command went away first; invalid: a frame of another kind.
+  // `into` outlives the task.
+  Task<Result<std::size_t>> receive_data(MutableByteView into);
   Task<Status> send(FrameKind kind, ByteView body);
   Task<Status> send_json(Json json);
   // At most five a second; false when the command is gone, so that a Progress callback can return it.
@@ -45,6 +49,9 @@ class Session {
   Socket socket_;
   int descriptor_ = -1;
   std::deque<Frame> frames_;
+  Bytes data_;  // the data frame that receive_data() is in, taken up to data_at_
+  std::size_t data_at_ = 0;
+  bool data_ended_ = false;
   bool gone_ = false;
   Signal changed_;
   Semaphore sending_;

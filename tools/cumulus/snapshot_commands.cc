@@ -237,35 +237,26 @@ Result<int> clone(const Invocation& invocation) {
 }  // namespace
 
 void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
-  const auto run = [&invocation](CLI::App* command, std::function<Result<int>()> body) {
-    command->fallthrough();
-    command->callback([&invocation, body] {
-      invocation.run = [body] {
-        const auto code = body();
-        return code ? *code : fail_with(code.error());
-      };
-    });
-  };
   auto* snapshot = app.add_subcommand("snapshot", "points in time of file systems, images and buckets")
                        ->require_subcommand(1)
                        ->fallthrough();
   auto* make = snapshot->add_subcommand("create", "take snapshots; several targets are one instant");
   make->add_option("TARGET@NAME", targets, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");
   make->footer("Example: cumulus snapshot create photos/2026@monday photos/notes@monday");
-  run(make, [&invocation] { return create(invocation); });
+  invocation.on(make, [&invocation] { return create(invocation); });
   const auto one = [&](const char* name, const char* help, const char* request) {
     auto* command = snapshot->add_subcommand(name, help);
     command->add_option("TARGET@NAME", target, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");
     command->footer(std::string("Example: cumulus snapshot ") + name + " photos/2026@monday");
     const std::string text = request;
-    run(command, [&invocation, text] { return with_snapshot(invocation, text.c_str()); });
+    invocation.on(command, [&invocation, text] { return with_snapshot(invocation, text.c_str()); });
   };
   one("rm", "remove a snapshot", "snapshot.rm");
   one("rollback", "set a target back to a snapshot; not while it is in use", "snapshot.rollback");
   auto* ls = snapshot->add_subcommand("ls", "the snapshots of a target");
   ls->add_option("TARGET", target, "VOLUME/NAME")->required()->type_name("");
   ls->footer("Example: cumulus snapshot ls photos/2026");
-  run(ls, [&invocation] { return list(invocation); });
+  invocation.on(ls, [&invocation] { return list(invocation); });
 
   auto* compare = snapshot->add_subcommand(
       "diff", "what changed: paths of a file system, ranges of an image, names of a bucket");
@@ -274,7 +265,7 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
       ->expected(2)
       ->type_name("");
   compare->footer("Example: cumulus snapshot diff photos/disk@monday photos/disk@tuesday --json");
-  run(compare, [&invocation] { return diff(invocation); });
+  invocation.on(compare, [&invocation] { return diff(invocation); });
   auto* out = snapshot->add_subcommand("export", "an image's difference between two snapshots as a stream");
   out->add_option("A B", targets, "from and to; one name: the whole of it")
       ->required()
@@ -283,12 +274,12 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
   out->add_option("--output", file, "where to (default: standard output)")->type_name("FILE");
   out->footer(
       "Example: cumulus snapshot export photos/disk@monday photos/disk@tuesday --output tuesday.diff");
-  run(out, [&invocation] { return send(invocation); });
+  invocation.on(out, [&invocation] { return send(invocation); });
   auto* in = snapshot->add_subcommand("import", "bring a stream of differences into an image");
   in->add_option("VOLUME/IMAGE", target)->required()->type_name("");
   in->add_option("--input", file, "where from (default: standard input)")->type_name("FILE");
   in->footer("Example: cumulus snapshot import backup/disk --input tuesday.diff");
-  run(in, [&invocation] { return receive(invocation); });
+  invocation.on(in, [&invocation] { return receive(invocation); });
 
   auto* cloning = app.add_subcommand("clone", "writable copies of a snapshot, at once and without copying");
   cloning->add_option("TARGET@NAME", target, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");
@@ -297,7 +288,7 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
       ->type_name("");
   cloning->add_option("--count", count, "how many")->check(CLI::Range(1u, 100000u))->type_name("N");
   cloning->footer("Example: cumulus clone photos/2026@monday photos/experiment");
-  run(cloning, [&invocation] { return clone(invocation); });
+  invocation.on(cloning, [&invocation] { return clone(invocation); });
 }
 
 }  // namespace cumulus

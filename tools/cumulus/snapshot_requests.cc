@@ -129,28 +129,7 @@ Task<Result<Json>> serve_snapshot_export(Desk& desk, Session& session, Json requ
 }
 
 Task<Result<Json>> serve_snapshot_import(Desk& desk, Session& session, Json request) {
-  Bytes rest;  // of the last data frame
-  std::size_t rest_at = 0;
-  bool ended = false;
-  DifferenceSource source = [&](MutableByteView into) -> Task<Result<std::size_t>> {
-    std::size_t done = 0;
-    while (done < into.size() && !ended) {
-      if (rest_at == rest.size()) {
-        CO_TRY(Session::Frame frame, co_await session.receive());
-        ended = frame.kind == FrameKind::end;
-        if (!ended && frame.kind != FrameKind::data) co_return fail(ErrorKind::invalid, "data was expected");
-        rest = std::move(frame.body);
-        rest_at = 0;
-        continue;
-      }
-      const std::size_t part = std::min(into.size() - done, rest.size() - rest_at);
-      std::copy_n(rest.begin() + static_cast<std::ptrdiff_t>(rest_at), part,
-                  into.begin() + static_cast<std::ptrdiff_t>(done));
-      rest_at += part;
-      done += part;
-    }
-    co_return done;
-  };
+  DifferenceSource source = [&session](MutableByteView into) { return session.receive_data(into); };
   std::string image = text(request, "dataset");
   Receiving receiving(desk, session, desk.name + "/" + image);
   std::function<Status(DatasetId)> writing = [&receiving](DatasetId dataset) {

@@ -390,15 +390,6 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
   static Arguments arguments;
   static std::string new_passphrase_file;
   static bool remove_passphrase = false;
-  const auto run = [&invocation](CLI::App* command, std::function<Result<int>()> body) {
-    command->fallthrough();
-    command->callback([&invocation, body] {
-      invocation.run = [body] {
-        const auto code = body();
-        return code ? *code : fail_with(code.error());
-      };
-    });
-  };
   const auto named = [&](const char* name, const char* help, const char* example) {
     auto* command = volume->add_subcommand(name, help);
     command->add_option("NAME", arguments.name, "the volume")->required()->type_name("");
@@ -409,7 +400,7 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
     auto* command = named(name, help, (std::string(name) + " photos").c_str());
     const std::string text = std::string("volume.") + name;
     const std::string doing = what;
-    run(command, [&invocation, text, doing] {
+    invocation.on(command, [&invocation, text, doing] {
       return simple(invocation, arguments.name, {{"request", text}}, doing);
     });
   };
@@ -425,7 +416,7 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
       ->capture_default_str()
       ->type_name("SIZE");
   make->add_flag("--passphrase", arguments.passphrase, "ask for a passphrase that protects the key file");
-  run(make, [&] { return create(invocation, arguments); });
+  invocation.on(make, [&] { return create(invocation, arguments); });
 
   auto* back = named("recover", "bring a volume back from its recovery code and the miners",
                      "recover photos --miners miners.toml --code-stdin < code.txt");
@@ -438,14 +429,14 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
       ->capture_default_str()
       ->type_name("SIZE");
   back->add_flag("--passphrase", arguments.passphrase, "ask for a passphrase that protects the key file");
-  run(back, [&] { return recover(invocation, arguments); });
+  invocation.on(back, [&] { return recover(invocation, arguments); });
 
   auto* ls = volume->add_subcommand("ls", "the volumes of this home");
-  run(ls, [&] { return list(invocation); });
+  invocation.on(ls, [&] { return list(invocation); });
 
   auto* status =
       named("status", "capacity, use, what is not yet on the miners, the miners", "status photos --json");
-  run(status, [&]() -> Result<int> {
+  invocation.on(status, [&]() -> Result<int> {
     Client client = invocation.client(arguments.name);
     TRY(const Json result, client.call({{"request", "volume.status"}}, "status", false));
     if (invocation.json) {
@@ -460,29 +451,30 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
 
   auto* checking = named("check", "verify the index, with --data every slice too", "check photos --data");
   checking->add_flag("--data", arguments.data, "read and verify every slice on every miner");
-  run(checking, [&] { return check(invocation, arguments); });
+  invocation.on(checking, [&] { return check(invocation, arguments); });
   auto* mending =
       named("repair", "rebuild missing and wrong slices, spread crowded segments", "repair photos");
   mending->add_flag("--restart", arguments.restart, "look at everything again, not only at what is left");
-  run(mending, [&] { return run_repair(invocation, arguments.name, arguments.restart); });
+  invocation.on(mending, [&] { return run_repair(invocation, arguments.name, arguments.restart); });
   auto* collect = named("gc", "give the space of removed data back (with a later version)", "gc photos");
-  run(collect, [&] { return collect_garbage(invocation, arguments); });
+  invocation.on(collect, [&] { return collect_garbage(invocation, arguments); });
   auto* end = named("destroy", "delete a volume everywhere, for good", "destroy photos --yes");
   end->add_flag("--yes", arguments.yes, "do not ask");
-  run(end, [&] { return destroy(invocation, arguments); });
+  invocation.on(end, [&] { return destroy(invocation, arguments); });
   auto* setting = named("set", "change a setting: durability, cache-size, memory, outage-wait",
                         "set photos durability=network");
   setting->add_option("KEY=VALUE", arguments.assignment)->required()->type_name("");
-  run(setting, [&] { return set(invocation, arguments); });
+  invocation.on(setting, [&] { return set(invocation, arguments); });
   auto* passwd = named("passwd", "set, change or remove the key file's passphrase", "passwd photos");
   passwd->add_option("--new-passphrase-file", new_passphrase_file, "first line is the new passphrase")
       ->type_name("FILE");
   passwd->add_flag("--remove", remove_passphrase, "store the key without a passphrase");
-  run(passwd,
-      [&] { return change_passphrase(invocation, arguments, new_passphrase_file, remove_passphrase); });
+  invocation.on(passwd, [&] {
+    return change_passphrase(invocation, arguments, new_passphrase_file, remove_passphrase);
+  });
   auto* open = named("open", "start the volume's daemon now", "open photos --steal");
   open->add_flag("--steal", arguments.steal, "take it over although another home did not close it");
-  run(open, [&]() -> Result<int> {
+  invocation.on(open, [&]() -> Result<int> {
     TRY_OK(invocation.home_folder().check_volume(arguments.name));
     OpenRequest opening;
     opening.steal = arguments.steal;
@@ -491,7 +483,7 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
     return 0;
   });
   auto* stop = named("stop", "end the volume's daemon; it closes the volume cleanly", "stop photos");
-  run(stop, [&]() -> Result<int> {
+  invocation.on(stop, [&]() -> Result<int> {
     TRY_OK(invocation.home_folder().check_volume(arguments.name));
     Client client = invocation.client(arguments.name);
     TRY(const bool stopped, client.stop());
