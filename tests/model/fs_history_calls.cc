@@ -183,20 +183,20 @@ Task<void> FsHistory::execute_on_data(FsOperation operation, std::shared_ptr<Ans
     }
     case Kind::write: {
       const ByteView data = *operation.data;
-      const auto done =
-          co_await files.write(handle, operation.offset, data, operation.data, operation.kill_set_id);
+      const auto done = co_await files.write(operation.caller, handle, operation.offset, data, operation.data,
+                                             operation.kill_set_id);
       answer->error = error_of(done);
       if (done && *done != data.size()) fail_story(format("wrote {} of {} bytes", *done, data.size()));
       break;
     }
     case Kind::allocate:
-      answer->error =
-          error_of(co_await files.allocate(handle, operation.mode, operation.offset, operation.length));
+      answer->error = error_of(co_await files.allocate(operation.caller, handle, operation.mode,
+                                                       operation.offset, operation.length));
       break;
     default: {
       const HandleId from = handle_of(operation.other)->handle;
-      answer->error = error_of(co_await files.copy_range(from, operation.other_offset, handle,
-                                                         operation.offset, operation.length));
+      answer->error = error_of(co_await files.copy_range(operation.caller, from, operation.other_offset,
+                                                         handle, operation.offset, operation.length));
     }
   }
 }

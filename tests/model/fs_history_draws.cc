@@ -138,6 +138,7 @@ void FsHistory::draw_attributes(FsOperation& operation) {
   if (random_.once_in(2)) change.mtime = static_cast<std::int64_t>(below(1ull << 62)) - (1ll << 61);
   if (is_file(now().node(operation.node).mode) && random_.once_in(2)) change.size = below(kSizeMost);
   change.kill_set_id = change.size && random_.once_in(2);
+  change.kill_set_id_only = !change.mode && !change.uid && !change.gid && !change.mtime && !change.size;
 }
 
 // Without a file to work on: a new one.

@@ -114,10 +114,12 @@ FsPicture FsModel::picture(const ModelNodes& nodes) {
   return picture;
 }
 
-void FsModel::clear_set_ids(ModelNode& node) {
+// Set-gid that is not for execution stays for those who could set it again.
+void FsModel::clear_set_ids(ModelNode& node, const Caller& caller) {
   if (is_directory(node.mode)) return;
   node.mode &= ~kSetUid;
-  if ((node.mode & kGroupExecute) != 0) node.mode &= ~kSetGid;
+  const bool could = caller.uid == 0 || caller.gid == node.gid;
+  if ((node.mode & kGroupExecute) != 0 || !could) node.mode &= ~kSetGid;
 }
 
 void FsModel::put(ModelId id, std::uint64_t offset, ByteView data) {
@@ -178,7 +180,7 @@ FsModel::Errors FsModel::apply(const FsOperation& operation) {
       file.data.clear();
       file.mtime.reset();
       if (operation.kill_set_id) {
-        clear_set_ids(file);
+        clear_set_ids(file, operation.caller);
         file.xattrs.erase("security.capability");
       }
       return {};
@@ -188,7 +190,7 @@ FsModel::Errors FsModel::apply(const FsOperation& operation) {
       return set_xattr(operation);
     case Kind::write:
       put(operation.node, operation.offset, *operation.data);
-      if (operation.kill_set_id) clear_set_ids(change(operation.node));
+      if (operation.kill_set_id) clear_set_ids(change(operation.node), operation.caller);
       return {};
     case Kind::allocate:
       return allocate(operation);
@@ -296,8 +298,10 @@ FsModel::Errors FsModel::rename(const FsOperation& operation) {
 FsModel::Errors FsModel::set_attributes(const FsOperation& operation) {
   const AttributeChange& wanted = operation.change;
   ModelNode& node = change(operation.node);
-  if (wanted.uid || wanted.gid || wanted.kill_set_id) {
-    clear_set_ids(node);
+  const std::uint32_t uid = operation.caller.uid;
+  const bool may = uid == 0 || uid == node.uid || (node.mode & (kGroupWrite | kOthersWrite)) != 0;
+  if (wanted.uid || wanted.gid || wanted.kill_set_id || (wanted.kill_set_id_only && may)) {
+    clear_set_ids(node, operation.caller);
     if (is_file(node.mode)) node.xattrs.erase("security.capability");
   }
   if (wanted.uid) node.uid = *wanted.uid;
@@ -330,9 +334,10 @@ FsModel::Errors FsModel::allocate(const FsOperation& operation) {
   const std::uint64_t end = operation.offset + operation.length;
   const bool grows = end > size && !operation.mode.keep_size && !operation.mode.punch_hole;
   const bool zeros = operation.mode.punch_hole || operation.mode.zero_range;
-  if (!grows && (!zeros || operation.offset >= size)) return {};
   ModelNode& file = change(operation.node);
   file.mtime.reset();
+  if (operation.caller.uid != 0) clear_set_ids(file, operation.caller);
+  if (!grows && (!zeros || operation.offset >= size)) return {};
   if (grows) file.data.resize(end);
   if (zeros) {
     const std::uint64_t last = std::min<std::uint64_t>(end, file.data.size());
@@ -348,7 +353,7 @@ FsModel::Errors FsModel::copy(const FsOperation& operation) {
   const std::uint64_t length =
       std::min<std::uint64_t>(operation.length, source.size() - operation.other_offset);
   put(operation.node, operation.offset, ByteView(source).subspan(operation.other_offset, length));
-  clear_set_ids(change(operation.node));
+  if (operation.caller.uid != 0) clear_set_ids(change(operation.node), operation.caller);
   return {};
 }
 

@@ -121,7 +121,7 @@ class FsModel {
   void put(ModelId id, std::uint64_t offset, ByteView data);
   void drop_link(ModelId id);
   bool is_below(ModelId id, ModelId above) const;
-  static void clear_set_ids(ModelNode& node);
+  static void clear_set_ids(ModelNode& node, const Caller& caller);
 
   ModelNodes nodes_;
   std::map<std::string, ModelNodes> snapshots_;
