@@ -13,9 +13,10 @@ import time
 from lab import LONG, Lab, expect, main
 
 SOURCES = '/usr/include' if LONG else '/usr/include/linux'
+PATIENCE = 3000 if LONG else 600
 
 
-def do(*words, cwd=None, env=None, timeout=600, ok=(0,), **more):
+def do(*words, cwd=None, env=None, timeout=PATIENCE, ok=(0,), **more):
     done = subprocess.run(list(map(str, words)), cwd=cwd, env={**os.environ, **(env or {})}, timeout=timeout, capture_output=True, text=True, **more)
     expect(done.returncode in ok, f'{" ".join(map(str, words))}: exit code {done.returncode}: {done.stdout[-800:]} {done.stderr[-1500:]}')
     return done.stdout

@@ -257,6 +257,7 @@ bool FsHistory::open_again(Machine& machine) {
     at.volume = std::move(*opened);
     FileSystemOptions mounted;
     mounted.access_times = static_cast<AccessTimes>(self.below(3));
+    mounted.synchronous = self.synchronous_ = self.random_.once_in(6);
     Runtime& runtime = *at.process;
     auto files = co_await PosixFileSystem::open(runtime, *at.volume, self.dataset_, "", mounted);
     if (!files) co_return self.fail_story("mount again: " + files.error().message());
@@ -364,7 +365,8 @@ void FsHistory::check_records() {
     const FsStatus closed = co_await machine.files->close();
     if (!closed) co_return self.fail_story("close: " + closed.error().message);
     *into = co_await check_file_system(*machine.volume, self.dataset_);
-    const FileSystemOptions mounted;
+    FileSystemOptions mounted;
+    mounted.synchronous = self.synchronous_;
     Runtime& runtime = *machine.process;
     auto files = co_await PosixFileSystem::open(runtime, *machine.volume, self.dataset_, "", mounted);
     if (!files) co_return self.fail_story("mount after the check: " + files.error().message());

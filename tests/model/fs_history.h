@@ -41,6 +41,7 @@ enum class FsCount : std::uint8_t {
   operations_lost,
   killed_opening,
   closed,
+  durable_at_once,
   orphans_swept,
   snapshots_compared,
   rollbacks,
@@ -58,6 +59,7 @@ inline constexpr std::array<const char*, static_cast<std::size_t>(FsCount::count
     "calls lost",
     "killed while opening",
     "closed",
+    "durable at once",
     "orphans of a crash",
     "snapshots compared",
     "rolled back"};
@@ -85,6 +87,7 @@ class FsHistory {
   struct OpenFile {
     ModelId node = 0;
     HandleId handle = 0;
+    bool sync = false;
   };
   struct Answer {
     std::optional<FsError> error;
@@ -166,7 +169,8 @@ class FsHistory {
   Machine* machine_ = nullptr;
   Life life_;
   bool killed_ = false;
-  bool died_ = false;  // and is not alive again
+  bool died_ = false;         // and is not alive again
+  bool synchronous_ = false;  // mounted so
   DatasetId dataset_ = 0;
 
   std::vector<FsModel> states_;       // after each call since the last death

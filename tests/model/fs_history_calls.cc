@@ -11,9 +11,10 @@ namespace {
 using Kind = FsOperation::Kind;
 constexpr std::size_t kOpenMost = 8;
 
-OpenFlags both_ways() {
+OpenFlags both_ways(bool sync = false) {
   OpenFlags flags;
   flags.read = flags.write = true;
+  flags.sync = sync;
   return flags;
 }
 
@@ -66,13 +67,20 @@ void FsHistory::judge(const FsOperation& operation, const Answer& answer, const 
                              static_cast<int>(*errors.begin())));
   if (answer.node != 0) real_[operation.node] = answer.node;
   if (operation.kind == Kind::rollback) opened_.clear();
-  if (answer.handle != 0) opened_.push_back({operation.node, answer.handle});
+  if (answer.handle != 0) opened_.push_back({operation.node, answer.handle, false});
   std::vector<ModelId> nameless;
   for (const auto& [id, node] : next.nodes())
     if (node->nlink == 0 && handle_of(id) == nullptr) nameless.push_back(id);
   for (const ModelId id : nameless) next.remove_if_nameless(id);
+  const bool changed = next.nodes() != now().nodes();  // a rename to itself waits for nothing
   states_.push_back(std::move(next));
   reached_.push_back(world_->now());
+  const OpenFile* opened = operation.kind == Kind::write ? handle_of(operation.node) : nullptr;
+  if ((synchronous_ && changed && operation.kind < Kind::create_snapshot) ||
+      (opened != nullptr && opened->sync)) {
+    floor_ = states_.size() - 1;
+    count(FsCount::durable_at_once);
+  }
   if (operation.kind != Kind::rollback) return;
   count(FsCount::rollbacks);
   compare_all();
@@ -89,14 +97,16 @@ bool FsHistory::prepare(FsOperation& operation) {
 bool FsHistory::open_node(ModelId id) {
   if (handle_of(id) != nullptr) return true;
   const auto answer = std::make_shared<Answer>();
-  const auto body = [](FsHistory& self, NodeId node, std::shared_ptr<Answer> into) -> Task<void> {
+  const OpenFlags flags = both_ways(random_.once_in(8));
+  const auto body = [](FsHistory& self, NodeId node, OpenFlags how,
+                       std::shared_ptr<Answer> into) -> Task<void> {
     const Caller nobody;
-    const auto handle = co_await self.machine_->files->open(nobody, node, both_ways());
+    const auto handle = co_await self.machine_->files->open(nobody, node, how);
     if (!handle) co_return self.fail_story("open: " + handle.error().message);
     into->handle = *handle;
   };
-  if (!run(body(*this, real(id), answer), "open")) return false;
-  opened_.push_back({id, answer->handle});
+  if (!run(body(*this, real(id), flags, answer), "open")) return false;
+  opened_.push_back({id, answer->handle, flags.sync});
   return true;
 }
 
@@ -217,7 +227,8 @@ Task<void> FsHistory::execute_on_snapshots(FsOperation operation, std::shared_pt
   if (!closed) co_return fail_story("close to go back: " + closed.error().message);
   machine_->files.reset();
   answer->error = error_of(co_await volume.rollback(dataset_, operation.name));
-  const FileSystemOptions mounted;
+  FileSystemOptions mounted;
+  mounted.synchronous = synchronous_;
   Runtime& runtime = *machine_->process;
   auto files = co_await PosixFileSystem::open(runtime, volume, dataset_, "", mounted);
   if (!files) co_return fail_story("mount after going back: " + files.error().message());
