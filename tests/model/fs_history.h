@@ -45,6 +45,7 @@ enum class FsCount : std::uint8_t {
   orphans_swept,
   snapshots_compared,
   rollbacks,
+  calls_of_storms,
   count
 };
 inline constexpr std::array<const char*, static_cast<std::size_t>(FsCount::count)> kFsHistoryCountNames = {
@@ -62,7 +63,8 @@ inline constexpr std::array<const char*, static_cast<std::size_t>(FsCount::count
     "durable at once",
     "orphans of a crash",
     "snapshots compared",
-    "rolled back"};
+    "rolled back",
+    "calls of many at once"};
 using FsHistoryCounts = std::array<std::uint64_t, static_cast<std::size_t>(FsCount::count)>;
 
 class FsHistory {
@@ -117,10 +119,13 @@ class FsHistory {
   void act();
   void close_cleanly();
   void revive();
+  bool open_somehow();
+  FsWalk walk_all();
   bool open_again(Machine& machine);
   void settle_on(const FsWalk& found);
   void compare_snapshots();
-  void check_records();
+  void check_records(const std::string& snapshot = "");
+  void end_in_a_storm();
   void plant_canary();
   void adopt(std::size_t state, const FsWalk& found);
 

@@ -239,13 +239,15 @@ Task<Status> read_records(Volume& volume, const DatasetInfo& info, Records& foun
 
 }  // namespace
 
-Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset) {
-  const DatasetInfo info = *volume.find_dataset(dataset);
+Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset, std::string snapshot) {
+  DatasetInfo info = *volume.find_dataset(dataset);
+  for (const SnapshotInfo& one : info.snapshots)
+    if (one.name == snapshot) info.head = one.view;
   Records found;
   const Status read = co_await read_records(volume, info, found);
   if (!read) found.problems.push_back(read.error().message());
   check_links(found);
-  check_usage(found, info);
+  if (snapshot.empty()) check_usage(found, info);
   co_return FsCheck{std::move(found.problems), found.inodes.size(), found.orphans.size()};
 }
 

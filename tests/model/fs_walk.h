@@ -25,9 +25,9 @@ struct FsCheck {
   std::size_t orphans =
       0;  // noted as such: right while the file system is open, and not after it was mounted
 };
-// Every object of the dataset's head is reached by as many names as it counts, each entry leads to an object
-// of its kind and is where its name's hash says, directories know their parent, allocation and usage sums
-// are what lies there.
-Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset);
+// Every object of the dataset's head, or of one of its snapshots, is reached by as many names as it counts,
+// each entry leads to an object of its kind and is where its name's hash says, directories know their parent,
+// allocation and usage sums are what lies there.
+Task<FsCheck> check_file_system(Volume& volume, DatasetId dataset, std::string snapshot);
 
 }  // namespace cumulus
