@@ -1,6 +1,7 @@
 #include "fs/difference.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "fs/modes.h"
 #include "fs/names.h"
@@ -124,7 +125,7 @@ Task<Status> Comparison::run() {
   }
   CO_TRY_OK(co_await collect());
   CO_TRY_OK(co_await walk(true));
-  std::ranges::stable_sort(moved_, {}, &Moved::object);
+  std::ranges::sort(moved_, {}, [](const Moved& one) { return std::tie(one.object, one.path); });
   if (differing_.has(ObjectFiles::kRoot)) {
     std::string top = "/";
     CO_TRY_OK(co_await compare(ObjectFiles::kRoot, std::move(top)));
