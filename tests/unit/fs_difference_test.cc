@@ -25,7 +25,7 @@ Task<void> put(PosixFileSystem& fs, NodeId node, std::uint64_t offset) {
   const auto handle = co_await fs.open(kCaller, node, flags);
   CO_ASSERT(handle);
   const auto data = std::make_shared<Bytes>(100, 7);
-  EXPECT_TRUE(co_await fs.write(*handle, offset, *data, data, false));
+  EXPECT_TRUE(co_await fs.write(kCaller, *handle, offset, *data, data, false));
   EXPECT_TRUE(co_await fs.release(*handle));
 }
 

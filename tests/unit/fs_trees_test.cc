@@ -29,7 +29,7 @@ Task<std::optional<FsErrorKind>> fill(PosixFileSystem& fs, NodeId parent, const 
   const auto data = std::make_shared<Bytes>(kMiB, 7);
   for (std::uint64_t at = 0; at < bytes && !failed; at += kMiB) {
     const ByteView part = ByteView(*data).first(std::min(kMiB, bytes - at));
-    const auto written = co_await fs.write(made->handle, at, part, data, false);
+    const auto written = co_await fs.write(kCaller, made->handle, at, part, data, false);
     if (!written) failed = written.error().kind;
   }
   const FsStatus released = co_await fs.release(made->handle);
@@ -138,7 +138,7 @@ TEST(FsTrees, the_whole_limits_its_trees) {
     const auto handle = co_await fs.open(kCaller, node, flags);
     CO_ASSERT(handle);
     const auto data = std::make_shared<Bytes>(kMiB, 9);
-    const auto over = co_await fs.write(*handle, 0, *data, data, false);
+    const auto over = co_await fs.write(kCaller, *handle, 0, *data, data, false);
     EXPECT_TRUE(over) << over.error().message;
     AttributeChange shorter;
     shorter.size = 5;
