@@ -148,8 +148,43 @@ void on_fallocate(fuse_req_t request, fuse_ino_t, int bits, off_t offset, off_t 
   });
 }
 
+// What an answer to lseek says to be a hole.
+struct Hole {
+  std::uint64_t from = 0;
+  std::uint64_t to = INT64_MAX;
+};
+
+Task<FsResult<Hole>> hole_behind(PosixFileSystem& files, NodeId node, std::uint64_t offset, bool data,
+                                 FsResult<std::uint64_t> found) {
+  Hole hole{offset, INT64_MAX};
+  if (!found && found.error().kind != FsErrorKind::beyond_end) co_return std::unexpected(found.error());
+  if (found && data) {
+    hole.to = *found;
+  } else if (found) {
+    hole.from = *found;
+    const auto next = co_await files.seek(node, hole.from, true);
+    if (!next && next.error().kind != FsErrorKind::beyond_end) co_return std::unexpected(next.error());
+    if (next) hole.to = *next;
+  }
+  co_return hole;
+}
+
+// Where the answer says "hole" the kernel may hold pages that it has not written out: of a shared map, or of
+// the write-back cache. Only a file that is open for writing has any.
 Task<void> seek(Call call, NodeId node, std::uint64_t offset, bool data) {
-  const auto found = co_await call->files().seek(node, offset, data);
+  auto found = co_await call->files().seek(node, offset, data);
+  while (call->session().has_writer(node) && offset < INT64_MAX) {
+    const auto hole = co_await hole_behind(call->files(), node, offset, data, found);
+    if (!hole || hole->from >= hole->to) break;
+    const std::uint64_t length = hole->to == INT64_MAX ? 0 : hole->to - hole->from;
+    const Status written = co_await call->session().write_out(node, static_cast<std::int64_t>(hole->from),
+                                                              static_cast<std::int64_t>(length));
+    if (!written) break;  // a page that nobody takes is told to who wrote it, by fsync and close
+    auto again = co_await call->files().seek(node, offset, data);
+    const bool same = again.has_value() == found.has_value() && (!again || *again == *found);
+    found = std::move(again);
+    if (same) break;
+  }
   if (found)
     call->offset(*found);
   else

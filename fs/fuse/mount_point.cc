@@ -56,7 +56,7 @@ std::optional<MountEntry> entry_of(const std::string& line) {
   while (dash < words.size() && words[dash] != "-") ++dash;
   if (dash + 3 >= words.size()) return std::nullopt;
   return MountEntry{unescaped(words[4]), unescaped(words[dash + 2]), words[dash + 1],
-                    words[5] + "," + words[dash + 3]};
+                    words[5] + "," + words[dash + 3], words[2]};
 }
 
 class Descriptor {
@@ -218,6 +218,15 @@ Result<std::optional<MountEntry>> mount_at(const std::string& directory) {
 bool mount_is_dead(const std::string& directory) {
   struct statfs ignored;  // attributes may still be in the kernel's cache; this is always asked
   return ::statfs(directory.c_str(), &ignored) != 0 && is_dead(errno);
+}
+
+void abort_mount(const std::string& directory) {
+  const auto there = mount_at(directory);
+  if (!there || !*there || (*there)->type != kMountType) return;
+  const std::string& device = (*there)->device;
+  std::ofstream control("/sys/fs/fuse/connections/" + device.substr(device.find(':') + 1) + "/abort");
+  if (control << "1" << std::flush) return;
+  static_cast<void>(::umount2(directory.c_str(), UMOUNT_NOFOLLOW | MNT_FORCE));
 }
 
 Status check_mount_point(const std::string& directory, const MountOptions& options) {

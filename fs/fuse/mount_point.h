@@ -22,6 +22,7 @@ struct MountEntry {
   std::string source;  // VOLUME/FS
   std::string type;
   std::string options;  // the mount's own and the file system's
+  std::string device;   // MAJOR:MINOR
 };
 
 // Absolute, without symbolic links or dots, also when the last part is a mount whose daemon is dead.
@@ -30,6 +31,9 @@ Result<std::string> canonical_mount_point(const std::string& directory);
 Result<std::optional<MountEntry>> mount_at(const std::string& directory);
 // True when the directory answers as a mount does whose daemon has died.
 bool mount_is_dead(const std::string& directory);
+// For a mount whose daemon was killed while it waited for the kernel, which waits for the daemon: everything
+// that still waits fails, and the daemon's last thread ends. Needs root, or the fusectl file system.
+void abort_mount(const std::string& directory);
 // Refuses what cannot be mounted on: missing, no directory, not empty (unless allowed), mounted already,
 // dead.
 Status check_mount_point(const std::string& directory, const MountOptions& options);

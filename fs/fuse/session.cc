@@ -21,13 +21,13 @@ constexpr unsigned kBurstMax = 64;  // requests taken in a row before others on 
 constexpr Duration kPollFor = std::chrono::microseconds(50);
 constexpr Duration kPollingPaysBelow = std::chrono::microseconds(300);
 
-// The kernel writes a node's dirty pages out and forgets its pages, then returns: it may be waiting for our
-// answers.
-ssize_t invalidate(FuseChannel& channel, std::uint64_t node) {
+// The kernel writes a node's dirty pages out and forgets its pages, all from `offset` on when `length` is 0,
+// then returns: it may be waiting for our answers.
+ssize_t invalidate(FuseChannel& channel, std::uint64_t node, std::int64_t offset, std::int64_t length) {
   struct {
     fuse_kernel::OutHeader header;
     fuse_kernel::InvalidateOut body;
-  } message{{sizeof message, fuse_kernel::kNotifyInvalidateNode, 0}, {node, 0, 0}};
+  } message{{sizeof message, fuse_kernel::kNotifyInvalidateNode, 0}, {node, offset, length}};
   const iovec part{&message, sizeof message};
   return channel.send(&part, 1);
 }
@@ -185,12 +185,23 @@ void FuseSession::writer_closed(std::uint64_t node) {
 Task<Status> FuseSession::write_out() {
   std::vector<std::uint64_t> nodes;
   for (const auto& [node, handles] : writers_) nodes.push_back(node);
+  co_return co_await write_out(std::move(nodes), 0, 0);
+}
+
+Task<Status> FuseSession::write_out(std::uint64_t node, std::int64_t offset, std::int64_t length) {
+  if (!writers_.contains(node)) co_return Status();
+  std::vector<std::uint64_t> one{node};
+  co_return co_await write_out(std::move(one), offset, length);
+}
+
+Task<Status> FuseSession::write_out(std::vector<std::uint64_t> nodes, std::int64_t offset,
+                                    std::int64_t length) {
   FuseChannel& channel = *channel_;
   ++writing_out_;
-  const ssize_t failed = co_await parts_.lane.run([&channel, &nodes] {
+  const ssize_t failed = co_await parts_.lane.run([&channel, &nodes, &offset, &length] {
     ssize_t worst = 0;
     for (const std::uint64_t node : nodes) {
-      const ssize_t result = invalidate(channel, node);
+      const ssize_t result = invalidate(channel, node, offset, length);
       if (result != 0 && result != -ENOENT)
         worst = result;  // ENOENT: the kernel has forgotten it, so it is clean
     }

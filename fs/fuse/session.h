@@ -38,6 +38,8 @@ class FuseSession {
   // Has the kernel write out the dirty pages of every file that is open for writing, so that all that write()
   // or msync() returned before is in the file system. Must run beside serve().
   Task<Status> write_out();
+  // The same for a range of one file; a length of 0 is to its end.
+  Task<Status> write_out(std::uint64_t node, std::int64_t offset, std::int64_t length);
   // What the kernel has asked for since the mount: all requests, and those of one kind.
   std::uint64_t requests() const { return requests_; }
   std::uint64_t requests_of(fuse_kernel::Opcode opcode) const { return requests_by_opcode_[opcode]; }
@@ -64,6 +66,7 @@ class FuseSession {
   // A node was opened for writing, or such a handle closed.
   void writer_opened(std::uint64_t node) { ++writers_[node]; }
   void writer_closed(std::uint64_t node);
+  bool has_writer(std::uint64_t node) const { return writers_.contains(node); }
   // Memory for an answer that is sent before the next request is looked at.
   MutableByteView scratch(std::size_t size) { return scratch_.view(0, std::min(size, scratch_.size())); }
 
@@ -71,6 +74,7 @@ class FuseSession {
   static ssize_t send_for_libfuse(int, iovec* parts, int count, void* self);
   FuseChannel::Got receive();
   Task<void> idle();
+  Task<Status> write_out(std::vector<std::uint64_t> nodes, std::int64_t offset, std::int64_t length);
   void process(std::size_t size);
   void complete_init(iovec* parts, int count);
 

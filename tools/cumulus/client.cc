@@ -13,6 +13,7 @@
 
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/key_file.h"
+#include "tools/cumulus/killed_daemon.h"
 #include "tools/sizes.h"
 
 namespace cumulus {
@@ -112,6 +113,7 @@ Status Client::start(OpenRequest request, bool must_be_new, const std::string& w
       if (!must_be_new) return {};
       return fail(ErrorKind::exists, format("volume '{}' is open already on this machine", name_));
     }
+    end_mounts_of_killed(home_, name_);
     TRY(const OpenRequest complete, with_passphrase(request));
     request = complete;
     int in[2];

@@ -48,7 +48,8 @@ Result<DaemonSocket> DaemonSocket::connect(const std::string& directory) {
   const int error = errno;
   ::close(folder);
   if (result == 0 && !listener_is_dying(socket.fd_)) return socket;
-  if (result == 0 || error == ENOENT || error == ECONNREFUSED)
+  if (result == 0) return fail(ErrorKind::closed, "the volume's daemon was killed and is not gone yet");
+  if (error == ENOENT || error == ECONNREFUSED)
     return fail(ErrorKind::unavailable, "the volume's daemon is not running");
   return fail(from_errno(error, "connect to the volume's daemon"));
 }

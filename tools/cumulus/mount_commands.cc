@@ -12,6 +12,7 @@
 #include "fs/fuse/mount_point.h"
 #include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
+#include "tools/cumulus/killed_daemon.h"
 
 namespace cumulus {
 namespace {
@@ -153,6 +154,7 @@ Result<int> recover(const Invocation& invocation, const std::string& directory) 
 }
 
 Result<int> mount(const Invocation& invocation, MountArguments arguments) {
+  end_mounts_of_killed(invocation.home_folder());
   if (arguments.recover) {
     if (arguments.directory.empty()) std::swap(arguments.directory, arguments.target);
     if (!arguments.target.empty())
@@ -167,6 +169,7 @@ Result<int> mount(const Invocation& invocation, MountArguments arguments) {
 }
 
 Result<int> umount(const Invocation& invocation, const MountArguments& arguments) {
+  end_mounts_of_killed(invocation.home_folder());
   TRY(const std::string path, canonical_mount_point(arguments.directory));
   TRY(const auto there, mount_at(path));
   if (!there || there->type != kMountType)
