@@ -75,11 +75,15 @@ Json mount_request(const char* name, const std::string& file_system, const std::
 
 volatile std::sig_atomic_t interrupted = 0;
 
-// Stays until the mount has ended; a signal ends it.
-Result<int> stay(Client& client, const std::string& directory) {
+// From before the mount is seen: who sees it may send one.
+void hear_signals() {
   struct sigaction action{};
   action.sa_handler = [](int) { interrupted = 1; };
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(number, &action, nullptr);
+}
+
+// Stays until the mount has ended; a signal ends it.
+Result<int> stay(Client& client, const std::string& directory) {
   for (;;) {
     TRY(const Json state,
         client.call({{"request", "mount.wait"}, {"directory", directory}, {"brief", true}}, "", false));
@@ -104,6 +108,7 @@ Result<int> mount_one(const Invocation& invocation, const std::string& target, c
   TRY(const Json prepared,
       client.call(mount_request("mount.prepare", parts.second, path, options), "", false));
   static_cast<void>(prepared);
+  if (foreground) hear_signals();
   {
     TRY(const int connection, mount_fuse(parts.first + "/" + parts.second, path, options));
     const Descriptor device(connection);
