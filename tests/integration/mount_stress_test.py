@@ -32,7 +32,7 @@ class Program:
         self.done, self.failed = collections.Counter(), collections.Counter()
 
     def path(self):
-        return os.path.join(self.top, *(self.random.choice(NAMES) for _ in range(self.random.choice([1, 2, 2, 3, 3, 4]))))
+        return os.path.join(self.top, *(self.random.choice(NAMES) for _ in range(self.random.choice([1, 1, 2, 2, 2, 3]))))
 
     def step(self):
         what = self.random.choices([self.write, self.mkdir, self.rmdir, self.unlink, self.rename, self.link, self.symlink, self.mknod, self.truncate,
