@@ -4,14 +4,10 @@
 
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "objectstore/find_snapshot.h"
 
 namespace cumulus {
 namespace {
-
-const SnapshotInfo* snapshot_of(const DatasetInfo& info, const std::string& name) {
-  const auto found = std::ranges::find(info.snapshots, name, &SnapshotInfo::name);
-  return found == info.snapshots.end() ? nullptr : &*found;
-}
 
 BlockFault fault_of(ErrorKind kind) {
   switch (kind) {
@@ -48,7 +44,7 @@ Task<Result<std::shared_ptr<BlockDevice>>> BlockDevice::open(Volume& volume, std
     co_return fail(ErrorKind::invalid, format("'{}' is not an image", image));
   View view = info->head;
   if (!snapshot.empty()) {
-    const SnapshotInfo* at = snapshot_of(*info, snapshot);
+    const SnapshotInfo* at = find_snapshot(*info, snapshot);
     if (at == nullptr)
       co_return fail(ErrorKind::not_found, format("'{}' has no snapshot '{}'", image, snapshot));
     view = at->view;
@@ -163,7 +159,7 @@ Task<BlockResult<std::vector<BlockDevice::Changed>>> BlockDevice::changed_since(
                                                                                 std::uint64_t length) {
   if (!contains(offset, length)) co_return std::unexpected(BlockFault::beyond_end);
   const DatasetInfo* info = volume_.find_dataset(dataset_);
-  const SnapshotInfo* at = info == nullptr ? nullptr : snapshot_of(*info, snapshot);
+  const SnapshotInfo* at = info == nullptr ? nullptr : find_snapshot(*info, snapshot);
   if (at == nullptr) co_return std::unexpected(BlockFault::bad_data);
   const std::uint64_t end = offset + std::min(length, kExtentWindow);
   View older = at->view;
@@ -187,11 +183,6 @@ Task<BlockResult<std::vector<BlockDevice::Changed>>> BlockDevice::changed_since(
   }
   upto(end, false);
   co_return all;
-}
-
-bool BlockDevice::has_snapshot(const std::string& name) const {
-  const DatasetInfo* info = volume_.find_dataset(dataset_);
-  return info != nullptr && snapshot_of(*info, name) != nullptr;
 }
 
 std::vector<std::string> BlockDevice::snapshots() const {

@@ -102,7 +102,6 @@ class BlockDevice {
   };
   Task<BlockResult<std::vector<Changed>>> changed_since(std::string snapshot, std::uint64_t offset,
                                                         std::uint64_t length);
-  bool has_snapshot(const std::string& name) const;
   std::vector<std::string> snapshots() const;
 
  private:

@@ -4,6 +4,7 @@
 
 #include "blockdev/images.h"
 #include "objectstore/base/format.h"
+#include "objectstore/find_snapshot.h"
 
 namespace cumulus {
 namespace {
@@ -16,18 +17,13 @@ struct Side {
   SnapshotIdentity identity;
 };
 
-const SnapshotInfo* snapshot_of(const DatasetInfo& info, const std::string& name) {
-  const auto found = std::ranges::find(info.snapshots, name, &SnapshotInfo::name);
-  return found == info.snapshots.end() ? nullptr : &*found;
-}
-
 Task<Result<Side>> side_of(Volume& volume, ImageInstant instant) {
   CO_TRY(const DatasetId id, find_image(volume, instant.image));
   const DatasetInfo* info = volume.find_dataset(id);
   Side side;
   side.view = info->head;
   if (!instant.snapshot.empty()) {
-    const SnapshotInfo* at = snapshot_of(*info, instant.snapshot);
+    const SnapshotInfo* at = find_snapshot(*info, instant.snapshot);
     if (at == nullptr)
       co_return fail(ErrorKind::not_found,
                      format("image '{}' has no snapshot '{}'", instant.image, instant.snapshot));

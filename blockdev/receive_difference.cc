@@ -1,10 +1,9 @@
 // Receiving a stream of differences: what must hold before the first change, the changes, the snapshot.
-#include <algorithm>
-
 #include "blockdev/image_difference.h"
 #include "blockdev/images.h"
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
+#include "objectstore/find_snapshot.h"
 
 namespace cumulus {
 namespace {
@@ -13,11 +12,6 @@ constexpr std::string_view kMarkMagic = "CRCV";
 constexpr std::string_view kMarkName = "received";
 
 using Kind = DifferenceFrame::Kind;
-
-const SnapshotInfo* snapshot_of(const DatasetInfo& info, const std::string& name) {
-  const auto found = std::ranges::find(info.snapshots, name, &SnapshotInfo::name);
-  return found == info.snapshots.end() ? nullptr : &*found;
-}
 
 class Receiver {
  public:
@@ -86,12 +80,12 @@ class Receiver {
     dataset_ = *found;
     CO_TRY_OK(writing_(dataset_));
     const DatasetInfo* info = volume_.find_dataset(dataset_);
-    if (snapshot_of(*info, header_.end.name) != nullptr)
+    if (find_snapshot(*info, header_.end.name) != nullptr)
       co_return fail(ErrorKind::exists, format("'{}' has a snapshot '{}' already", image_, header_.end.name));
     CO_TRY(auto mark, co_await received_mark());
     const bool again = mark && mark->end == header_.end;
     if (header_.base) {
-      if (again && snapshot_of(*info, header_.base->name) != nullptr) {
+      if (again && find_snapshot(*info, header_.base->name) != nullptr) {
         CO_TRY_OK(co_await volume_.rollback(dataset_, header_.base->name));
         CO_TRY(mark, co_await received_mark());
       }
@@ -113,7 +107,7 @@ class Receiver {
     const DatasetInfo* info = volume_.find_dataset(dataset_);
     const View head = info->head;
     const ReceivedMark wanted{true, *header_.base};
-    const SnapshotInfo* own = snapshot_of(*info, header_.base->name);
+    const SnapshotInfo* own = find_snapshot(*info, header_.base->name);
     const bool has_own = own != nullptr;
     View base;
     if (has_own) base = own->view;
@@ -125,7 +119,7 @@ class Receiver {
     }
     CO_TRY(bool written, co_await views_differ(volume_, std::move(base), head));
     if (!written && has_own) {
-      View kept = snapshot_of(*volume_.find_dataset(dataset_), header_.base->name)->view;
+      View kept = find_snapshot(*volume_.find_dataset(dataset_), header_.base->name)->view;
       CO_TRY(written, co_await views_differ(volume_, std::move(kept), head));
     }
     if (written)
@@ -145,7 +139,7 @@ class Receiver {
     CO_TRY(const VolumeStatus status, co_await volume_.status(false));
     const DatasetInfo* origin = volume_.find_dataset(header_.base->dataset);
     if (status.id != header_.base->volume || origin == nullptr) co_return View();
-    const SnapshotInfo* at = snapshot_of(*origin, header_.base->name);
+    const SnapshotInfo* at = find_snapshot(*origin, header_.base->name);
     if (at == nullptr || at->version != header_.base->version) co_return View();
     co_return at->view;
   }

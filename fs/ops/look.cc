@@ -3,6 +3,7 @@
 
 #include "fs/modes.h"
 #include "fs/object_files.h"
+#include "objectstore/find_snapshot.h"
 
 namespace cumulus {
 namespace {
@@ -46,12 +47,7 @@ Attributes ObjectFiles::snapshot_folder() const {
 // Each snapshot that somebody looks into gets a view of its own for as long as the file system is open.
 Task<FsResult<Entry>> ObjectFiles::snapshot_root(std::string name) {
   const DatasetInfo* info = volume_.find_dataset(dataset_);
-  const SnapshotInfo* found = nullptr;
-  if (info != nullptr) {
-    for (const SnapshotInfo& one : info->snapshots) {
-      if (one.name == name) found = &one;
-    }
-  }
+  const SnapshotInfo* found = info == nullptr ? nullptr : find_snapshot(*info, name);
   if (found == nullptr)
     co_return std::unexpected(FsError{FsErrorKind::not_found, "there is no such snapshot"});
   std::uint64_t index = 1;

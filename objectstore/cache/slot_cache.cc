@@ -204,14 +204,6 @@ void SlotStore::drop_clean() {
   maintenance_.notify_all();
 }
 
-std::vector<SlotStore::Listed> SlotStore::segments() const {
-  std::vector<Listed> listed;
-  for (const auto& [segment, slot] : by_segment_)
-    listed.push_back({segment, slot->number, slot->state == State::dirty, slot->state != State::partial});
-  std::ranges::sort(listed, {}, &Listed::segment);
-  return listed;
-}
-
 SlotStats SlotStore::stats() const {
   SlotStats stats;
   stats.budget_bytes = options_.budget_bytes;

@@ -96,13 +96,6 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   // `volume drop-cache`: every slot that may be evicted is removed from the disk.
   void drop_clean();
 
-  struct Listed {
-    SegmentId segment;
-    std::uint32_t slot = 0;
-    bool dirty = false;
-    bool whole = false;
-  };
-  std::vector<Listed> segments() const;
   SlotStats stats() const;
 
   // SegmentFiles

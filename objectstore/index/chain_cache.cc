@@ -55,10 +55,4 @@ void ChainCache::trim() {
   }
 }
 
-void ChainCache::clear() {
-  by_prefix_.clear();
-  recent_.clear();
-  bytes_ = 0;
-}
-
 }  // namespace cumulus

@@ -34,7 +34,6 @@ class ChainCache {
   void insert(std::string prefix, Chain chain);
   // After a chain was changed in place; may drop others.
   void resized(const std::string& prefix);
-  void clear();
   std::size_t bytes() const { return bytes_; }
 
  private:

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "objectstore/base/format.h"
+#include "objectstore/find_snapshot.h"
 #include "objectstore/store/store_volume.h"
 
 namespace cumulus {
@@ -24,11 +25,6 @@ Status check_name(const std::string& name, std::string_view what) {
 }
 
 Error no_dataset(DatasetId id) { return {ErrorKind::not_found, format("dataset {} does not exist", id)}; }
-
-const SnapshotInfo* find_snapshot(const DatasetInfo& info, std::string_view name) {
-  const auto found = std::ranges::find(info.snapshots, name, &SnapshotInfo::name);
-  return found == info.snapshots.end() ? nullptr : &*found;
-}
 
 // Where a view stands first on `parent`; nullptr: nowhere.
 const ViewSpan* first_span_of(const View& view, DatasetId parent) {

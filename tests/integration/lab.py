@@ -39,6 +39,9 @@ class Lab:
         self.random = random.Random(SEED)
         self.recovery_code = ''
         self.homes = [self.home]
+        # Programs of the asan build, daemons and miners too, write here what they did wrong; any such file is a failure.
+        given = [option for option in os.environ.get('ASAN_OPTIONS', '').split(':') if option and not option.startswith('log_path=')]
+        os.environ['ASAN_OPTIONS'] = ':'.join([*given, f'log_path={self.path("sanitizer")}'])
 
     # --- running programs ---
     def start(self, *words, home=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, program='cumulus', user=None):
@@ -221,13 +224,22 @@ class Lab:
         left = self.processes()
         for pid in left:
             os.kill(pid, signal.SIGKILL)
+        reports = self.sanitizer_reports()
+        for text in reports:
+            print(text[:8000], file=sys.stderr)
         if os.environ.get('CUMULUS_KEEP'):
             print(f'kept: {self.dir}')
         else:
             shutil.rmtree(self.dir, ignore_errors=True)
         if left and kind is None:
             raise Wrong(f'left running: {list(left.values())}')
+        if reports and kind is None:
+            raise Wrong(f'{len(reports)} processes did what the address sanitizer forbids: see above')
         return False
+
+    def sanitizer_reports(self):
+        names = sorted(name for name in os.listdir(self.dir) if name.startswith('sanitizer.'))
+        return [open(self.path(name), errors='replace').read() for name in names]
 
     def unmount_all(self):
         """What a failed test left mounted, dead or alive."""

@@ -397,6 +397,88 @@ TEST(Volume, RacingRemovalsAreDecidedOneByOne) {
   EXPECT_TRUE(ended);
 }
 
+// Each assert lets its transaction through when it holds; when it does not, nothing of the transaction is
+// done, and the kind of the error tells what was found.
+Task<> assert_what_holds(World& world) {
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  transport.set_miners(world.network.entries());
+  const VolumeShape shape{4, 2, 20};
+  auto volume = co_await Volume::create(world.parts(transport, "a"), shape, small_options());
+  ASSERT_WELL(volume);
+  const DatasetOptions options;
+  auto dataset = co_await (*volume)->create_dataset("main", options);
+  ASSERT_WELL(dataset);
+  const Bytes data = pattern(10'000, 5);
+  auto id = co_await put_object(**volume, *dataset, data);
+  ASSERT_WELL(id);
+  auto other = (*volume)->allocate_object(*dataset);
+  ASSERT_WELL(other);
+  const ObjectRef there{*dataset, *id};
+  const ObjectRef nowhere{*dataset, *other};
+  const Bytes one{1};
+  const Bytes two{2};
+  Transaction rows;
+  rows.set_omap(there, one, two);
+  rows.set_xattr(there, one, two);
+  ASSERT_WELL(co_await (*volume)->commit(std::move(rows)));
+
+  struct Case {
+    std::function<void(Transaction&)> assert_it;
+    std::optional<ErrorKind> found;  // nullopt: it holds
+  };
+  const Bytes middle(data.begin() + 4000, data.begin() + 9000);
+  Bytes wrong = middle;
+  wrong.back() ^= 1;
+  using T = Transaction;
+  const std::vector<Case> cases = {
+      {[&](T& t) { t.assert_exists(there); }, std::nullopt},
+      {[&](T& t) { t.assert_exists(nowhere); }, ErrorKind::not_found},
+      {[&](T& t) { t.assert_absent(nowhere); }, std::nullopt},
+      {[&](T& t) { t.assert_absent(there); }, ErrorKind::exists},
+      {[&](T& t) { t.assert_omap(there, one, two); }, std::nullopt},
+      {[&](T& t) { t.assert_omap(there, one, one); }, ErrorKind::exists},
+      {[&](T& t) { t.assert_omap(there, one, std::nullopt); }, ErrorKind::exists},
+      {[&](T& t) { t.assert_omap(there, two, std::nullopt); }, std::nullopt},
+      {[&](T& t) { t.assert_omap(there, two, one); }, ErrorKind::not_found},
+      {[&](T& t) { t.assert_xattr(there, one, two); }, std::nullopt},
+      {[&](T& t) { t.assert_xattr(there, one, one); }, ErrorKind::exists},
+      {[&](T& t) { t.assert_xattr(there, two, one); }, ErrorKind::not_found},
+      {[&](T& t) { t.assert_size(there, data.size()); }, std::nullopt},
+      {[&](T& t) { t.assert_size(there, data.size() + 1); }, ErrorKind::not_found},
+      {[&](T& t) { t.compare(there, 4000, middle); }, std::nullopt},
+      {[&](T& t) { t.compare(there, 4000, wrong); }, ErrorKind::exists},
+      {[&](T& t) { t.compare(there, 9000, middle); }, ErrorKind::exists},
+  };
+  const View& head = (*volume)->find_dataset(*dataset)->head;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const Bytes key{9, static_cast<std::uint8_t>(i)};
+    Transaction transaction;
+    transaction.set_omap(there, key, one);  // before what it depends on, so that order does not decide
+    cases[i].assert_it(transaction);
+    const auto done = co_await (*volume)->commit(std::move(transaction));
+    EXPECT_EQ(done.has_value(), !cases[i].found.has_value()) << "case " << i;
+    if (!done && cases[i].found) {
+      EXPECT_EQ(done.error().kind(), *cases[i].found) << "case " << i;
+    }
+    const auto left = co_await (*volume)->omap(head, *id, key);
+    ASSERT_WELL(left);
+    EXPECT_EQ(left->has_value(), !cases[i].found.has_value()) << "case " << i;
+  }
+  ASSERT_WELL(co_await (*volume)->close());
+  co_await transport.close();
+}
+
+TEST(Volume, AssertsDecideAWholeTransaction) {
+  World world;
+  bool ended = false;
+  world.reactor.run([](World& w, bool& done) -> Task<> {
+    co_await assert_what_holds(w);
+    co_await w.network.settle();
+    done = true;
+  }(world, ended));
+  EXPECT_TRUE(ended);
+}
+
 TEST(Volume, WriteSyncDropRecoverSteal) {
   World world;
   bool ended = false;

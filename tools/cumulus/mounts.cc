@@ -9,6 +9,7 @@
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "objectstore/find_snapshot.h"
 
 namespace cumulus {
 namespace {
@@ -53,9 +54,7 @@ Result<const SnapshotInfo*> snapshot_of(const DatasetInfo& info, const MountOpti
                   format("'{}' has no snapshot that is not after {}", info.name, options.at));
     return found;
   }
-  for (const SnapshotInfo& one : info.snapshots) {
-    if (one.name == options.snapshot) found = &one;
-  }
+  found = find_snapshot(info, options.snapshot);
   if (found == nullptr)
     return fail(ErrorKind::not_found, format("'{}' has no snapshot '{}'", info.name, options.snapshot));
   return found;

@@ -89,7 +89,7 @@ class Direction {
   Socket& to_;
   Duration delay_;
   std::uint64_t rate_;
-  TimePoint free_at_{};
+  TimePoint free_at_;
   std::deque<Piece> queue_;
   bool ended_ = false;
   Signal changed_;

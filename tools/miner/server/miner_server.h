@@ -73,7 +73,7 @@ class MinerServer {
   Semaphore answer_bytes_;
   std::set<MinerConnection*> connections_;
   std::size_t sockets_ = 0;
-  TimePoint allowed_read_at_{};
+  TimePoint allowed_read_at_;
   TaskGroup tasks_;
 
   Counter& connections_gauge_;

@@ -11,10 +11,6 @@ namespace cumulus {
 using bundle::kBlock;
 using bundle::RecordType;
 
-BundlePosition BundleLog::position() const {
-  return open_ ? BundlePosition{open_->made.number, open_->end} : BundlePosition{next_number_, kBlock};
-}
-
 Task<Result<bundle::Batch>> BundleLog::write(const std::vector<LogEntry>& entries) {
   const bool only_removes =
       std::ranges::all_of(entries, [](const LogEntry& entry) { return entry.type == RecordType::remove; });

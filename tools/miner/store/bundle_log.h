@@ -47,8 +47,6 @@ class BundleLog {
   std::uint32_t open_number() const { return open_ ? open_->made.number : 0; }
   // A batch failed and could not be cut off yet: what it removes might be gone after the next start.
   bool holds_failed_batch() const { return failed_.has_value(); }
-  // Where the next batch would go, if it went to the open bundle.
-  BundlePosition position() const;
   // Cuts the open bundle to its length, drops the spare. Nothing may be in flight.
   Task<void> close();
 

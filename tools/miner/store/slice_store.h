@@ -189,11 +189,11 @@ class SliceStore {
   Signal reclaim_wanted_;
   // Readers of a bundle whose bytes may be punched meanwhile look again when this moved.
   std::uint64_t removals_ = 0;
-  TimePoint rewrite_after_{};  // a rewrite failed: not before this
+  TimePoint rewrite_after_;  // a rewrite failed: not before this
 
   bool write_failed_ = false;
   Error write_error_{ErrorKind::io, ""};
-  TimePoint retry_at_{};
+  TimePoint retry_at_;
   bool closing_ = false;
   std::size_t calls_ = 0;
   Signal idle_;
