@@ -19,8 +19,7 @@ NAMES = ['a', 'b', 'c', 'd', 'e']
 FOLDERS = ['d0', 'd1', 'd2', 'd3', '.']
 SLOTS = 5
 SET_TIMES = [0, 10**18 + 123_456_789, 2 * 10**18 + 1]
-TIMES = ('mtime', 'ctime', 'atime')
-SETTERS = ('times', 'futimens')  # else, when access times move is the mount's choice
+TIMES = ('mtime', 'ctime')  # when access times move is the mount's choice
 
 
 def peer_folder(lab):
@@ -88,7 +87,7 @@ class Side:
     def about(about, inodes):
         return {'mode': oct(about.st_mode), 'uid': about.st_uid, 'gid': about.st_gid, 'nlink': about.st_nlink, 'rdev': about.st_rdev,
                 'size': about.st_size if not stat.S_ISDIR(about.st_mode) else 0, 'same': inodes.setdefault(about.st_ino, len(inodes)),
-                'mtime': about.st_mtime_ns, 'ctime': about.st_ctime_ns, 'atime': about.st_atime_ns}
+                'mtime': about.st_mtime_ns, 'ctime': about.st_ctime_ns}
 
     def contents(self):
         found = {}
@@ -158,7 +157,7 @@ CALLS = {
     'fallocate': on_slot(posix.fallocate), 'name_nameless': on_slot(posix.name_nameless),
     'copy_range': lambda side, a, at, b, to, length: posix.copy_range(side.fd(a), at, side.fd(b), to, length),
     'setxattr': on_path(os.setxattr), 'getxattr': on_path(os.getxattr), 'removexattr': on_path(os.removexattr),
-    'listxattr': on_path(lambda path: sorted(os.listxattr(path))),
+    'listxattr': on_path(lambda path: sorted(name for name in os.listxattr(path) if not name.startswith('trusted.'))),  # which ours shows to all
 }
 
 
@@ -328,10 +327,9 @@ class Writer:
 
 
 # --- comparing ---
-def moved(before, after, sets):
+def moved(before, after):
     """path -> which of its times have changed, and those to a time of the past or future; what has come and gone is known otherwise."""
-    keys = {path: TIMES if stat.S_ISREG(int(now['mode'], 8)) and sets else TIMES[:2] for path, now in after.items()}
-    return {path: {key: now[key] if now[key] in SET_TIMES else 'now' for key in keys[path] if path not in before or before[path][key] != now[key]}
+    return {path: {key: now[key] if now[key] in SET_TIMES else 'now' for key in TIMES if path not in before or before[path][key] != now[key]}
             for path, now in after.items()}
 
 
@@ -390,16 +388,18 @@ class Comparison:
         ours, theirs = self.on_each(act)
         self.story.append(f'{user} umask {umask:o}: {what}{words} -> {ours[0]}'.replace('y' * 4000, 'y...').replace('./' * 2030, './...'))
         # The kernel asks nobody's leave for a chown to nobody new; it changes nothing then, and ext4 says EPERM.
-        if ours != theirs and not (words[-2:] == (-1, -1) and user != 'root'):
+        to_nobody = words[-2:] == (-1, -1) and user != 'root'
+        if ours != theirs and not to_nobody:
             return f'ours {ours}, ext4 {theirs}'
         trees = self.on_each(Side.tree)
         plain = [without_times(tree) for tree in trees]
         if plain[0] != plain[1]:
             return shown(*plain)
-        # With write-back the kernel's own ctime moves with an ACL that says no more than the mode, too.
-        if self.timed and not (self.writeback and any(str(word).startswith('system.posix_acl') for word in words)):
-            sets = what in SETTERS
-            times = [moved(*pair, sets) for pair in zip(before, trees)]
+        # With write-back the times are the kernel's: an ACL that says no more than the mode moves the ctime, a truncation to the same
+        # size no time.
+        own = self.writeback and (what == 'truncate' or any(str(word).startswith('system.posix_acl') for word in words))
+        if self.timed and not to_nobody and not own:
+            times = [moved(*pair) for pair in zip(before, trees)]
             if times[0] != times[1]:
                 return 'changed times: ' + shown(*times)
         return self.compare_contents() if self.writer.number % 50 == 0 else ''
