@@ -7,6 +7,7 @@
 // handed in outlives the Task.
 #pragma once
 
+#include <array>
 #include <expected>
 #include <memory>
 #include <optional>
@@ -143,6 +144,10 @@ struct DirectoryEntry {
 
 enum class AccessTimes : std::uint8_t { relative, strict, never };
 struct FileSystemOptions {
+  // Where a name belongs under a salt, in the place of its hash: tests have names collide. Always the same
+  // one for a file system; nullptr: cookie_of (fs/records.h).
+  using NameHash = std::uint64_t (*)(const std::array<std::uint8_t, 16>& salt, std::string_view name);
+  NameHash name_hash = nullptr;
   bool read_only = false;
   AccessTimes access_times = AccessTimes::relative;
   bool list_snapshots = false;
@@ -212,9 +217,11 @@ class PosixFileSystem {
   virtual Task<FsResult<std::size_t>> write(Caller caller, HandleId handle, std::uint64_t offset,
                                             ByteView data, std::shared_ptr<const void> owner,
                                             bool kill_set_id) = 0;
-  // close(2): a background failure since this handle looked last.
+  // close(2). What was written through the handle may be lost since, in the background (the local disk
+  // failed, the volume was taken over): said once, here, or by the next write or fsync of the handle.
   virtual Task<FsStatus> flush(HandleId handle) = 0;
-  virtual Task<FsStatus> fsync(NodeId node) = 0;
+  // `handle` 0: of a directory, or of nobody who wrote.
+  virtual Task<FsStatus> fsync(NodeId node, HandleId handle = 0) = 0;
   virtual Task<FsStatus> allocate(Caller caller, HandleId handle, AllocateMode mode, std::uint64_t offset,
                                   std::uint64_t length) = 0;
   virtual Task<FsResult<std::uint64_t>> seek(NodeId node, std::uint64_t offset, bool data) = 0;

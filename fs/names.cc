@@ -8,8 +8,8 @@ constexpr int kProbesMax = 64;
 }  // namespace
 
 Task<Result<std::optional<NamePlace>>> find_name(Volume& volume, View view, ObjectId directory, NameSalt salt,
-                                                 std::string name) {
-  const std::uint64_t home = cookie_of(salt, name);
+                                                 std::string name, NameHash hash) {
+  const std::uint64_t home = hash(salt, name);
   std::optional<std::uint64_t> free;
   for (int probe = 0; probe < kProbesMax; ++probe) {
     const std::uint64_t cookie = home + static_cast<std::uint64_t>(probe);

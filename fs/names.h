@@ -14,8 +14,9 @@ struct NamePlace {
   std::uint64_t cookie = 0;
   std::optional<EntryRecord> entry;  // nullopt: a new entry would go here
 };
+using NameHash = std::uint64_t (*)(const NameSalt& salt, std::string_view name);
 // nullopt: the name is not there, and all places that it could have are taken.
 Task<Result<std::optional<NamePlace>>> find_name(Volume& volume, View view, ObjectId directory, NameSalt salt,
-                                                 std::string name);
+                                                 std::string name, NameHash hash = cookie_of);
 
 }  // namespace cumulus

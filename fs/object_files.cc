@@ -91,6 +91,7 @@ ObjectFiles::ObjectFiles(Runtime& runtime, Volume& volume, DatasetId dataset, Vi
       space_changed_(runtime),
       background_(runtime) {
   views_.push_back(std::move(view));
+  if (options_.name_hash == nullptr) options_.name_hash = cookie_of;
 }
 
 ObjectFiles::~ObjectFiles() { CHECK(background_.running() == 0); }
@@ -252,7 +253,8 @@ Task<ObjectFiles::Locks> ObjectFiles::lock(std::vector<ObjectId> objects) {
 }
 
 Task<FsResult<NamePlace>> ObjectFiles::find(View view, ObjectId directory, std::string name) {
-  auto place = co_await find_name(volume_, std::move(view), directory, salt_, std::move(name));
+  auto place =
+      co_await find_name(volume_, std::move(view), directory, salt_, std::move(name), options_.name_hash);
   if (!place) co_return std::unexpected(error_from(place.error()));
   if (!*place)
     co_return std::unexpected(
@@ -279,17 +281,18 @@ void ObjectFiles::put_entry(Transaction& to, ObjectId directory, std::uint64_t c
   to.set_omap(ref(directory), cookie_key(cookie), entry.encode());
 }
 
-// A place that names behind it were displaced from stays marked, so that they are still found.
+// A place that names behind it were displaced over stays marked, so that they are still found: any name up to
+// the next place that is empty.
 Task<FsStatus> ObjectFiles::remove_entry(Transaction& to, ObjectId directory, std::uint64_t cookie) {
-  const auto behind = co_await volume_.omap(views_.front(), directory, cookie_key(cookie + 1));
-  if (!behind) co_return std::unexpected(error_from(behind.error()));
-  if (*behind) {
+  for (std::uint64_t at = cookie + 1;; ++at) {
+    const auto behind = co_await volume_.omap(views_.front(), directory, cookie_key(at));
+    if (!behind) co_return std::unexpected(error_from(behind.error()));
+    if (!*behind) break;
     const auto entry = EntryRecord::decode(**behind);
     if (!entry) co_return std::unexpected(error_from(entry.error()));
-    if (entry->object == 0 || cookie_of(salt_, entry->name) <= cookie) {
-      to.set_omap(ref(directory), cookie_key(cookie), EntryRecord().encode());
-      co_return FsStatus();
-    }
+    if (entry->object == 0 || options_.name_hash(salt_, entry->name) > cookie) continue;
+    mark_place(to, directory, cookie);
+    co_return FsStatus();
   }
   to.remove_omap(ref(directory), cookie_key(cookie));
   co_return FsStatus();

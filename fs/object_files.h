@@ -53,7 +53,7 @@ class ObjectFiles final : public PosixFileSystem {
   Task<FsResult<std::size_t>> write(Caller caller, HandleId handle, std::uint64_t offset, ByteView data,
                                     std::shared_ptr<const void> owner, bool kill_set_id) override;
   Task<FsStatus> flush(HandleId handle) override;
-  Task<FsStatus> fsync(NodeId node) override;
+  Task<FsStatus> fsync(NodeId node, HandleId handle = 0) override;
   Task<FsStatus> allocate(Caller caller, HandleId handle, AllocateMode mode, std::uint64_t offset,
                           std::uint64_t length) override;
   Task<FsResult<std::uint64_t>> seek(NodeId node, std::uint64_t offset, bool data) override;
@@ -76,6 +76,7 @@ class ObjectFiles final : public PosixFileSystem {
   struct Handle {
     NodeId node = 0;
     OpenFlags flags;
+    bool owed = false;  // written through, and not told of a loss yet
   };
   // The right to change one inode.
   struct Lock {
@@ -108,6 +109,9 @@ class ObjectFiles final : public PosixFileSystem {
   }
   void put_entry(Transaction& to, ObjectId directory, std::uint64_t cookie, ObjectId object,
                  std::uint32_t mode, std::string name);
+  void mark_place(Transaction& to, ObjectId directory, std::uint64_t cookie) {
+    to.set_omap(ref(directory), cookie_key(cookie), EntryRecord().encode());
+  }
   Task<FsStatus> remove_entry(Transaction& to, ObjectId directory, std::uint64_t cookie);
   // Counts for the file system (tree 0), and for the tree that the node belongs to.
   void charge(Transaction& to, const Inode& inode, std::int64_t bytes, std::int64_t objects) {
@@ -153,6 +157,7 @@ class ObjectFiles final : public PosixFileSystem {
   HandleId add_handle(NodeId node, OpenFlags flags);
   void drop_handle(HandleId handle);
   FsResult<Handle> handle_of(HandleId handle) const;
+  void note_written(HandleId handle, bool owed);
   Task<FsStatus> check_room(ObjectId object, std::uint64_t offset, std::uint64_t length);
   Task<FsStatus> touch(Caller caller, NodeId node);
   Task<FsStatus> allocate_step(Caller caller, NodeId node, AllocateMode mode, std::uint64_t offset,

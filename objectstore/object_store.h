@@ -256,6 +256,9 @@ class Volume {
   virtual Task<Status> flush() = 0;  // to VolumeOptions::flush_means
   virtual Task<Status> wait(Commit commit, Durability level) = 0;
   virtual Task<Status> wait(Commit commit) = 0;  // to VolumeOptions::flush_means
+  // Why something that was accepted before is lost: the local disk failed, or another home has taken the
+  // volume over before it was on the miners. For good; nullopt while all is well.
+  virtual std::optional<Error> loss() const = 0;
 
   // --- care ---
   virtual Task<Result<VolumeStatus>> status(bool ask_miners) = 0;

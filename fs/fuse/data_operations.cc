@@ -10,10 +10,6 @@
 namespace cumulus {
 namespace {
 
-// A payload of at least this much stays in the buffer it came in; less is copied, so that small writes do not
-// hold buffers of a megabyte.
-constexpr std::size_t kKeepFrom = 64u << 10;
-
 // An opened file that nobody took is closed again.
 Task<void> answer_opened(Call call, NodeId node, HandleId handle, bool writes) {
   if (writes) call->session().writer_opened(node);
@@ -92,14 +88,7 @@ void on_write(fuse_req_t request, fuse_ino_t, const char* payload, std::size_t s
   const auto raw = body_of<fuse_kernel::WriteIn>(session);
   const bool kill = (raw.write_flags & fuse_kernel::kWriteKillSetId) != 0;
   ByteView data = view_of({payload, size});
-  std::shared_ptr<const void> owner;
-  if (size >= kKeepFrom) {
-    owner = session.request_buffer();
-  } else {
-    const auto copy = std::make_shared<Bytes>(data.begin(), data.end());
-    data = *copy;
-    owner = copy;
-  }
+  std::shared_ptr<const void> owner = session.keep_payload(data);
   spawn(request, [&](Call call) {
     return write(std::move(call), handle, static_cast<std::uint64_t>(offset), data, std::move(owner), kill);
   });
@@ -115,13 +104,14 @@ void on_flush(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
   spawn(request, [=](Call call) { return flush(std::move(call), handle); });
 }
 
-Task<void> fsync(Call call, NodeId node) {
-  const FsStatus synced = co_await call->files().fsync(node);
+Task<void> fsync(Call call, NodeId node, HandleId handle) {
+  const FsStatus synced = co_await call->files().fsync(node, handle);
   call->finish(synced);
 }
 
-void on_fsync(fuse_req_t request, fuse_ino_t node, int, fuse_file_info*) {
-  spawn(request, [=](Call call) { return fsync(std::move(call), node); });
+void on_fsync(fuse_req_t request, fuse_ino_t node, int, fuse_file_info* info) {
+  const HandleId handle = info->fh;
+  spawn(request, [=](Call call) { return fsync(std::move(call), node, handle); });
 }
 
 Task<void> allocate(Call call, HandleId handle, AllocateMode mode, std::uint64_t offset,

@@ -103,7 +103,7 @@ void on_opendir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
 void on_releasedir(fuse_req_t request, fuse_ino_t, fuse_file_info*) { fuse_reply_err(request, 0); }
 
 Task<void> sync_directory(Call call, NodeId node) {
-  const FsStatus synced = co_await call->files().fsync(node);
+  const FsStatus synced = co_await call->files().fsync(node, 0);
   call->finish(synced);
 }
 

@@ -18,6 +18,13 @@ constexpr std::size_t kRequestMax = kPayloadMax + 4096;  // libfuse's own room f
 constexpr std::size_t kBuffersKept = 24;
 constexpr unsigned kBurstMax = 64;  // requests taken in a row before others on the reactor have their turn
 
+// A payload of at least this much stays in the buffer it came in; less is copied, so that small writes do not
+// hold buffers of a megabyte.
+constexpr std::size_t kKeepFrom = 64u << 10;
+// Payloads that were received and not taken yet; at so much nothing more is received until some are.
+constexpr std::size_t kHeldMax = 64u << 20;
+constexpr Duration kHeldInterval = std::chrono::milliseconds(1);
+
 constexpr Duration kPollFor = std::chrono::microseconds(50);
 constexpr Duration kPollingPaysBelow = std::chrono::microseconds(300);
 
@@ -63,6 +70,11 @@ FuseSession::~FuseSession() { fuse_session_destroy(session_); }
 Task<void> FuseSession::serve() {
   unsigned burst = 0;
   while (!ended_ && !(aborting_ && writing_out_ == 0)) {
+    if (*held_ >= kHeldMax) {
+      burst = 0;
+      co_await parts_.runtime.sleep_for(kHeldInterval);
+      continue;
+    }
     const FuseChannel::Got got = receive();
     if (got == FuseChannel::Got::ended) break;
     if (got == FuseChannel::Got::nothing) {
@@ -77,6 +89,23 @@ Task<void> FuseSession::serve() {
   changed_.notify_all();
   while (writing_out_ > 0) co_await changed_.wait();
   co_await calls_.join();
+}
+
+std::shared_ptr<const void> FuseSession::keep_payload(ByteView& payload) {
+  if (payload.size() >= kKeepFrom) return counted(buffer_, kRequestMax);
+  const auto copy = std::make_shared<Bytes>(payload.begin(), payload.end());
+  payload = *copy;
+  return counted(copy, copy->size());
+}
+
+std::shared_ptr<const void> FuseSession::counted(std::shared_ptr<const void> owner, std::size_t bytes) {
+  *held_ += bytes;
+  const void* const place = owner.get();
+  const auto let_go = [held = held_, owner = std::move(owner), bytes](const void*) mutable {
+    owner.reset();
+    *held -= bytes;
+  };
+  return {place, let_go};
 }
 
 FuseChannel::Got FuseSession::receive() {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -61,7 +62,9 @@ class FuseSession {
   std::uint32_t opcode() const { return opcode_; }
   // The request being processed, whole; and its buffer, for who keeps its payload.
   ByteView request() const { return request_; }
-  std::shared_ptr<Buffer> request_buffer() const { return buffer_; }
+  // Keeps the payload of the request being processed until it is let go, on any thread: its buffer, or a copy
+  // of a small one, which `payload` then shows. Counted: see kHeldMax.
+  std::shared_ptr<const void> keep_payload(ByteView& payload);
   std::shared_ptr<Buffer> read_buffer() { return pool_.acquire(); }
   // A node was opened for writing, or such a handle closed.
   void writer_opened(std::uint64_t node) { ++writers_[node]; }
@@ -73,6 +76,7 @@ class FuseSession {
  private:
   static ssize_t send_for_libfuse(int, iovec* parts, int count, void* self);
   FuseChannel::Got receive();
+  std::shared_ptr<const void> counted(std::shared_ptr<const void> owner, std::size_t bytes);
   Task<void> idle();
   Task<Status> write_out(std::vector<std::uint64_t> nodes, std::int64_t offset, std::int64_t length);
   void process(std::size_t size);
@@ -83,6 +87,7 @@ class FuseSession {
   MountOptions options_;
   BufferPool pool_;
   std::shared_ptr<Buffer> buffer_;
+  std::shared_ptr<std::atomic<std::size_t>> held_ = std::make_shared<std::atomic<std::size_t>>(0);
   ByteView request_;
   std::uint32_t opcode_ = 0;
   std::uint64_t requests_ = 0;

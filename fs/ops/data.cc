@@ -206,7 +206,11 @@ Task<FsResult<std::size_t>> ObjectFiles::write(Caller caller, HandleId id, std::
     if (inode != before) put(write, object, inode);
     charge(write, inode, static_cast<std::int64_t>(fresh), 0);
     const FsStatus done = co_await apply(std::move(write));
-    if (!done) co_return std::unexpected(done.error());
+    if (!done) {
+      if (volume_.loss()) note_written(id, false);
+      co_return std::unexpected(done.error());
+    }
+    note_written(id, true);
   }
   if (handle->flags.sync) {
     const Status flushed = co_await volume_.flush();
@@ -215,19 +219,29 @@ Task<FsResult<std::size_t>> ObjectFiles::write(Caller caller, HandleId id, std::
   co_return data.size();
 }
 
-// Every write was accepted by the log before it was answered, and a log that fails turns the volume
-// read-only: what there is to report has been reported by then, or is by the next write or fsync.
+// Whoever was told that something failed is owed nothing more.
+void ObjectFiles::note_written(HandleId id, bool owed) {
+  const auto found = handles_.find(id);
+  if (found != handles_.end()) found->second.owed = owed;
+}
+
 Task<FsStatus> ObjectFiles::flush(HandleId id) {
   const auto handle = handle_of(id);
   if (!handle) co_return std::unexpected(handle.error());
-  co_return FsStatus();
+  const std::optional<Error> loss = handle->owed ? volume_.loss() : std::nullopt;
+  if (!loss) co_return FsStatus();
+  note_written(id, false);
+  FsError error = error_from(*loss);
+  if (error.kind == FsErrorKind::read_only) error.kind = FsErrorKind::io;
+  co_return std::unexpected(std::move(error));
 }
 
-Task<FsStatus> ObjectFiles::fsync(NodeId node) {
+Task<FsStatus> ObjectFiles::fsync(NodeId node, HandleId handle) {
   if (index_of(node) != 0 || options_.read_only) co_return FsStatus();
   const Status flushed = co_await volume_.flush();
-  if (!flushed) co_return std::unexpected(error_from(flushed.error()));
-  co_return FsStatus();
+  if (flushed) co_return FsStatus();
+  if (volume_.loss()) note_written(handle, false);
+  co_return std::unexpected(error_from(flushed.error()));
 }
 
 Task<FsStatus> ObjectFiles::allocate(Caller caller, HandleId id, AllocateMode mode, std::uint64_t offset,
@@ -239,7 +253,11 @@ Task<FsStatus> ObjectFiles::allocate(Caller caller, HandleId id, AllocateMode mo
   if (length == 0) co_return failure(FsErrorKind::invalid, "an empty range");
   if (offset > static_cast<std::uint64_t>(INT64_MAX) - length)
     co_return failure(FsErrorKind::too_big, "files have at most 2^63-1 bytes");
-  if (mode.punch_hole) co_return co_await allocate_step(caller, handle->node, mode, offset, length);
+  if (mode.punch_hole) {
+    const FsStatus punched = co_await allocate_step(caller, handle->node, mode, offset, length);
+    if (punched) note_written(id, true);
+    co_return punched;
+  }
   const auto before = co_await load(handle->node);
   if (!before) co_return std::unexpected(before.error());
   const std::uint64_t end = offset + length;
@@ -252,6 +270,7 @@ Task<FsStatus> ObjectFiles::allocate(Caller caller, HandleId id, AllocateMode mo
     const std::uint64_t step = std::min(reach - at, kAllocateStep);
     const FsStatus done = co_await allocate_step(caller, handle->node, mode, at, step);
     if (!done) co_return done;
+    note_written(id, true);
     at += step;
   }
   co_return FsStatus();
@@ -382,6 +401,8 @@ Task<FsResult<std::uint64_t>> ObjectFiles::copy_range(Caller caller, HandleId fr
     if (at >= origin->size) break;
     // What a copy within one file adds is not its source.
     if (copied == 0) length = std::min(length, origin->size - at);
+    if (source->node == target->node && from_offset < to_offset + length && to_offset < from_offset + length)
+      co_return failure(FsErrorKind::invalid, "the two ranges of one file overlap");
     const std::uint64_t step = std::min({length - copied, origin->size - at, kCopyStep});
     const std::uint64_t put_at = to_offset + copied;
     if (put_at > static_cast<std::uint64_t>(INT64_MAX) - step)
@@ -411,6 +432,7 @@ Task<FsResult<std::uint64_t>> ObjectFiles::copy_range(Caller caller, HandleId fr
     put(clone, object, inode);
     charge(clone, inode, delta, 0);
     const FsStatus done = co_await apply(std::move(clone));
+    if (done) note_written(to, true);
     if (!done && copied == 0) co_return std::unexpected(done.error());
     if (!done) break;
     copied += step;

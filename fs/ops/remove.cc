@@ -200,8 +200,14 @@ Task<FsStatus> ObjectFiles::move_name(Renaming names, Loaded above, Loaded below
   const ObjectId moved = names.source.entry->object;
   const bool directory = is_directory(loaded.inode.mode);
   Transaction move;
-  const FsStatus gone = co_await remove_entry(move, object_of(names.from), names.source.cookie);
-  if (!gone) co_return gone;
+  const std::uint64_t place = names.source.cookie;
+  const std::uint64_t home = options_.name_hash(salt_, names.new_name);
+  if (names.from == names.to && home <= place && place < names.target.cookie) {
+    mark_place(move, object_of(names.from), place);  // the search for the new name comes by here
+  } else {
+    const FsStatus gone = co_await remove_entry(move, object_of(names.from), place);
+    if (!gone) co_return gone;
+  }
   put_entry(move, object_of(names.to), names.target.cookie, moved, loaded.inode.mode, names.new_name);
   loaded.inode.ctime = now();
   if (directory) loaded.inode.parent = object_of(names.to);

@@ -77,6 +77,7 @@ class LogWriterImpl final : public LogWriter {
   Task<Status> seal() override;
   Task<Status> close() override;
 
+  const std::optional<Error>& failure() const override { return failure_; }
   LogPosition written() const override { return written_; }
   LogPosition durable() const override { return durable_; }
   std::uint64_t open_bytes() const override;

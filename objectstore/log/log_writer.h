@@ -100,6 +100,8 @@ class LogWriter {
   // Seals, waits for all that is in flight; later calls fail with closed.
   virtual Task<Status> close() = 0;
 
+  // Why it takes nothing any more; nullopt while all is well.
+  virtual const std::optional<Error>& failure() const = 0;
   virtual LogPosition written() const = 0;
   virtual LogPosition durable() const = 0;
   // Bytes of groups in the open segment, and since when it waits to be sealed (bookkeeping does not count).

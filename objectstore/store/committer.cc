@@ -42,7 +42,9 @@ Committer::~Committer() = default;
 
 void Committer::start() { tasks_.spawn(close_by_interval()); }
 
-Status Committer::check_open() const {
+// A log that failed while it synced says so here: whoever waits for room would wait for ever.
+Status Committer::check_open() {
+  if (!failure_ && log_.failure()) fail_with(*log_.failure());
   if (failure_) return fail(*failure_);
   if (closing_) return fail(ErrorKind::closed, "the volume is being closed");
   return {};
@@ -459,7 +461,8 @@ void Committer::fail_with(const Error& error) {
 // given to those who wait for it, to be told of the failure.
 Task<void> Committer::take_back() {
   const Semaphore::Hold turn = co_await turnstile_.acquire();
-  const LogPosition number = open_.number;
+  // What is lost was accepted all the same: who asks for "everything" is told.
+  const LogPosition number = accepted() + 1;
   open_ = {};
   open_.number = number;
   staged_.clear();

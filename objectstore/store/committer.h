@@ -65,6 +65,8 @@ class Committer {
   const std::optional<Error>& failure() const { return failure_; }
   // Refuses new commits from now on (fenced, destroyed).
   void refuse(Error reason);
+  // Something that was accepted is in no log, and will never be.
+  bool lost() const { return failure_ && accepted() > written_; }
   void set_options(const VolumeOptions& options) { options_ = options; }
   // Writes what is open, stops background work. The log stays open.
   Task<Status> close();
@@ -132,7 +134,7 @@ class Committer {
   Task<Status> decide_change(const Change& change, Draft& draft);
   Task<Result<Commit>> stage(Draft draft, bool bookkeeping, Semaphore::Hold memory);
   Task<Status> stage_ahead(Transaction::Body& body, std::vector<std::vector<Run>>& runs);
-  Status check_open() const;
+  Status check_open();
   Task<Result<Semaphore::Hold>> turn_with_room(std::uint64_t bytes);
   std::size_t group_limit() const;
   bool fits(std::size_t record_bytes, std::size_t cell_bytes) const;

@@ -114,6 +114,16 @@ Task<Status> StoreVolume::wait(Commit commit, Durability level) {
   co_return co_await remote(commit.position, {});
 }
 
+std::optional<Error> StoreVolume::loss() const {
+  if (log_->failure() && log_->durable() < log_->written()) return log_->failure();
+  const std::optional<Error>& failure = committer_->failure();
+  if (!failure) return std::nullopt;
+  const bool taken_over = failure->kind() == ErrorKind::fenced;
+  if (committer_->lost() || (taken_over && tail_->remote_tail().position < committer_->accepted_data()))
+    return failure;
+  return std::nullopt;
+}
+
 // Remote: the accepted tail covers the position. What is still in the open segment is sealed early.
 Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress) {
   if (tail_->remote_tail().position >= position) co_return Status();

@@ -89,6 +89,7 @@ class StoreVolume final : public Volume {
   Task<Status> flush(Durability level, Progress progress) override;
   Task<Status> flush() override { return flush(options_.flush_means, {}); }
   Task<Status> wait(Commit commit, Durability level) override;
+  std::optional<Error> loss() const override;
   Task<Status> wait(Commit commit) override { return wait(commit, options_.flush_means); }
   Task<Result<VolumeStatus>> status(bool ask_miners) override;
   Task<Result<CheckReport>> check(bool with_data, Progress progress) override;

@@ -137,10 +137,53 @@ def sequential(lab, directory, mib):
     os.remove(path)
 
 
+def peak_mib(pid):
+    return next(int(line.split()[1]) // 1024 for line in open(f'/proc/{pid}/status') if line.startswith('VmHWM'))
+
+
+def copies(lab, directory, gib):
+    """cp --reflink=auto of a filled file, written out before, and of a sparse one."""
+    block = os.urandom(1 << 20)
+    with open(f'{directory}/filled', 'wb', buffering=0) as file:
+        for _ in range(gib << 10):
+            file.write(block)
+        os.fsync(file.fileno())
+    with open(f'{directory}/sparse', 'wb') as file:
+        file.truncate(gib << 30)
+        for at in range(0, gib << 30, 256 << 20):
+            os.pwrite(file.fileno(), block, at)
+        os.fsync(file.fileno())
+    for name in ('filled', 'sparse'):
+        begun = time.time()
+        subprocess.run(['cp', '--reflink=auto', f'{directory}/{name}', f'{directory}/copy'], check=True)
+        print(f'cp --reflink=auto of {gib} GiB, {name}: {time.time() - begun:.2f} s (asked: 0.5 for 10 GiB)', flush=True)
+        os.remove(f'{directory}/copy')
+        os.remove(f'{directory}/{name}')
+
+
+def many_open(lab, directory, count=1000, rounds=64):
+    """Many open files, written in turn: the daemon's memory."""
+    os.mkdir(f'{directory}/open')
+    files = [os.open(f'{directory}/open/{i}', os.O_CREAT | os.O_WRONLY) for i in range(count)]
+    block = os.urandom(16 << 10)
+    begun = time.time()
+    for _ in range(rounds):
+        for file in files:
+            os.write(file, block)
+    took = time.time() - begun
+    for file in files:
+        os.close(file)
+    mib = count * rounds / 64
+    print(f'{count} open files written in turn, 16 KiB each time: {mib / took:.0f} MiB/s, daemon at most {peak_mib(lab.daemon_pid())} MiB '
+          f'since its start (asked: 512)', flush=True)
+    shutil.rmtree(f'{directory}/open')
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--mib', type=int, default=2048)
     parser.add_argument('--rounds', type=int, default=2)
+    parser.add_argument('--copy-gib', type=int, default=10)
     arguments = parser.parse_args()
     with Lab(segment='8M') as lab:
         lab.up()
@@ -166,7 +209,9 @@ def main():
                           f'{rate / through_rate:.2f}', flush=True)
         finally:
             through.end()
+        many_open(lab, drive)
         sequential(lab, drive, arguments.mib)
+        copies(lab, drive, arguments.copy_gib)
         lab.run('umount', drive)
 
 

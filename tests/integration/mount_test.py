@@ -243,6 +243,12 @@ def data():
         while left:
             left -= os.copy_file_range(source.fileno(), target.fileno(), left)
     expect(read('copy') == big, 'copy_file_range')
+    with open('copy', 'r+b') as both:
+        fails(errno.EINVAL, os.copy_file_range, both.fileno(), both.fileno(), 5000, 0, 4999)
+        expect(os.copy_file_range(both.fileno(), both.fileno(), 5000, 0, 5000) == 5000, 'copied beside itself')
+        with open('big', 'rb') as source:
+            fails(errno.EOPNOTSUPP, fcntl.ioctl, both, 0x40049409, source.fileno())  # FICLONE
+    expect(read('copy') == big[:5000] * 2 + big[10000:], 'copy_file_range within one file')
     directory = os.open('.', os.O_RDONLY)
     os.fsync(directory)
     os.close(directory)

@@ -20,6 +20,8 @@ Task<void> far_apart(PosixFileSystem& fs) {
   const auto made = co_await fs.create(caller, kRootNode, "sparse", 0100644, flags);
   CO_OK(made);
   const NodeId node = made->entry.node;
+  const auto over_itself = co_await fs.copy_range(caller, made->handle, 0, made->handle, 0, kLongest);
+  EXPECT_TRUE(over_itself && *over_itself == 0);  // an empty file has no ranges that overlap
   AttributeChange size;
   size.size = kLongest;
   CO_OK(co_await fs.setattr(caller, node, size));
@@ -41,6 +43,9 @@ Task<void> far_apart(PosixFileSystem& fs) {
   const auto behind = co_await fs.seek(node, kFar, false);
   CO_OK(behind);
   EXPECT_EQ(*behind, kFar + data.size());
+
+  const auto overlapping = co_await fs.copy_range(caller, made->handle, kFar, made->handle, kFar + 100, 101);
+  EXPECT_TRUE(!overlapping && overlapping.error().kind == FsErrorKind::invalid);
 
   const auto before = co_await fs.getattr(node);
   CO_OK(before);

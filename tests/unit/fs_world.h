@@ -8,9 +8,13 @@
 namespace cumulus {
 
 // Makes the volume and its file system "main", runs the body, closes all. The body is handed the volume and
-// the dataset, and opens (and closes) the file system as it likes.
-inline void with_file_system(std::function<Task<void>(StoreWorld&, Volume&, DatasetId)> body) {
+// the dataset, and opens (and closes) the file system as it likes. The volume lies on world.disk, in the
+// place of which `replace` may put another; `fails`: closing the volume must fail.
+using FileSystemBody = std::function<Task<void>(StoreWorld&, Volume&, DatasetId)>;
+inline void with_file_system(FileSystemBody body, std::function<void(StoreWorld&)> replace = {},
+                             bool fails = false) {
   StoreWorld world(6);
+  if (replace) replace(world);
   bool ended = false;
   world.run([&]() -> Task<void> {
     FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
@@ -39,7 +43,8 @@ inline void with_file_system(std::function<Task<void>(StoreWorld&, Volume&, Data
     CO_ASSERT(dataset);
     CO_ASSERT(co_await PosixFileSystem::make_empty(world.reactor, **volume, *dataset, 0, 0));
     co_await body(world, **volume, *dataset);
-    CO_ASSERT(co_await (*volume)->close());
+    const Status closed = co_await (*volume)->close();
+    CO_ASSERT(closed.has_value() != fails);
     co_await transport.close();
     ended = true;
   });
