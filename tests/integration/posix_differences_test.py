@@ -327,10 +327,10 @@ class Writer:
 
 
 # --- comparing ---
-def moved(before, after):
+def moved(what, before, after):
     """path -> which of its times have changed, and those to a time of the past or future; what has come and gone is known otherwise."""
     return {path: {key: now[key] if now[key] in SET_TIMES else 'now' for key in TIMES if path not in before or before[path][key] != now[key]}
-            for path, now in after.items()}
+            for path, now in after.items() if what != 'write' or not stat.S_ISFIFO(int(now['mode'], 8))}  # a fifo's bytes are the kernel's
 
 
 def without_times(tree):
@@ -399,7 +399,7 @@ class Comparison:
         # size no time.
         own = self.writeback and (what == 'truncate' or any(str(word).startswith('system.posix_acl') for word in words))
         if self.timed and not to_nobody and not own:
-            times = [moved(*pair) for pair in zip(before, trees)]
+            times = [moved(what, *pair) for pair in zip(before, trees)]
             if times[0] != times[1]:
                 return 'changed times: ' + shown(*times)
         return self.compare_contents() if self.writer.number % 50 == 0 else ''
