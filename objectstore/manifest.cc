@@ -1,5 +1,8 @@
 #include "objectstore/manifest.h"
 
+#include <algorithm>
+#include <array>
+
 #include "objectstore/base/check.h"
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
@@ -151,15 +154,30 @@ Bytes Manifest::encode() const {
   return bytes;
 }
 
-Result<Manifest> Manifest::decode(ByteView bytes) {
-  if (bytes.size() > kEncodedSizeMax) return corrupt("manifest: too long");
+namespace {
+
+// Whatever its version, a manifest ends with the owner's key and signature. Only what somebody signed can be
+// of the future: a version that is not known and not signed is a flipped bit.
+bool signed_at_its_end(ByteView bytes) {
+  constexpr std::size_t kKeySize = 32;
+  constexpr std::size_t kSignatureSize = 64;
+  if (bytes.size() < kKeySize + kSignatureSize) return false;
+  const ByteView message = bytes.first(bytes.size() - kSignatureSize);
+  std::array<std::uint8_t, kKeySize> key;
+  std::array<std::uint8_t, kSignatureSize> signature;
+  std::ranges::copy(message.last(kKeySize), key.begin());
+  std::ranges::copy(bytes.last(kSignatureSize), signature.begin());
+  return verify_signature(key, kManifestLabel, message, signature);
+}
+
+Result<Manifest> parse_manifest(ByteView bytes) {
   Decoder in(bytes);
   if (in.u32() != kManifestMagic) return corrupt("manifest: no magic number");
   if (const auto version = in.u16(); version != kVersion)
     return unsupported(format("manifest: format version {} is not known", version));
-  if (const auto hash = in.u8(); hash != kHashSha256)
+  if (const auto hash = in.u8(); hash != Manifest::kHashSha256)
     return unsupported(format("manifest: hash {} is not known", hash));
-  if (const auto leaf = in.u8(); leaf != kLeafLog2)
+  if (const auto leaf = in.u8(); leaf != Manifest::kLeafLog2)
     return unsupported(format("manifest: leaves of 2^{} bytes are not known", leaf));
   Manifest manifest;
   TRY(manifest.header, SegmentHeader::decode(in.bytes(SegmentHeader::kEncodedSize)));
@@ -183,6 +201,16 @@ Result<Manifest> Manifest::decode(ByteView bytes) {
   if (!verify_signature(manifest.sign_public_key, kManifestLabel, bytes.first(signed_size),
                         manifest.signature))
     return corrupt("manifest: the signature does not verify");
+  return manifest;
+}
+
+}  // namespace
+
+Result<Manifest> Manifest::decode(ByteView bytes) {
+  if (bytes.size() > kEncodedSizeMax) return corrupt("manifest: too long");
+  auto manifest = parse_manifest(bytes);
+  if (!manifest && manifest.error().kind() == ErrorKind::unsupported && !signed_at_its_end(bytes))
+    return corrupt("manifest: its version or features are not known, and nobody signed them");
   return manifest;
 }
 

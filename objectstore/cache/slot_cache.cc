@@ -207,6 +207,8 @@ void SlotStore::drop_clean() {
 SlotStats SlotStore::stats() const {
   SlotStats stats;
   stats.budget_bytes = options_.budget_bytes;
+  if (make_error_)
+    stats.budget_bytes = std::min(stats.budget_bytes, slots_.size() * std::uint64_t{options_.segment_size});
   for (const auto& [number, slot] : slots_) {
     if (slot->state == State::dirty) stats.dirty_bytes += options_.segment_size;
     if (clean(*slot)) stats.clean_bytes += options_.segment_size;

@@ -122,10 +122,14 @@ Task<Status> SlotStore::examine(SlotPtr slot) {
   if (got == block.size()) {
     const auto header = SegmentHeader::decode(block.view(0, SegmentHeader::kEncodedSize));
     if (header && header->volume == volume_) slot->found = *header;
-    // Damaged, or a newer Cumulus wrote it: no reason to write over it.
-    if (!header && header.error().kind() == ErrorKind::unsupported) {
+    // Damaged, another volume's, or a newer Cumulus wrote it: no reason to write over what may be the only
+    // copy. A slot that was never written is all zeros.
+    const ByteView block_bytes = block.view(0, SegmentHeader::kEncodedSize);
+    const bool written = std::ranges::any_of(block_bytes, [](std::uint8_t byte) { return byte != 0; });
+    if (!slot->found && written) {
       slots_.erase(slot->number);
-      co_return fail(header.error());
+      if (!header) co_return fail(header.error());
+      co_return fail(ErrorKind::corrupt, "segment header: of volume " + header->volume.brief());
     }
   }
   if (!slot->found) {
@@ -260,6 +264,7 @@ SlotStore::SlotPtr SlotStore::evict() {
 Task<void> SlotStore::keep_free_ahead() {
   while (!closing_) {
     bool starving = false;
+    if (slots_.size() >= budget_slots()) make_error_.reset();  // nothing is asked of the disk
     if (slots_.size() > budget_slots() && free_.size() > options_.free_ahead) {
       const SlotPtr slot = free_.back();
       free_.pop_back();

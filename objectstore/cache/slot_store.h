@@ -41,7 +41,7 @@ struct SlotStats {
   std::uint64_t dirty_bytes = 0;
   std::uint64_t clean_bytes = 0;
   std::uint64_t free_bytes = 0;
-  std::uint64_t budget_bytes = 0;
+  std::uint64_t budget_bytes = 0;  // less than it was given while the disk refuses more
 };
 
 class SlotStore final : public SegmentFiles, public LocalSegments {
@@ -79,6 +79,8 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   // Can the log take groups of `bytes` in all, each at most half a segment, and one more slot for its
   // bookkeeping, although nothing more reaches the miners?
   bool has_room_for(std::uint64_t bytes) const;
+  // Why the disk refuses another slot (full, read-only); null while it does not.
+  const Error* refusal() const { return make_error_ ? &*make_error_ : nullptr; }
 
   // The slot that has [offset, offset + length) of the segment; null is a miss.
   std::shared_ptr<Handle> lookup(const SegmentId& segment, std::uint64_t offset, std::uint64_t length);

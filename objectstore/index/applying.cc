@@ -99,12 +99,16 @@ void StoreIndex::resolve_group(Group& group, bool own, const std::function<Run(c
   }
 }
 
-Task<Status> StoreIndex::room_for_group() {
+Task<Status> StoreIndex::room_for_group(TimePoint until) {
   for (;;) {
     if (failure_) co_return fail(*failure_);
     const auto waiting = static_cast<std::uint32_t>(std::ranges::count(groups_, true, &Group::written));
     if (waiting < options_.unapplied_groups_max) co_return Status();
-    co_await applied_.wait();
+    if (trouble_ && runtime_.now() >= until) co_return fail(*trouble_);
+    if (trouble_ && until != TimePoint::max())
+      co_await applied_.wait_until(until);
+    else
+      co_await applied_.wait();
   }
 }
 
@@ -277,7 +281,7 @@ Task<Status> StoreIndex::replay(LogPosition number, std::vector<Change> changes)
   if (number != open_.number)
     co_return fail(ErrorKind::corrupt,
                    format("group {} of the log follows group {}", number, open_.number - 1));
-  CO_TRY_OK(co_await room_for_group());
+  CO_TRY_OK(co_await room_for_group(TimePoint::max()));
   for (const Change& change : changes) {
     const std::vector<Change> one{change};
     // A second load is needed only when a row was evicted at once; more means that something else is wrong.

@@ -117,7 +117,8 @@ class Index {
   using ResolveRun = std::function<Run(const Run& staged)>;
   virtual void group_written(LogPosition number, std::uint64_t log_bytes, ResolveRun resolve) = 0;
   // Waits until fewer than unapplied_groups_max written groups wait to be applied. Error: the engine failed.
-  virtual Task<Status> room_for_group() = 0;
+  // While the engine's disk refuses (full, passing errors), not beyond `until`: then with that error.
+  virtual Task<Status> room_for_group(TimePoint until) = 0;
   // Everything staged and not yet written is forgotten: the log is read-only and the group never became part
   // of it. Readers then see the written state.
   virtual Task<Status> abandon_unwritten() = 0;

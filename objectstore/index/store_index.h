@@ -58,7 +58,7 @@ class StoreIndex final : public Index {
   bool stage(const Change& change) override;
   void close_group(LogPosition number) override;
   void group_written(LogPosition number, std::uint64_t log_bytes, ResolveRun resolve) override;
-  Task<Status> room_for_group() override;
+  Task<Status> room_for_group(TimePoint until) override;
   Task<Status> abandon_unwritten() override;
   Task<Status> replay(LogPosition number, std::vector<Change> changes) override;
 

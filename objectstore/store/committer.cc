@@ -80,12 +80,17 @@ Task<Result<Commit>> Committer::commit(Transaction transaction) {
 // The turnstile, once there is a place on the local disk for what is staged next.
 Task<Result<Semaphore::Hold>> Committer::turn_with_room(std::uint64_t bytes) {
   Semaphore::Hold door;
+  const TimePoint give_up = options_.outage_wait ? runtime_.now() + *options_.outage_wait : TimePoint::max();
   for (bool first = false;;) {
-    CO_TRY_OK(co_await index_.room_for_group());
+    CO_TRY_OK(co_await index_.room_for_group(give_up));
     Semaphore::Hold turn = co_await turnstile_.acquire();
     CO_TRY_OK(check_open());
-    if ((first || door_.in_use() == 0) && has_room_(bytes_in_flight_ + open_.bytes() + bytes))
-      co_return std::move(turn);
+    if (first || door_.in_use() == 0) {
+      const Status room = has_room_(bytes_in_flight_ + open_.bytes() + bytes);
+      if (room) co_return std::move(turn);
+      if (room.error().kind() != ErrorKind::unavailable && runtime_.now() >= give_up)
+        co_return fail(room.error().within("the local log takes no more until there is room on its disk"));
+    }
     turn.release();
     if (!first) {
       door = co_await door_.acquire();
@@ -98,7 +103,7 @@ Task<Result<Semaphore::Hold>> Committer::turn_with_room(std::uint64_t bytes) {
 
 Task<Result<Commit>> Committer::commit_changes(BuildChanges build, bool bookkeeping) {
   CO_TRY_OK(check_open());
-  CO_TRY_OK(co_await index_.room_for_group());
+  CO_TRY_OK(co_await index_.room_for_group(TimePoint::max()));
   const Semaphore::Hold turn = co_await turnstile_.acquire();
   CO_TRY_OK(check_open());
   CO_TRY(std::vector<Change> changes, build());

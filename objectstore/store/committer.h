@@ -33,8 +33,10 @@ class Committer {
 
   // Can the log write `bytes` in all, and its bookkeeping behind them, although nothing leaves the local
   // disk? Users wait until it can: what says that segments are stored, and so makes room, must not queue
-  // behind what waits for room.
-  using HasRoom = std::function<bool(std::uint64_t bytes)>;
+  // behind what waits for room. `unavailable` (the network must take something first) is waited for without
+  // end; any other refusal, the disk's own, for outage_wait: then the commit fails with it, and the next one
+  // tries afresh.
+  using HasRoom = std::function<Status(std::uint64_t bytes)>;
 
   Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptions options, HasRoom has_room,
             CompareBytes compare);

@@ -388,8 +388,7 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
                          [this](SealedSegment segment) { segment_sealed(std::move(segment)); });
   barrier_.attach(log_.get());
   committer_ = std::make_unique<Committer>(
-      parts_.runtime, *index_, *log_, options_,
-      [this](std::uint64_t bytes) { return slots_->has_room_for(bytes); },
+      parts_.runtime, *index_, *log_, options_, [this](std::uint64_t bytes) { return room_for(bytes); },
       [this](const auto& compare) { return compare_bytes(compare); });
   cells_ = std::make_unique<CellReader>(parts_.runtime, *log_, *slots_, *index_, *fetcher_, *keys_,
                                         parts_.metrics);

@@ -1,11 +1,13 @@
 #include "objectstore/store/slice_fetcher.h"
 
 #include <algorithm>
+#include <array>
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/merkle.h"
+#include "objectstore/crypto/sign.h"
 #include "objectstore/manifest.h"
 
 namespace cumulus {
@@ -19,6 +21,16 @@ constexpr Duration kRetryMax = std::chrono::seconds(5);
 constexpr Duration kSilenceMin = std::chrono::seconds(10);
 constexpr Duration kLostMin = std::chrono::seconds(1);
 constexpr std::uint64_t kAskSlowMinerEvery = 32;
+
+// Of a manifest whose version is not known: the key that signed it (its last but 64 bytes) is the volume's.
+bool ends_with_key_of(ByteView manifest, const VolumeId& volume) {
+  constexpr std::size_t kKeySize = 32;
+  constexpr std::size_t kSignatureSize = 64;
+  if (manifest.size() < kKeySize + kSignatureSize) return false;
+  std::array<std::uint8_t, kKeySize> key;
+  std::ranges::copy(manifest.last(kKeySize + kSignatureSize).first(kKeySize), key.begin());
+  return volume_id_of(key) == volume;
+}
 
 }  // namespace
 
@@ -50,7 +62,7 @@ struct SliceFetcher::Stripe {
   std::uint64_t high = 0;
   std::vector<std::uint16_t> wanted;  // data slices
   std::vector<Slot> slots;            // k + m
-  std::optional<Manifest> manifest;   // proven reads
+  std::optional<Error> unknown;       // proven reads: the owner signed what this program does not know
   Signal changed;
 
   std::uint64_t length() const { return high - low; }
@@ -293,6 +305,7 @@ Task<Status> SliceFetcher::fill(std::shared_ptr<Stripe> stripe, TimePoint deadli
       format("segment {}/{}: {} of {} slices answered well, {} are needed; {} are missing or wrong",
              stripe->placed.segment.epoch, stripe->placed.segment.sequence, stripe->count(State::good),
              stripe->slots.size(), k, gone);
+  if (stripe->unknown) co_return fail(stripe->unknown->within(what));
   if (stripe->slots.size() - gone < k) co_return fail(ErrorKind::corrupt, what);
   co_return fail(ErrorKind::unavailable, what + "; the other miners do not answer");
 }
@@ -355,6 +368,8 @@ Task<void> SliceFetcher::read_slice(std::shared_ptr<Stripe> stripe, std::uint16_
     const bool gone = kind == ErrorKind::not_found || kind == ErrorKind::corrupt;
     slot.state = gone ? State::gone : State::failed;
     if (kind == ErrorKind::corrupt) liars_.add();
+    if (kind == ErrorKind::unsupported && stripe->trust == FetchTrust::proven)
+      stripe->unknown = answer.error();
     metrics_.counter("cumulus_miner_read_failures_total{miner=\"" + miner.brief() + "\"}").add();
   }
   stripe->changed.notify_all();
@@ -373,7 +388,12 @@ Task<Result<SliceReadAnswer>> SliceFetcher::read_proven(const Stripe& stripe, st
   const TimePoint deadline = runtime_.now() + request_deadline_;
   auto answer = co_await transport_.read(placed.miners[index], std::move(request), deadline);
   if (!answer) co_return answer;
-  CO_TRY(const Manifest manifest, Manifest::decode(answer->manifest));
+  const auto decoded = Manifest::decode(answer->manifest);
+  if (!decoded && decoded.error().kind() == ErrorKind::unsupported &&
+      !ends_with_key_of(answer->manifest, volume_))
+    co_return fail(ErrorKind::corrupt, "the miner answers with a manifest that the owner did not sign");
+  CO_TRY_OK(decoded);
+  const Manifest& manifest = *decoded;
   if (manifest.header.volume != volume_ || manifest.id() != placed.segment ||
       manifest.header.salt != placed.salt || manifest.k != placed.k || manifest.m != placed.m ||
       manifest.segment_length != placed.length)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
@@ -131,6 +132,13 @@ Task<Status> StoreVolume::remote(LogPosition position, const Progress& progress)
   co_return co_await pusher_->wait_remote(position, progress);
 }
 
+// What only the network can give back is waited for; a disk that refuses is told.
+Status StoreVolume::room_for(std::uint64_t bytes) const {
+  if (slots_->has_room_for(bytes)) return {};
+  if (const Error* refusal = slots_->refusal()) return fail(*refusal);
+  return fail(ErrorKind::unavailable, "the local log is full of what the miners do not have yet");
+}
+
 void StoreVolume::segment_sealed(SealedSegment segment) {
   unplaced_.insert(segment.header.id.sequence);
   replay_marks_.push_back(
@@ -203,16 +211,23 @@ Task<Status> StoreVolume::begin_later() {
 }
 
 Task<void> StoreVolume::keep_house() {
+  bool told = false;  // once a trouble, however often it is tried
+  const auto tell = [&told](std::string_view what, const Error& error) {
+    if (!std::exchange(told, true)) log_warn("{}: {}", what, error.message());
+  };
   while (!closing_) {
     release_stored();
-    if (Status saved = co_await begin_later(); !saved)
-      log_warn("the replay mark cannot be saved: {}", saved.error().message());
+    Status saved = co_await begin_later();
+    if (!saved) tell("the replay mark cannot be saved", saved.error());
     // When the disk is short of room the index need not wait for its own pace.
     const SlotStats slots = slots_->stats();
     const bool tight = slots.dirty_bytes + (64u << 20) > slots.budget_bytes / 2;
     if (tight && !evictable_.empty() && index_->durable() < log_->durable()) {
-      if (Status flushed = co_await index_->flush(); !flushed)
-        log_warn("the index cannot be flushed: {}", flushed.error().message());
+      Status flushed = co_await index_->flush();
+      if (!flushed)
+        tell("the index cannot be flushed", flushed.error());
+      else if (saved)
+        told = false;
     }
     if (const auto since = log_->waiting_since()) {
       const Duration waited = parts_.runtime.now() - *since;

@@ -139,6 +139,7 @@ class StoreVolume final : public Volume {
   void segment_sealed(SealedSegment segment);
   Task<Status> segment_stored(change::Placed placed);
   Task<Result<std::shared_ptr<const Buffer>>> load_segment(SealedSegment segment);
+  Status room_for(std::uint64_t bytes) const;
   Task<Result<bool>> compare_bytes(const Transaction::Body::Compare& compare);
   void release_stored();
   bool may_begin_later() const;

@@ -67,7 +67,7 @@ class PlacedIndex final : public Index {
   bool stage(const Change&) override { refuse(); }
   void close_group(LogPosition) override { refuse(); }
   void group_written(LogPosition, std::uint64_t, ResolveRun) override { refuse(); }
-  Task<Status> room_for_group() override { refuse(); }
+  Task<Status> room_for_group(TimePoint) override { refuse(); }
   Task<Status> abandon_unwritten() override { refuse(); }
   Task<Status> replay(LogPosition, std::vector<Change>) override { refuse(); }
   LogPosition applied() const override { refuse(); }

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """What people and broken disks hand to the commands: one clear line, exit code 1 or 2, nothing lost, nothing left."""
+import errno
 import json
 import os
 import re
 import socket
 import struct
+import subprocess
+import time
 
 from lab import Lab, expect, main, sha_of
 
@@ -161,6 +164,147 @@ def settings_and_requests():
         lab.verify({'x': sha_of(lab.list)})
 
 
+def interrupted_making():
+    """`volume create` and `recover` killed at any moment leave a volume or nothing: never half of one, never one without its code."""
+    with Lab() as lab:
+        lab.up()
+        lab.run('object', 'put', 'v/b', 'x', lab.list, '--sync')
+        lab.run('volume', 'stop', 'v')
+        shown, made = 0, ('volume', 'create', 'w', '--miners', lab.list, '--segment', '1M')
+        for pause in [0.004, 0.012, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2]:
+            process = lab.start(*made)
+            time.sleep(pause * lab.random.uniform(0.7, 1.3))
+            process.kill()
+            shown += b'cumulus1-' in process.communicate()[0]
+            if os.path.exists(os.path.join(lab.home, 'volumes', 'w', 'unfinished')):
+                lab.refused('volume', 'status', 'w', codes=(1,), says='volume create')
+                lab.refused('volume', 'destroy', 'w', '--yes', codes=(1,), says='volume create')
+        code, _, errors = lab.attempt(*made)
+        expect(code == 0 or (shown and 'already' in errors), f'after interruptions: {errors}')
+        expect(lab.status_of('w')['writable'], 'w is not there')
+        lab.refused(*made, codes=(1,), says='already')
+        lab.run('volume', 'destroy', 'w', '--yes')
+        with open('/dev/full', 'w') as full:  # a code that nobody saw
+            process = lab.start(*made, stdout=full)
+            said = process.communicate()[1].decode()
+            expect(process.returncode == 1 and 'recovery code' in said and said.count('\n') == 1, f'{process.returncode}: {said}')
+            process = lab.start('volume', 'ls', stdout=full)
+            expect(process.communicate()[1] and process.returncode == 1, 'a list that nobody saw was called done')
+        expect(not os.path.exists(os.path.join(lab.home, 'volumes', 'w')), 'a volume whose code was not shown stayed')
+        other = lab.path('other')
+        lab.homes.append(other)
+        back = ('volume', 'recover', 'v', '--miners', lab.list, '--code-stdin', '--steal')
+        for pause in [0.005, 0.02, 0.05, 0.1, 0.2]:
+            process = lab.start(*back, home=other, stdin=subprocess.PIPE)
+            process.stdin.write(lab.recovery_code.encode() + b'\n')
+            process.stdin.close()
+            time.sleep(pause)
+            process.kill()
+            process.wait()
+        # Its daemon may go on by itself, and may be through already.
+        for _ in range(100):
+            code, _, errors = lab.attempt(*back, home=other, text=lab.recovery_code + '\n')
+            if code == 0 or 'already' in errors:
+                break
+            expect('still works' in errors, f'recovery after interruptions: {errors}')
+            time.sleep(0.2)
+        lab.verify({'x': sha_of(lab.list)}, home=other)
+
+
+def full_home():
+    """The disk of the home is full: who writes is told in time, what was acknowledged stays, and with room all goes on."""
+    with Lab() as lab:
+        small = lab.small_disk('small', '48M')
+        lab.run('devnet', 'up', '--dir', lab.net)
+        lab.refused('volume', 'create', 'w', '--miners', lab.list, '--segment', '16M', home=small, codes=(1,), says=('free', small))
+        expect(not os.path.exists(os.path.join(small, 'volumes', 'w')), 'a refused create left a volume')
+        lab.home = small
+        lab.homes.append(small)
+        lab.up()
+        lab.run('volume', 'set', 'v', 'outage-wait=2s')
+        kept = {}
+        for i in range(12):  # more than the disk holds: it is given back as fast as the miners take it
+            kept[f'kept-{i}'] = lab.put_bytes(f'kept-{i}', 5 << 20)
+        ballast = os.path.join(small, 'ballast')
+        fill(ballast)
+        for miner in range(1, 7):
+            lab.miner('stop', miner)
+        refused, began = 0, time.time()
+        for i in range(3):
+            name = f'late-{i}'
+            sha = lab.put_bytes(name, 5 << 20, may_fail=True)
+            if sha:
+                kept[name] = sha
+            else:
+                refused += 1
+        expect(refused > 0, 'a full disk took everything')
+        expect(time.time() - began < 60, f'{time.time() - began:.0f} s until a full disk was told')
+        pid = lab.daemon_pid()
+        lab.kill_daemon()
+        os.unlink(ballast)
+        for miner in range(1, 7):
+            lab.miner('start', miner)
+        lab.verify(kept)
+        fill(ballast)
+        pid = lab.daemon_pid()
+        for miner in range(1, 7):
+            lab.miner('stop', miner)
+        while sha := lab.put_bytes('filler', 5 << 20, may_fail=True):
+            kept['filler'] = sha
+        os.unlink(ballast)
+        lab.run('volume', 'set', 'v', 'outage-wait=60s')
+        for miner in range(1, 7):
+            lab.miner('start', miner)
+        kept['after'] = lab.put_bytes('after', 5 << 20)
+        expect(lab.daemon_pid() == pid, 'the daemon was started again')
+        lab.sync()
+        lab.verify(kept)
+        lab.check_clean(data=True)
+
+
+def full_miner():
+    """A miner whose disk is full says so and serves what it has; others take its slices; with room it takes part again."""
+    with Lab() as lab:
+        lab.run('devnet', 'up', '--dir', lab.net)
+        lab.miner('stop', 1)
+        folder = os.path.join(lab.net, 'miner-1')
+        os.rename(folder, folder + '.kept')
+        lab.small_disk(os.path.join('net', 'miner-1'), '8M')
+        subprocess.run(['cp', '-a', folder + '.kept/.', folder], check=True)
+        lab.miner('start', 1)
+        lab.up()
+        kept = {'before': lab.put_bytes('before', 3 << 20)}
+        lab.sync()
+        ballast = os.path.join(folder, 'ballast')
+        fill(ballast)
+        kept['during'] = lab.put_bytes('during', 24 << 20)
+        lab.sync()
+        expect(lab.status()['segments_crowded'] > 0, 'a full disk took slices')
+        lab.drop_cache()
+        lab.verify(kept)
+        lab.miner('stop', 1)
+        code, _, errors = lab.attempt('devnet', 'start', '1', '--dir', lab.net)
+        log = open(os.path.join(lab.net, 'miner-1.log')).read()
+        expect(code == 0 or 'space' in log, f'it does not start, and does not say why: {errors} {log}')
+        os.unlink(ballast)
+        if code != 0:
+            lab.miner('start', 1)
+        lab.repair()
+        lab.check_clean(data=True)
+        lab.verify(kept)
+
+
+def fill(path):
+    """Takes what is free of a disk, to the last block."""
+    with open(path, 'wb', buffering=0) as file:
+        for size in (1 << 20, 4096):
+            try:
+                while True:
+                    file.write(b'\x01' * size)
+            except OSError as error:
+                expect(error.errno == errno.ENOSPC, f'{path}: {error}')
+
+
 def ask(lab, frame, end=False):
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.settimeout(20)
@@ -172,4 +316,4 @@ def ask(lab, frame, end=False):
 
 
 if __name__ == '__main__':
-    main(words_and_files, keys_and_codes, other_users, settings_and_requests)
+    main(words_and_files, keys_and_codes, other_users, settings_and_requests, interrupted_making, full_home, full_miner)

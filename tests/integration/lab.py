@@ -42,6 +42,7 @@ class Lab:
         # Programs of the asan build, daemons and miners too, write here what they did wrong; any such file is a failure.
         given = [option for option in os.environ.get('ASAN_OPTIONS', '').split(':') if option and not option.startswith('log_path=')]
         os.environ['ASAN_OPTIONS'] = ':'.join([*given, f'log_path={self.path("sanitizer")}'])
+        self.disks = []
 
     # --- running programs ---
     def start(self, *words, home=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, program='cumulus', user=None):
@@ -105,6 +106,9 @@ class Lab:
 
     def status(self, home=None):
         return self.json('volume', 'status', self.volume, home=home)
+
+    def status_of(self, volume):
+        return self.json('volume', 'status', volume)
 
     def daemon_pid(self):
         return self.status()['daemon_pid']
@@ -178,6 +182,25 @@ class Lab:
                 found[os.path.relpath(full, top)] = sha_of(full)
         return top, found
 
+    def put_bytes(self, name, size, bucket='b', may_fail=False):
+        """The SHA-256 of random bytes that were put and are safe on this machine's disk; '' when that was refused, if it may be."""
+        path = self.path('put-bytes')
+        with open(path, 'wb') as file:
+            file.write(self.random.randbytes(size))
+        code, _, errors = self.attempt('object', 'put', f'{self.volume}/{bucket}', name, path)
+        told = code == 1 and 'space' in errors and errors.count('\n') == 1
+        expect(code == 0 or (may_fail and told), f'object put {name}: exit code {code}: {errors}')
+        return sha_of(path) if code == 0 else ''
+
+    def small_disk(self, name, size):
+        """A folder on a disk of its own, gone with the laboratory."""
+        folder = self.path(name)
+        os.makedirs(folder)
+        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size},mode=700', 'tmpfs', folder], capture_output=True, text=True)
+        expect(done.returncode == 0, f'mount a small disk: {done.stderr.strip()} (needs root)')
+        self.disks.append(folder)
+        return folder
+
     def put_folder(self, folder, bucket='b'):
         self.run('object', 'put', f'{self.volume}/{bucket}', '.', folder, '-r', timeout=900)
 
@@ -227,6 +250,8 @@ class Lab:
         reports = self.sanitizer_reports()
         for text in reports:
             print(text[:8000], file=sys.stderr)
+        for disk in self.disks:
+            subprocess.run(['umount', '-l', disk], stderr=subprocess.DEVNULL)
         if os.environ.get('CUMULUS_KEEP'):
             print(f'kept: {self.dir}')
         else:
@@ -245,7 +270,7 @@ class Lab:
         """What a failed test left mounted, dead or alive."""
         with open('/proc/self/mountinfo') as table:
             left = [line.split()[4] for line in table if line.split()[4].startswith(self.dir + '/')]
-        for directory in reversed(left):
+        for directory in reversed([one for one in left if one not in self.disks]):
             subprocess.run(['umount', '-l', directory], stderr=subprocess.DEVNULL)
 
     def show_logs(self):

@@ -150,7 +150,7 @@ class History {
 
   Task<void> close_group() {
     if (open_.empty()) co_return;
-    Status room = co_await index_->room_for_group();
+    Status room = co_await index_->room_for_group(TimePoint::max());
     CHECK(room.has_value());
     const LogPosition number = log_.empty() ? 1 : log_.back().number + 1;
     index_->close_group(number);

@@ -2,6 +2,7 @@
 // restart finds, and that a restored segment ends where it ends.
 #include <algorithm>
 #include <gtest/gtest.h>
+#include <map>
 
 #include "objectstore/base/check.h"
 #include "objectstore/cache/slot_store.h"
@@ -219,6 +220,46 @@ TEST_F(CacheTest, ARestartFindsLogSegmentsDirtyUntilTheyAreClassified) {
 }
 
 // A recycled slot may hold a longer copy of the very segment that is restored into it.
+// A slot that was written and whose header is damaged, another volume's or of a newer version may hold the
+// only copy of something: it is left as it is, and its place is not used.
+TEST_F(CacheTest, ASlotThatIsNotUnderstoodIsNeverWrittenAgain) {
+  run([](CacheTest& t) -> Task<void> {
+    co_await t.open();
+    for (Sequence s = 1; s <= 3; ++s) co_await t.write_log_segment(s);
+    co_await t.close();
+    const auto names = t.disk_.list(kDirectory);
+    CHECK(names);
+    std::map<std::string, Bytes> spoiled;
+    constexpr std::size_t kMagicAt = 0;
+    constexpr std::size_t kVersionAt = 4;
+    constexpr std::size_t kVolumeAt = 24;
+    for (const std::string& name : *names) {
+      const std::string path = std::string(kDirectory) + "/" + name;
+      auto bytes = co_await t.disk_.read_file(path, kSegmentSize);
+      CHECK(bytes);
+      if (SegmentHeader::decode(ByteView(*bytes).first(SegmentHeader::kEncodedSize)).has_value()) {
+        constexpr std::size_t kAt[] = {kMagicAt, kVersionAt, kVolumeAt};
+        (*bytes)[kAt[spoiled.size()]] ^= 2;
+        spoiled.emplace(path, *bytes);
+        const Status replaced = co_await t.disk_.replace_file(path, std::move(*bytes));
+        CHECK(replaced);
+      }
+    }
+    EXPECT_EQ(spoiled.size(), 3u);
+    co_await t.open();
+    t.slots_->set_replay_floor(1000);
+    for (Sequence s = 10; s < 10 + 3 * kBudgetSlots; ++s) {
+      co_await t.write_log_segment(s);
+      t.slots_->mark_stored(log_id(s));
+    }
+    co_await t.close();
+    for (const auto& [path, bytes] : spoiled) {
+      const auto now = co_await t.disk_.read_file(path, kSegmentSize);
+      EXPECT_TRUE(now && *now == bytes) << path;
+    }
+  });
+}
+
 TEST_F(CacheTest, ARestoredSegmentHasOnlyZerosBehindItsEnd) {
   run([](CacheTest& t) -> Task<void> {
     co_await t.open();

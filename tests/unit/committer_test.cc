@@ -49,8 +49,11 @@ class CommitterOnDisk : public testing::Test {
     log_ = LogWriter::make(reactor_, *slots_, keys_, keys_.volume_id(), start, options, metrics_,
                            [this](SealedSegment segment) { sealed_.push_back(segment.header.id); });
     committer_ = std::make_unique<Committer>(
-        reactor_, *index_, *log_, VolumeOptions{},
-        [this](std::uint64_t bytes) { return slots_->has_room_for(bytes); },
+        reactor_, *index_, *log_, options_,
+        [this](std::uint64_t bytes) -> Status {
+          if (slots_->has_room_for(bytes)) return {};
+          return fail(room_error_);
+        },
         [](const auto&) -> Task<Result<bool>> { co_return false; });
     committer_->start();
     const Committer::BuildChanges build = [] {
@@ -96,6 +99,8 @@ class CommitterOnDisk : public testing::Test {
   std::unique_ptr<LogWriter> log_;
   std::unique_ptr<Committer> committer_;
   std::vector<SegmentId> sealed_;
+  VolumeOptions options_;
+  Error room_error_{ErrorKind::unavailable, "the log is full of what no miner has"};
 };
 
 // Each of several truncations looks at rows that are not in memory: the first transaction of a group is then
@@ -165,6 +170,49 @@ TEST_F(CommitterOnDisk, BookkeepingFindsAPlaceInAFullCache) {
     const bool all = co_await t.comes_true(store);
     EXPECT_TRUE(all) << done;
     co_await writers.join();
+    co_await t.close();
+  };
+  reactor_.run(body(*this));
+}
+
+// The disk itself is full: each write waits as long as was asked for and then fails alone; what was
+// acknowledged stays, and once there is room the next one goes through.
+TEST_F(CommitterOnDisk, AFullDiskIsToldInTimeAndPasses) {
+  options_.outage_wait = 200ms;
+  room_error_ = {ErrorKind::no_space, "No space left on device"};
+  const auto body = [](CommitterOnDisk& t) -> Task<void> {
+    co_await t.open(8 * kSegment);
+    Transaction create;
+    create.create({1, 1}, {});
+    co_await t.commit(std::move(create));
+    std::vector<ErrorKind> refused;
+    std::size_t done = 0;
+    const auto write_all = [&]() -> Task<void> {
+      TaskGroup writers(t.reactor_);
+      for (std::size_t i = 0; i < 64; ++i) {
+        writers.spawn([&t, &done, &refused, i]() -> Task<void> {
+          Transaction write;
+          write.write({1, 1}, i * 100'000, Bytes(100'000, static_cast<std::uint8_t>(i)));
+          const auto committed = co_await t.committer_->commit(std::move(write));
+          if (committed) ++done;
+          if (!committed) refused.push_back(committed.error().kind());
+        });
+      }
+      co_await writers.join();
+    };
+    const TimePoint began = t.reactor_.now();
+    co_await write_all();
+    EXPECT_LT(t.reactor_.now() - began, 5s);
+    EXPECT_GT(done, 0u);
+    EXPECT_EQ(done + refused.size(), 64u);
+    for (const ErrorKind kind : refused) EXPECT_EQ(kind, ErrorKind::no_space);
+    const Status durable = co_await t.committer_->durable(t.committer_->accepted());
+    EXPECT_TRUE(durable) << durable.error().message();
+    t.slots_->set_replay_floor(1000);
+    for (const SegmentId& segment : t.sealed_) t.slots_->mark_stored(segment);
+    Transaction small;
+    small.write({1, 1}, 0, Bytes(1000, 1));
+    co_await t.commit(std::move(small));
     co_await t.close();
   };
   reactor_.run(body(*this));

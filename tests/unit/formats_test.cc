@@ -108,6 +108,26 @@ TEST(Manifest, StoredLengthsAddUpToTheSegment) {
   }
 }
 
+// A flipped bit in the version or the features is damage, not the future: only a signature makes it that.
+TEST(Manifest, OnlyWhatIsSignedIsOfANewerVersion) {
+  const Bytes good = sample_manifest().encode();
+  const std::size_t header = 8;  // magic, version, hash, leaves
+  for (const std::size_t at :
+       {std::size_t{4}, std::size_t{6}, std::size_t{7}, header + 4, header + 6, header + 7, header + 16}) {
+    Bytes bytes = good;
+    bytes[at] ^= 8;
+    const auto damaged = Manifest::decode(bytes);
+    ASSERT_FALSE(damaged);
+    EXPECT_EQ(damaged.error().kind(), ErrorKind::corrupt) << "byte " << at;
+    const auto signature =
+        sample_key(1).sign("cumulus manifest v1", ByteView(bytes).first(bytes.size() - 64));
+    std::ranges::copy(signature, bytes.end() - 64);
+    const auto newer = Manifest::decode(bytes);
+    ASSERT_FALSE(newer);
+    EXPECT_EQ(newer.error().kind(), ErrorKind::unsupported) << "byte " << at;
+  }
+}
+
 TEST(Manifest, ChainBindsHeaderTagAndLength) {
   const Manifest manifest = sample_manifest();
   Manifest other = manifest;

@@ -394,7 +394,7 @@ TEST(Index, TellsThatTheEngineFailed) {
     if (!done) {
       EXPECT_EQ(done.error().kind(), ErrorKind::corrupt);
     }
-    done = co_await index->room_for_group();
+    done = co_await index->room_for_group(TimePoint::max());
     EXPECT_FALSE(done);
     EXPECT_NE(index->dataset(1), nullptr);  // still readable
     done = co_await index->close();

@@ -175,7 +175,7 @@ Status Client::start(OpenRequest request, bool must_be_new, const std::string& w
 
 Result<Json> Client::call(Json request, const std::string& what, bool bytes, int descriptor,
                           const DataIn& data_in, const DataOut& data_out) {
-  TRY_OK(home_.check_volume(name_));
+  if (!makes_the_volume_) TRY_OK(home_.check_volume(name_));
   TRY_OK(start({}, false, "opening"));
   TRY(DaemonSocket socket, connect());
   TRY_OK(socket.send(FrameKind::json, view_of(request.dump(-1, ' ', false, Json::error_handler_t::replace)),
@@ -204,17 +204,20 @@ Result<Json> Client::call(Json request, const std::string& what, bool bytes, int
 }
 
 Result<bool> Client::stop() {
-  auto running = connect();
-  if (!running) return false;
-  TRY_OK(running->send(FrameKind::json, view_of(R"({"request":"daemon.stop"})")));
-  static_cast<void>(running->receive());
-  // The lock is free when it has ended.
+  // The lock is free when the daemon has ended, and taken before it listens.
   const int lock = ::open((home_.volume(name_) + "/lock").c_str(), O_RDWR | O_CLOEXEC);
-  if (lock >= 0) {
-    ::flock(lock, LOCK_EX);
-    ::close(lock);
+  if (lock < 0) return false;
+  bool told = false;
+  while (!told && ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    if (auto running = connect(); running) {
+      told = running->send(FrameKind::json, view_of(R"({"request":"daemon.stop"})")).has_value();
+      static_cast<void>(running->receive());
+    }
+    if (!told) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  return true;
+  if (told) ::flock(lock, LOCK_EX);
+  ::close(lock);
+  return told;
 }
 
 }  // namespace cumulus

@@ -36,6 +36,9 @@ class Client {
   // Where a passphrase comes from when the key file has one.
   void set_passphrase_file(std::string path) { passphrase_file_ = std::move(path); }
 
+  // For the command that makes the volume: it alone may call before that is done.
+  void makes_the_volume() { makes_the_volume_ = true; }
+
   // Starts the daemon with this request unless one runs; for create, recover and steal one must not run.
   Status start(OpenRequest request, bool must_be_new, const std::string& what);
   // One request, its result. `data_in` feeds data frames until it gives none; `data_out` takes them.
@@ -43,7 +46,7 @@ class Client {
   using DataOut = std::function<Status(ByteView)>;
   Result<Json> call(Json request, const std::string& what, bool bytes, int descriptor = -1,
                     const DataIn& data_in = {}, const DataOut& data_out = {});
-  // True when a daemon runs; asks it to end and waits for it.
+  // True when a daemon runs; asks it to end. One that starts or ends already is waited for.
   Result<bool> stop();
 
  private:
@@ -53,6 +56,7 @@ class Client {
   Home home_;
   std::string name_;
   std::string passphrase_file_;
+  bool makes_the_volume_ = false;
 };
 
 // From the file (its first line), or the terminal without echo. denied when there is neither.

@@ -16,6 +16,7 @@
 
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "tools/cumulus/new_volume_folder.h"
 #include "tools/cumulus/requests.h"
 #include "tools/cumulus/session.h"
 
@@ -68,6 +69,9 @@ class Daemon {
     };
     CO_TRY(stack_, co_await Stack::assemble(reactor_, home_, name_, request_, progress));
     CO_TRY_OK(listen());
+    // A recovery is finished, whether the command that asked for it is still there or not.
+    if (request_.kind == OpenRequest::Kind::recover)
+      ::unlink(NewVolumeFolder::mark_of(home_.volume(name_)).c_str());
     tasks_.spawn(accept_loop());
     tasks_.spawn(wait_for_signal());
     tasks_.spawn(watch_idle());

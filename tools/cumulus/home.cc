@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "objectstore/base/format.h"
+#include "tools/cumulus/new_volume_folder.h"
 #include "tools/sizes.h"
 
 namespace cumulus {
@@ -82,6 +83,16 @@ Result<bool> Home::is_there(const std::string& path) {
 Status Home::check_volume(const std::string& name) const {
   TRY_OK(check_volume_name(name));
   TRY(const bool there, is_there(volume(name) + "/settings.json"));
+  const std::string mark = NewVolumeFolder::mark_of(volume(name));
+  TRY(const bool unfinished, is_there(mark));
+  if (unfinished) {
+    TRY(const Bytes text, read_file(mark, 64));
+    const bool recovery = text_of(text).starts_with("recover");
+    return fail(ErrorKind::not_found,
+                format("volume '{}' in {} is not {} yet: when that was interrupted, 'cumulus volume {}' "
+                       "begins anew",
+                       name, path_, recovery ? "recovered" : "made", recovery ? "recover" : "create"));
+  }
   if (there) return {};
   return fail(ErrorKind::not_found, format("there is no volume '{}' in {}: 'cumulus volume ls' lists them, "
                                            "'cumulus volume recover' brings one back",

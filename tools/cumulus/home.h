@@ -4,6 +4,7 @@
 //   HOME/volumes/NAME/settings.json  how this machine opens it
 //   HOME/volumes/NAME/miners.toml    its miners, as last given
 //   HOME/volumes/NAME/home, replay, segments/, index/   the object store's (objectstore/FORMAT.md)
+//   HOME/volumes/NAME/unfinished     while it is made or recovered
 //   HOME/volumes/NAME/lock, daemon.sock, daemon.log     of its daemon
 #pragma once
 

@@ -1,4 +1,5 @@
 // cumulus: the client and admin program.
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -103,7 +104,11 @@ int main(int argc, char** argv) {
   }
   if (!home.empty()) invocation.home = home;
   try {
-    return invocation.run ? invocation.run() : kExitUsage;
+    const int code = invocation.run ? invocation.run() : kExitUsage;
+    // What was not shown was not done, for whoever reads it: a full disk, a closed pipe.
+    if (code == kExitDone && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0))
+      return fail_with(from_errno(errno, "write standard output"));
+    return code;
   } catch (const std::exception& error) {  // a library's: a daemon of another version that answers otherwise
     return fail_with(Error(ErrorKind::io, format("unexpected: {}", error.what())));
   }

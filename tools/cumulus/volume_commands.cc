@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <set>
-#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "netclient/miner_list.h"
@@ -12,10 +12,14 @@
 #include "objectstore/crypto/recovery_code.h"
 #include "objectstore/superblock.h"
 #include "tools/cumulus/commands.h"
+#include "tools/cumulus/new_volume_folder.h"
 #include "tools/sizes.h"
 
 namespace cumulus {
 namespace {
+
+constexpr std::uint64_t kSegmentsToBegin = 4;  // the open one, two made ahead, one for what is noted of them
+constexpr std::uint64_t kIndexToBegin = 4u << 20;
 
 struct Arguments {
   std::string name;
@@ -53,29 +57,10 @@ Result<VolumeShape> parse_shape(const std::string& code, const std::string& segm
   return shape;
 }
 
-// A folder that is filled and then used, or removed when that fails: nothing half-made stays.
-class NewFolder {
- public:
-  explicit NewFolder(std::string path) : path_(std::move(path)) {}
-  ~NewFolder() {
-    std::error_code ignored;
-    if (!kept_) std::filesystem::remove_all(path_, ignored);
-  }
-  void keep() { kept_ = true; }
-
- private:
-  std::string path_;
-  bool kept_ = false;
-};
-
 Status fill_home(const Home& home, const std::string& name, const SecretKey& master,
                  const std::vector<MinerEntry>& miners, const VolumeSettings& settings,
                  const std::optional<std::string>& passphrase) {
   const std::string directory = home.volume(name);
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
-  if (error) return fail(from_errno(error.value(), "make directory " + directory));
-  ::chmod(directory.c_str(), 0700);
   Bytes key = encode_key_file(master);
   if (passphrase) {
     SystemRandom random;
@@ -120,13 +105,31 @@ std::string domain_warning(const VolumeShape& shape, const std::vector<MinerEntr
       domains.size(), shape.k, shape.m, needed, shape.m);
 }
 
+// Early and in plain words, rather than when the first write finds no place.
+Status check_free_space(const std::string& folder, std::uint64_t segment) {
+  struct statvfs disk{};
+  if (::statvfs(folder.c_str(), &disk) != 0) return fail(from_errno(errno, "look at the disk of " + folder));
+  const std::uint64_t free = std::uint64_t{disk.f_bavail} * disk.f_frsize;
+  const std::uint64_t wanted = kSegmentsToBegin * segment + kIndexToBegin;
+  if (free >= wanted) return {};
+  return fail(ErrorKind::no_space,
+              format("the disk of {} has {} free and a volume with segments of {} begins with {}: free some "
+                     "space there, or choose another --home or smaller segments",
+                     folder, format_size(free), format_size(segment), format_size(wanted)));
+}
+
+// A recovery code that nobody saw would make a volume that nobody can bring back.
+Result<int> shown(NewVolumeFolder& folder) {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    return fail(
+        from_errno(errno, "show the recovery code, so the volume was not made: write standard output"));
+  TRY_OK(folder.keep());
+  return 0;
+}
+
 Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(check_volume_name(arguments.name));
-  TRY(const bool there, Home::is_there(home.volume(arguments.name)));
-  if (there)
-    return fail(ErrorKind::exists, format("there is a volume '{}' in {} already: choose another name",
-                                          arguments.name, home.path()));
   TRY(const VolumeShape shape, parse_shape(arguments.code, arguments.segment));
   TRY(const auto miners, load_miner_list(arguments.miners));
   if (miners.empty()) return fail(ErrorKind::invalid, arguments.miners + " lists no miners");
@@ -143,7 +146,8 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   TRY(const VolumeSettings settings, settings_of(arguments, keys));
   TRY(const auto passphrase, new_passphrase(invocation, arguments.passphrase));
 
-  NewFolder folder(home.volume(arguments.name));
+  TRY(NewVolumeFolder folder, NewVolumeFolder::make(home, arguments.name, "create"));
+  TRY_OK(check_free_space(home.volume(arguments.name), std::uint64_t{1} << shape.segment_log2));
   TRY_OK(fill_home(home, arguments.name, master, miners, settings, passphrase));
   OpenRequest request;
   request.kind = OpenRequest::Kind::create;
@@ -154,7 +158,7 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   }
   Client client = invocation.client(arguments.name);
   TRY_OK(client.start(request, true, "creating"));
-  folder.keep();
+  client.makes_the_volume();
   TRY(const Json made, client.call({{"request", "fs.create"}, {"file_system", "main"}}, "", false));
   static_cast<void>(made);
 
@@ -171,7 +175,7 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
                   {"quorum", quorum.quorum},
                   {"may_be_away", quorum.may_be_away()},
                   {"may_lie", quorum.may_lie()}}}});
-    return 0;
+    return shown(folder);
   }
   std::printf("volume %s is made: %u data and %u parity slices on %zu miners\n", arguments.name.c_str(),
               shape.k, shape.m, miners.size());
@@ -183,17 +187,12 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
       "Recovery code, shown this once. Write it down: it alone brings the data back, and whoever has it can "
       "read it.\n\n    %s\n",
       code.c_str());
-  return 0;
+  return shown(folder);
 }
 
 Result<int> recover(const Invocation& invocation, const Arguments& arguments) {
   const Home home = invocation.home_folder();
   TRY_OK(check_volume_name(arguments.name));
-  TRY(const bool there, Home::is_there(home.volume(arguments.name)));
-  if (there)
-    return fail(ErrorKind::exists,
-                format("there is a volume '{}' in {} already: choose another name, or move that folder away",
-                       arguments.name, home.path()));
   TRY(const auto miners, load_miner_list(arguments.miners));
   std::string code;
   if (arguments.code_stdin) {
@@ -208,7 +207,7 @@ Result<int> recover(const Invocation& invocation, const Arguments& arguments) {
   const KeyTree keys(master.clone());
   TRY(const VolumeSettings settings, settings_of(arguments, keys));
   TRY(const auto passphrase, new_passphrase(invocation, arguments.passphrase));
-  NewFolder folder(home.volume(arguments.name));
+  TRY(NewVolumeFolder folder, NewVolumeFolder::make(home, arguments.name, "recover"));
   TRY_OK(fill_home(home, arguments.name, master, miners, settings, passphrase));
   OpenRequest request;
   request.kind = OpenRequest::Kind::recover;
@@ -220,7 +219,7 @@ Result<int> recover(const Invocation& invocation, const Arguments& arguments) {
   }
   Client client = invocation.client(arguments.name);
   TRY_OK(client.start(request, true, "recovering segments"));
-  folder.keep();
+  TRY_OK(folder.keep());
   TRY(const Json status, client.call({{"request", "volume.status"}}, "status", false));
   if (invocation.json) {
     print_json(status);
