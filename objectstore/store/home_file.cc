@@ -76,7 +76,15 @@ Bytes HomeRecord::encode() const {
 }
 
 Result<HomeRecord> HomeRecord::decode(ByteView bytes) {
-  Decoder in(bytes);
+  // The checksum first, which every version ends with: a flipped bit is damage, not a newer version.
+  constexpr std::size_t kChecksumSize = 32;
+  if (bytes.size() < kChecksumSize ||
+      !equal(sha256(bytes.first(bytes.size() - kChecksumSize)), bytes.last(kChecksumSize)))
+    return fail(
+        ErrorKind::corrupt,
+        "home file: damaged, its checksum does not match: put back a copy of it, or move the volume's "
+        "folder away and use 'cumulus volume recover'");
+  Decoder in(bytes.first(bytes.size() - kChecksumSize));
   if (in.u32() != kMagic) return fail(ErrorKind::corrupt, "home file: no magic number");
   if (const auto version = in.u16(); version != kVersion)
     return fail(ErrorKind::unsupported,
@@ -96,11 +104,7 @@ Result<HomeRecord> HomeRecord::decode(ByteView bytes) {
     record.authored.push_back(mine);
   }
   const ByteView seen = in.block(Superblock::kEncodedSizeMax);
-  const std::size_t covered = bytes.size() - in.remaining();
-  const auto checksum = in.array<32>();
   if (!in.done()) return fail(ErrorKind::corrupt, "home file: short, or with bytes after its end");
-  if (sha256(bytes.first(covered)) != checksum)
-    return fail(ErrorKind::corrupt, "home file: its checksum does not match");
   if (!seen.empty()) {
     TRY(record.seen, Superblock::decode(seen));
     if (record.seen->volume != record.volume)
