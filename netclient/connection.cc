@@ -33,6 +33,7 @@ struct Connection::Pending {
   std::uint32_t id = 0;
   TimePoint deadline{};
   wire::Landing landing;
+  bool sent = false;  // its payload is
   bool answered = false;
   bool abandoned = false;
 };
@@ -122,6 +123,9 @@ Task<Connection::Outcome> Connection::exchange(std::shared_ptr<Exchange> what, T
   pending->abandoned = true;
   pending->landing.drop();
   if (failure_) co_return Outcome::broken;
+  // Nor is it held until the answer comes; what is being sent has to be.
+  pending->exchange->into_owner.reset();
+  if (pending->sent) pending->exchange->payload_owner.reset();
   co_return pending->exchange->interrupted ? Outcome::interrupted : Outcome::timed_out;
 }
 
@@ -192,6 +196,9 @@ Task<void> Connection::write_loop() {
     const ByteView payload = with_payload ? with_payload->exchange->payload : ByteView{};
     const Status sent = co_await stream_->write_all(batch, payload);
     if (!sent) shut(sent.error());
+    if (!with_payload) continue;
+    with_payload->sent = true;
+    if (with_payload->abandoned) with_payload->exchange->payload_owner.reset();
   }
 }
 

@@ -50,8 +50,13 @@ void MinerLink::shut() {
   }
 }
 
-void MinerLink::interrupt(Calls which) {
-  for (Exchange* exchange : under_way_) exchange->interrupted = exchange->interrupted || exchange->is(which);
+void MinerLink::interrupt(const std::function<bool(const Exchange&)>& which) {
+  bool any = false;
+  for (Exchange* exchange : under_way_) {
+    if (exchange->interrupted || !which(*exchange)) continue;
+    any = exchange->interrupted = true;
+  }
+  if (!any) return;
   for (Lane* lane : {&prompt_, &bulk_}) {
     lane->window.interrupt();
     if (lane->connection) lane->connection->interrupt();

@@ -35,8 +35,8 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
   Duration expected_latency() const { return latency_; }
   // The next call connects at once, however lately the last attempt failed.
   void try_now();
-  // Those calls end with `closed`; connections stay.
-  void interrupt(Calls which);
+  // The calls that `which` is true for end with `closed`; connections stay.
+  void interrupt(const std::function<bool(const Exchange&)>& which);
   // Ends connections and everything that waits; calls after it fail with closed.
   void shut();
 

@@ -93,7 +93,12 @@ class Transport final : public TcpTransport {
     for (const auto& [id, link] : links_) link->try_now();
   }
   void interrupt(Calls which) override {
-    for (const auto& [id, link] : links_) link->interrupt(which);
+    for (const auto& [id, link] : links_)
+      link->interrupt([which](const Exchange& call) { return call.is(which); });
+  }
+  void interrupt_reads(const void* owner) override {
+    for (const auto& [id, link] : links_)
+      link->interrupt([owner](const Exchange& call) { return call.into_owner.get() == owner; });
   }
   Duration expected_latency(MinerId miner) const override;
   Task<void> close() override;

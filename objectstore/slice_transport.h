@@ -49,7 +49,8 @@ struct SliceRead {
   std::uint64_t length = 0;
   bool with_proof = false;  // leaf-aligned cover + Merkle proof instead of the bare range
   bool with_manifest = false;
-  // Where the bare range goes: `length` bytes inside `owner`. Not written after the call returned.
+  // Where the bare range goes: `length` bytes inside `owner`. Not written after the call returned, nor is the
+  // owner held then.
   MutableByteView into;
   std::shared_ptr<void> owner;
 };
@@ -125,6 +126,8 @@ class SliceTransport {
   // Calls of these kinds that are under way end with `closed` at once: nobody wants their answers any more.
   // What they asked may happen at the miner all the same. Later calls go on as ever.
   virtual void interrupt(Calls which) = 0;
+  // The same for reads whose `owner` is this one.
+  virtual void interrupt_reads(const void* owner) = 0;
   // What a small read from this miner takes now (smoothed; a failing miner's grows): the reader hedges by it.
   virtual Duration expected_latency(MinerId miner) const = 0;
   // Ends connections; calls in flight fail with closed. Call once, before destruction.

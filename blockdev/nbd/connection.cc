@@ -93,7 +93,7 @@ Task<bool> Connection::negotiate() {
       shape_ = {device_->size(), device_->read_only(), talk.structured(), talk.extended(),
                 !talk.contexts().empty()};
       contexts_ = talk.contexts();
-      input_ = shared_.buffers.acquire();
+      input_ = shared_.memory->buffers.acquire();
       std::copy_n(input.begin(), held, input_->data());
       end_ = held;
       co_return true;
@@ -200,7 +200,7 @@ Task<bool> Connection::take_large(Request request) {
   const std::uint64_t length = request.payload(shape_.extended);
   const TimePoint deadline = shared_.runtime.now() + shared_.limits.payload_max;
   Semaphore::Hold of_client = co_await bytes_.acquire(length);
-  Semaphore::Hold of_all = co_await shared_.bytes.acquire(length);
+  Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(length);
   auto buffer = std::make_shared<Buffer>(length);
   const std::size_t here = std::min<std::size_t>(available(), length);
   std::copy_n(input_->data() + begin_, here, buffer->data());
@@ -236,7 +236,7 @@ void Connection::make_room() {
   if (input_.use_count() == 1) {
     std::copy(input_->data() + begin_, input_->data() + end_, input_->data());
   } else {
-    auto fresh = shared_.buffers.acquire();
+    auto fresh = shared_.memory->buffers.acquire();
     std::copy(input_->data() + begin_, input_->data() + end_, fresh->data());
     input_ = std::move(fresh);
   }

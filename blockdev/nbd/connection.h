@@ -24,8 +24,7 @@ struct Limits {
   Duration payload_max = std::chrono::seconds(30);    // half a write, then silence
   Duration goodbye_max = std::chrono::seconds(5);     // replies not taken at the end
   std::size_t requests_max = 256;                     // of one client, waiting for disk or miners
-  std::uint64_t client_bytes_max = 64u << 20;         // of one client, in those
-  std::uint64_t total_bytes_max = 256u << 20;         // of all clients
+  std::uint64_t client_bytes_max = 16u << 20;         // of one client, in those; a larger one goes alone
   std::size_t output_max = 4u << 20;                  // of one client, not yet taken
 };
 
@@ -39,13 +38,17 @@ class Host {
   virtual std::shared_ptr<TlsSettings> tls() const = 0;
 };
 
+// The payloads under way of all clients, of however many servers share it.
+struct Memory {
+  BufferPool buffers{256u << 10, 64};
+  Semaphore bytes;
+  Memory(Runtime& runtime, std::uint64_t bytes_max) : bytes(runtime, bytes_max) {}
+};
+
 struct Shared {
   Runtime& runtime;
   Limits limits;
-  BufferPool buffers{256u << 10, 64};
-  Semaphore bytes;
-  explicit Shared(Runtime& of, Limits bounds)
-      : runtime(of), limits(bounds), bytes(of, bounds.total_bytes_max) {}
+  std::shared_ptr<Memory> memory;
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {

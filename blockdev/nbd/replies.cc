@@ -11,7 +11,7 @@ namespace cumulus::nbd {
 std::uint8_t* Connection::reserve(std::size_t size) {
   if (output_.empty() && tail_ && tail_.use_count() == 1) tail_used_ = 0;
   if (!tail_ || tail_->size() - tail_used_ < size) {
-    tail_ = shared_.buffers.acquire();
+    tail_ = shared_.memory->buffers.acquire();
     tail_used_ = 0;
   }
   CHECK(tail_->size() >= size);

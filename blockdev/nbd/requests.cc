@@ -154,9 +154,9 @@ bool Connection::read_now(const Request& request) {
 
 Task<void> Connection::read_task(Request request) {
   const Semaphore::Hold of_client = co_await bytes_.acquire(request.length);
-  const Semaphore::Hold of_all = co_await shared_.bytes.acquire(request.length);
-  std::shared_ptr<Buffer> buffer = request.length <= shared_.buffers.buffer_size()
-                                       ? shared_.buffers.acquire()
+  const Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(request.length);
+  std::shared_ptr<Buffer> buffer = request.length <= shared_.memory->buffers.buffer_size()
+                                       ? shared_.memory->buffers.acquire()
                                        : std::make_shared<Buffer>(request.length);
   std::vector<BlockDevice::Extent> parts;
   const Code code = co_await read_parts(request, buffer, parts);

@@ -21,6 +21,8 @@
 namespace cumulus::nbd {
 namespace {
 
+constexpr std::uint64_t kMemoryAlone = 64u << 20;
+
 constexpr int kBacklog = 1024;          // a burst of clients waits in the kernel
 constexpr int kSocketBuffer = 1 << 20;  // a large read leaves in few system calls
 
@@ -100,7 +102,8 @@ Server::Server(Runtime& runtime, Volume& volume, ServerOptions options)
     : runtime_(runtime),
       volume_(volume),
       options_(std::move(options)),
-      shared_(runtime, options_.limits),
+      shared_{runtime, options_.limits,
+              options_.memory ? options_.memory : std::make_shared<Memory>(runtime, kMemoryAlone)},
       tasks_(runtime) {}
 
 Server::~Server() { CHECK(listener_ < 0 && connections_.empty()); }

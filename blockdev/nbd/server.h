@@ -32,6 +32,7 @@ struct ServerOptions {
   AllowList allowed;
   std::shared_ptr<TlsSettings> tls;  // null: none
   Limits limits;
+  std::shared_ptr<Memory> memory;  // null: 64 MiB of its own
   // Asked before a writable export's first connection: the reason to refuse, when someone else holds it.
   std::function<Status(DatasetId, const std::string& image)> may_attach;
 };

@@ -5,11 +5,11 @@
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "objectstore/memory_shares.h"
 
 namespace cumulus {
 namespace {
 
-constexpr std::uint64_t kStagedBytesMax = 32u << 20;
 constexpr Duration kRoomInterval = std::chrono::milliseconds(20);  // how often room is looked for
 constexpr std::uint32_t kGroupsInFlightForSync = 2;  // a third waits and gathers more callers: group commit
 
@@ -31,7 +31,7 @@ Committer::Committer(Runtime& runtime, Index& index, LogWriter& log, VolumeOptio
       accepted_data_(written_),
       turnstile_(runtime, 1),
       door_(runtime, 1),
-      staged_bytes_(runtime, kStagedBytesMax),
+      staged_bytes_(runtime, MemoryShares(options_.memory_bytes).staged),
       opened_(runtime),
       progress_(runtime),
       tasks_(runtime) {

@@ -34,6 +34,7 @@ class EndableTransport final : public SliceTransport {
   void try_now() override { inner_.try_now(); }
   Duration expected_latency(MinerId miner) const override { return inner_.expected_latency(miner); }
   void interrupt(Calls which) override { inner_.interrupt(which); }
+  void interrupt_reads(const void* owner) override { inner_.interrupt_reads(owner); }
   // As end(all): what it wraps is closed by its owner.
   Task<void> close() override;
 

@@ -11,6 +11,7 @@
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/digest.h"
 #include "objectstore/log/replay.h"
+#include "objectstore/memory_shares.h"
 #include "objectstore/store/holder_survey.h"
 #include "objectstore/store/inventory.h"
 #include "objectstore/store/log_replayer.h"
@@ -231,8 +232,9 @@ Task<Status> StoreVolume::open_rooms(const Superblock& record, bool fresh_index)
                                           slots, parts_.metrics));
   CO_TRY_OK(co_await open_index(fresh_index));
   keys_ = std::make_unique<SegmentKeys>(parts_.keys, kSegmentKeysKept);
-  fetcher_ = std::make_unique<SliceFetcher>(parts_.runtime, asked_, id_, segment_size,
-                                            options_.request_deadline, parts_.metrics);
+  fetcher_ =
+      std::make_unique<SliceFetcher>(parts_.runtime, asked_, id_, segment_size, options_.request_deadline,
+                                     MemoryShares(options_.memory_bytes), parts_.metrics);
   co_return Status();
 }
 
@@ -245,7 +247,9 @@ Task<Status> StoreVolume::open_index(bool fresh) {
     engine = co_await parts_.open_engine(directory, barrier, true);
   }
   CO_TRY_OK(engine);
-  CO_TRY(index_, co_await Index::open(parts_.runtime, std::move(*engine), IndexOptions{}, parts_.metrics));
+  IndexOptions rows;
+  rows.row_cache_bytes = MemoryShares(options_.memory_bytes).index_rows;
+  CO_TRY(index_, co_await Index::open(parts_.runtime, std::move(*engine), rows, parts_.metrics));
   co_return Status();
 }
 
@@ -391,7 +395,7 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
       parts_.runtime, *index_, *log_, options_, [this](std::uint64_t bytes) { return room_for(bytes); },
       [this](const auto& compare) { return compare_bytes(compare); });
   cells_ = std::make_unique<CellReader>(parts_.runtime, *log_, *slots_, *index_, *fetcher_, *keys_,
-                                        parts_.metrics);
+                                        MemoryShares(options_.memory_bytes), parts_.metrics);
   reader_ = std::make_unique<Reader>(parts_.runtime, *index_, *committer_, *cells_, options_);
   committer_->start();
   if (!read_only_reason_.empty()) committer_->refuse({ErrorKind::fenced, read_only_reason_});
@@ -401,6 +405,7 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   pushing.shape = shape_;
   pushing.in_flight_max = options_.pushes_in_flight_max;
   pushing.request_deadline = options_.request_deadline;
+  pushing.queue_memory_max = MemoryShares(options_.memory_bytes).segments_to_send;
   pusher_ = std::make_unique<Pusher>(
       parts_.runtime, transport_, parts_.keys, *tail_, pushing,
       [this](SealedSegment segment) { return load_segment(std::move(segment)); },

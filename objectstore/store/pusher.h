@@ -29,7 +29,7 @@ struct PusherOptions {
   VolumeShape shape;
   std::uint32_t in_flight_max = 4;  // segments being encoded and sent at once
   Duration request_deadline = std::chrono::seconds(30);
-  std::uint64_t queue_memory_max = 64u << 20;  // of segments that wait; those in flight are beside it
+  std::uint64_t queue_memory_max = 32u << 20;  // of segments that wait; those in flight are beside it
 };
 
 class Pusher {

@@ -9,7 +9,6 @@
 namespace cumulus {
 namespace {
 
-constexpr std::size_t kRecentMax = 8;   // whole segments kept in memory after a fetch
 constexpr std::uint32_t kAheadMax = 3;  // whole segments being fetched ahead at once
 constexpr std::size_t kStreamsMax = 64;
 constexpr std::uint32_t kStreakToPrefetch = 2;
@@ -75,7 +74,7 @@ struct CellReader::Cells {
 };
 
 CellReader::CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index,
-                       SliceFetcher& fetcher, SegmentKeys& keys, Metrics& metrics)
+                       SliceFetcher& fetcher, SegmentKeys& keys, const MemoryShares& memory, Metrics& metrics)
     : runtime_(runtime),
       log_(log),
       slots_(slots),
@@ -85,12 +84,16 @@ CellReader::CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index
       cache_hits_(metrics.counter("cumulus_cache_hits_total")),
       cache_misses_(metrics.counter("cumulus_cache_misses_total")),
       cache_rot_(metrics.counter("cumulus_cache_rot_total")),
+      recent_max_(memory.segments_recent),
+      fetching_max_(memory.segments_fetched),
+      fetching_room_(runtime),
       tasks_(runtime) {}
 
 CellReader::~CellReader() = default;
 
 Task<void> CellReader::close() {
   closing_ = true;
+  fetching_room_.notify_all();
   co_await tasks_.join();
   recent_.clear();
 }
@@ -104,7 +107,12 @@ const CellReader::Whole* CellReader::recent(const SegmentId& segment) {
 
 void CellReader::remember(Whole whole) {
   recent_.push_front(std::move(whole));
-  if (recent_.size() > kRecentMax) recent_.pop_back();
+  std::uint64_t held = 0;
+  for (const Whole& kept : recent_) held += kept.bytes->size();
+  while (held > recent_max_ && recent_.size() > 1) {
+    held -= recent_.back().bytes->size();
+    recent_.pop_back();
+  }
 }
 
 bool CellReader::try_read(const Run& run, std::uint32_t skip, MutableByteView into) {
@@ -263,22 +271,50 @@ Task<Status> CellReader::fetch_whole(change::Placed placed, FetchTrust trust,
   }
   if (trust == FetchTrust::plain && recent(placed.segment) != nullptr) co_return Status();
   const auto shared = fetching_.emplace(placed.segment, std::make_shared<Fetching>(runtime_)).first->second;
-  auto fetched = co_await fetcher_.fetch(placed, 0, placed.length, trust, patience);
+  // Twice: a slice that does not come is decoded into a second buffer.
+  const std::uint64_t held = std::uint64_t{placed.length} * 2;
+  const Status entered = co_await enter_fetching(held, patience);
+  Result<FetchedRange> fetched = fail(ErrorKind::unavailable, "");
+  if (entered)
+    fetched = co_await fetcher_.fetch(placed, 0, placed.length, trust, patience);
+  else
+    fetched = fail(entered.error());
+  bool admitting = false;
   if (fetched) {
     std::shared_ptr<const Buffer> bytes = fetched->owner;
     remember({placed.segment, placed.salt, bytes, placed.length});
     if (!closing_) {
-      tasks_.spawn([this, placed, bytes]() -> Task<void> {
+      admitting = true;
+      tasks_.spawn([this, placed, bytes, held]() -> Task<void> {
         co_await slots_.admit_whole(placed.segment, bytes, placed.length);
+        leave_fetching(held);
       });
     }
   } else {
     shared->status = fail(fetched.error());
   }
+  if (entered && !admitting) leave_fetching(held);
   shared->ended = true;
   fetching_.erase(placed.segment);
   shared->done.notify_all();
   co_return shared->status;
+}
+
+// One that is larger than the bound passes when it is alone.
+Task<Status> CellReader::enter_fetching(std::uint64_t bytes, std::optional<Duration> patience) {
+  const TimePoint until = patience ? runtime_.now() + *patience : TimePoint::max();
+  while (fetching_bytes_ != 0 && fetching_bytes_ + bytes > fetching_max_) {
+    if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+    if (!co_await fetching_room_.wait_until(until))
+      co_return fail(ErrorKind::unavailable, "segments asked for earlier do not come from the miners");
+  }
+  fetching_bytes_ += bytes;
+  co_return Status();
+}
+
+void CellReader::leave_fetching(std::uint64_t bytes) {
+  fetching_bytes_ -= bytes;
+  fetching_room_.notify_all();
 }
 
 void CellReader::prefetch(const SegmentId& segment, std::optional<Duration> patience) {

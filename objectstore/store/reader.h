@@ -19,6 +19,7 @@
 #include "objectstore/index/index.h"
 #include "objectstore/io/sync.h"
 #include "objectstore/log/log_writer.h"
+#include "objectstore/memory_shares.h"
 #include "objectstore/store/committer.h"
 #include "objectstore/store/segment_keys.h"
 #include "objectstore/store/slice_fetcher.h"
@@ -31,7 +32,7 @@ class CellReader;
 class CellReader {
  public:
   CellReader(Runtime& runtime, LogWriter& log, SlotStore& slots, Index& index, SliceFetcher& fetcher,
-             SegmentKeys& keys, Metrics& metrics);
+             SegmentKeys& keys, const MemoryShares& memory, Metrics& metrics);
   ~CellReader();
 
   // Opens run bytes [skip, skip + into.size()) into `into`, which the caller keeps until done. Errors:
@@ -71,6 +72,8 @@ class CellReader {
   Task<Status> read_remote(change::Placed placed, Cells cells, MutableByteView into,
                            std::optional<Duration> patience);
   Task<Status> fetch_whole(change::Placed placed, FetchTrust trust, std::optional<Duration> patience);
+  Task<Status> enter_fetching(std::uint64_t bytes, std::optional<Duration> patience);
+  void leave_fetching(std::uint64_t bytes);
   Task<void> fetch_ahead(change::Placed placed, std::optional<Duration> patience);
 
   Runtime& runtime_;
@@ -82,7 +85,11 @@ class CellReader {
   Counter& cache_hits_;
   Counter& cache_misses_;
   Counter& cache_rot_;
-  std::list<Whole> recent_;  // newest first, at most kRecentMax
+  const std::uint64_t recent_max_;
+  const std::uint64_t fetching_max_;
+  std::list<Whole> recent_;           // newest first, recent_max_ bytes at most
+  std::uint64_t fetching_bytes_ = 0;  // what whole segments hold from the asking to the local disk
+  Signal fetching_room_;
   std::unordered_map<SegmentId, std::shared_ptr<Fetching>> fetching_;
   std::uint32_t ahead_ = 0;
   bool closing_ = false;

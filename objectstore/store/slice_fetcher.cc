@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
@@ -21,6 +22,8 @@ constexpr Duration kRetryMax = std::chrono::seconds(5);
 constexpr Duration kSilenceMin = std::chrono::seconds(10);
 constexpr Duration kLostMin = std::chrono::seconds(1);
 constexpr std::uint64_t kAskSlowMinerEvery = 32;
+// Attempts whose reads, which nobody waits for any more, may go on.
+constexpr std::size_t kLeftMax = 256;
 
 // Of a manifest whose version is not known: the key that signed it (its last but 64 bytes) is the volume's.
 bool ends_with_key_of(ByteView manifest, const VolumeId& volume) {
@@ -63,6 +66,7 @@ struct SliceFetcher::Stripe {
   std::vector<std::uint16_t> wanted;  // data slices
   std::vector<Slot> slots;            // k + m
   std::optional<Error> unknown;       // proven reads: the owner signed what this program does not know
+  bool over = false;                  // nobody waits for it any more
   Signal changed;
 
   std::uint64_t length() const { return high - low; }
@@ -76,7 +80,8 @@ struct SliceFetcher::Stripe {
 };
 
 SliceFetcher::SliceFetcher(Runtime& runtime, SliceTransport& transport, VolumeId volume,
-                           std::uint32_t segment_size, Duration request_deadline, Metrics& metrics)
+                           std::uint32_t segment_size, Duration request_deadline, const MemoryShares& memory,
+                           Metrics& metrics)
     : runtime_(runtime),
       transport_(transport),
       volume_(volume),
@@ -85,7 +90,8 @@ SliceFetcher::SliceFetcher(Runtime& runtime, SliceTransport& transport, VolumeId
       hedges_(metrics.counter("cumulus_read_hedges_total")),
       decodes_(metrics.counter("cumulus_read_decodes_total")),
       liars_(metrics.counter("cumulus_read_wrong_answers_total")),
-      segments_(segment_size, 8),
+      left_bytes_max_(memory.reads_left),
+      segments_(segment_size, std::max<std::size_t>(1, memory.segments_recent / segment_size)),
       closed_(runtime),
       tasks_(runtime) {}
 
@@ -187,6 +193,15 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
     stripe->slots[piece.slice].bytes = target.subspan(piece.target_offset, piece.length);
   }
 
+  auto gathered = co_await gather(stripes, pieces, std::move(out), length, until);
+  leave(std::move(stripes));
+  co_return gathered;
+}
+
+// Fills the stripes; what the miners that were asked first do not give is decoded.
+Task<Result<FetchedRange>> SliceFetcher::gather(const std::vector<std::shared_ptr<Stripe>>& stripes,
+                                                const std::vector<SlicePiece>& pieces, FetchedRange out,
+                                                std::uint32_t length, TimePoint until) {
   std::vector<std::shared_ptr<Status>> ends;
   TaskGroup parts(runtime_);
   for (const auto& stripe : stripes) {
@@ -201,7 +216,7 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
       late = late || stripes[i]->slots[slice].state != Stripe::State::good;
   }
   if (!late) {
-    out.bytes = target;
+    out.bytes = out.owner->view(0, length);
     co_return out;
   }
 
@@ -214,6 +229,7 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
   decoded.bytes = decoded.owner->view(0, length);
   std::size_t at = 0;
   const bool right = co_await runtime_.offload([&] {
+    const change::Placed& placed = stripes.front()->placed;
     const ErasureCode& code = ErasureCode::of(placed.k, placed.m);
     bool all = true;
     for (const SlicePiece& piece : pieces) {
@@ -238,6 +254,36 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
   });
   if (!right) co_return fail(ErrorKind::corrupt, "the slices of a segment do not decode");
   co_return decoded;
+}
+
+// Everything but what reads under way write into is let go of; when those hold too much the oldest are called
+// off, and how long they took is what is known of their miners.
+void SliceFetcher::leave(std::vector<std::shared_ptr<Stripe>> stripes) {
+  const auto asked = [](const Stripe::Slot& slot) { return slot.state == Stripe::State::asked; };
+  for (const auto& stripe : stripes) {
+    stripe->over = true;
+    for (Stripe::Slot& slot : stripe->slots)
+      if (!asked(slot)) slot.owner.reset();
+  }
+  left_.push_back(std::move(stripes));
+  std::uint64_t held = 0;
+  std::size_t count = 0;
+  for (auto at = std::prev(left_.end());;) {  // from the newest
+    std::set<std::shared_ptr<Buffer>> owners;
+    for (const auto& stripe : *at)
+      for (const Stripe::Slot& slot : stripe->slots)
+        if (asked(slot)) owners.insert(slot.owner);
+    for (const auto& owner : owners) held += owner->size();
+    ++count;
+    const bool first = at == left_.begin();
+    const auto older = first ? at : std::prev(at);
+    if (owners.empty() || held > left_bytes_max_ || count > kLeftMax) {
+      left_.erase(at);
+      for (const auto& owner : owners) transport_.interrupt_reads(owner.get());
+    }
+    if (first) break;
+    at = older;
+  }
 }
 
 bool SliceFetcher::known(const MinerId& miner) const {
@@ -363,6 +409,10 @@ Task<void> SliceFetcher::read_slice(std::shared_ptr<Stripe> stripe, std::uint16_
   if (answer) {
     note_pace(miner, slot.stored, runtime_.now() - began);
     slot.state = State::good;
+  } else if (stripe->over && answer.error().kind() == ErrorKind::closed) {
+    const Duration so_far = runtime_.now() - began;
+    if (so_far > pace_of(miner, slot.stored)) note_pace(miner, slot.stored, so_far);
+    slot.state = State::failed;
   } else {
     const ErrorKind kind = answer.error().kind();
     const bool gone = kind == ErrorKind::not_found || kind == ErrorKind::corrupt;
@@ -372,6 +422,7 @@ Task<void> SliceFetcher::read_slice(std::shared_ptr<Stripe> stripe, std::uint16_
       stripe->unknown = answer.error();
     metrics_.counter("cumulus_miner_read_failures_total{miner=\"" + miner.brief() + "\"}").add();
   }
+  if (stripe->over) slot.owner.reset();
   stripe->changed.notify_all();
 }
 
@@ -385,6 +436,7 @@ Task<Result<SliceReadAnswer>> SliceFetcher::read_proven(const Stripe& stripe, st
   request.length = slot.stored;
   request.with_proof = true;
   request.with_manifest = true;
+  request.owner = slot.owner;
   const TimePoint deadline = runtime_.now() + request_deadline_;
   auto answer = co_await transport_.read(placed.miners[index], std::move(request), deadline);
   if (!answer) co_return answer;

@@ -5,10 +5,14 @@
 // Nothing it returns is trusted: the caller opens the cells. When they do not open, it asks again with
 // `proven`: then every answer carries a Merkle proof against the signed manifest, so that the liar is known
 // and left out. An outage (too few miners answer) is waited for, up to the caller's patience; bytes that are
-// gone or wrong on enough answering miners are `corrupt` at once. Reactor thread.
+// gone or wrong on enough answering miners are `corrupt` at once.
+//
+// A read that lost against a hedge goes on for a while, since its end tells how slow the miner is; what such
+// reads hold is bounded, and the oldest are called off. Reactor thread.
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -18,6 +22,7 @@
 #include "objectstore/erasure/codec.h"
 #include "objectstore/io/sync.h"
 #include "objectstore/log/change.h"
+#include "objectstore/memory_shares.h"
 #include "objectstore/slice_transport.h"
 
 namespace cumulus {
@@ -33,7 +38,7 @@ struct FetchedRange {
 class SliceFetcher {
  public:
   SliceFetcher(Runtime& runtime, SliceTransport& transport, VolumeId volume, std::uint32_t segment_size,
-               Duration request_deadline, Metrics& metrics);
+               Duration request_deadline, const MemoryShares& memory, Metrics& metrics);
   ~SliceFetcher();
 
   // `patience`: how long an outage is waited for (10 s when miners are silent rather than gone, if that is
@@ -55,7 +60,11 @@ class SliceFetcher {
   Task<bool> find_lost(change::Placed& placed, TimePoint until);
   Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length,
                                      FetchTrust trust, TimePoint until);
+  Task<Result<FetchedRange>> gather(const std::vector<std::shared_ptr<Stripe>>& stripes,
+                                    const std::vector<SlicePiece>& pieces, FetchedRange out,
+                                    std::uint32_t length, TimePoint until);
   Task<Status> fill(std::shared_ptr<Stripe> stripe, TimePoint deadline);
+  void leave(std::vector<std::shared_ptr<Stripe>> stripes);
   void ask(const std::shared_ptr<Stripe>& stripe, std::uint16_t index);
   Task<void> read_slice(std::shared_ptr<Stripe> stripe, std::uint16_t index);
   Task<Result<SliceReadAnswer>> read_proven(const Stripe& stripe, std::uint16_t index, MutableByteView into);
@@ -74,7 +83,10 @@ class SliceFetcher {
   Counter& hedges_;
   Counter& decodes_;
   Counter& liars_;
+  std::uint64_t left_bytes_max_;
   BufferPool segments_;
+  // Reads that nobody waits for any more, of attempts that are over; oldest first.
+  std::list<std::vector<std::shared_ptr<Stripe>>> left_;
   std::map<MinerId, MinerPace> pace_;
   bool closing_ = false;
   Signal closed_;

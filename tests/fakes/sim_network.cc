@@ -140,9 +140,11 @@ Task<void> SimNetwork::carry(Host& host, std::size_t client, std::uint64_t size,
 // --- the port ----------------------------------------------------------------------------------------------
 
 struct FakeTransport::Waiting {
-  Waiting(Runtime& runtime, Calls the_kind) : done(runtime), kind(the_kind) {}
+  Waiting(Runtime& runtime, Calls the_kind, const void* the_owner)
+      : done(runtime), kind(the_kind), owner(the_owner) {}
   Signal done;
   const Calls kind;
+  const void* const owner;  // of a read's memory
   bool answered = false;
   bool interrupted = false;
 };
@@ -159,7 +161,7 @@ FakeTransport::~FakeTransport() { CHECK(closed_ && waiting_.empty()); }
 
 template <class T>
 Task<T> FakeTransport::call(MinerId miner, std::uint64_t size, TimePoint deadline,
-                            std::function<T(SimMiner&)> work, Calls kind) {
+                            std::function<T(SimMiner&)> work, Calls kind, const void* owner) {
   if (closed_) co_return fail(ErrorKind::closed, "the transport was closed");
   SimNetwork::Host* host = network_.find(miner);
   if (host == nullptr) co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": no such host");
@@ -172,7 +174,7 @@ Task<T> FakeTransport::call(MinerId miner, std::uint64_t size, TimePoint deadlin
     note_latency(miner, Duration{}, false);
     co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": connection refused");
   }
-  const auto waiting = std::make_shared<Waiting>(runtime_, kind);
+  const auto waiting = std::make_shared<Waiting>(runtime_, kind, owner);
   const auto value = std::make_shared<std::optional<T>>();
   waiting_.insert(waiting.get());
   // The first answer counts; a late duplicate changes the miner, not what the caller sees.
@@ -231,7 +233,8 @@ Task<Result<SliceReadAnswer>> FakeTransport::read(MinerId miner, SliceRead reque
                         manifest = request.with_manifest](SimMiner& at) {
     return at.read(volume, slice, offset, length, proof, manifest);
   };
-  Outcome outcome = co_await call<Outcome>(miner, request.length, deadline, std::move(work));
+  Outcome outcome = co_await call<Outcome>(miner, request.length, deadline, std::move(work), Calls::asked,
+                                           request.owner.get());
   co_return answer_of(std::move(outcome), request);
 }
 
@@ -299,6 +302,14 @@ void FakeTransport::note_latency(const MinerId& miner, Duration took, bool good)
 void FakeTransport::interrupt(Calls which) {
   for (Waiting* waiting : waiting_) {
     if (which == Calls::asked && waiting->kind != Calls::asked) continue;
+    waiting->interrupted = true;
+    waiting->done.notify_all();
+  }
+}
+
+void FakeTransport::interrupt_reads(const void* owner) {
+  for (Waiting* waiting : waiting_) {
+    if (waiting->owner != owner) continue;
     waiting->interrupted = true;
     waiting->done.notify_all();
   }

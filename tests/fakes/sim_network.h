@@ -119,11 +119,13 @@ class FakeTransport final : public SliceTransport {
   Task<Result<MinerStatus>> status(MinerId miner, TimePoint deadline) override;
   void try_now() override {}  // it remembers no failures
   void interrupt(Calls which) override;
+  void interrupt_reads(const void* owner) override;
   Duration expected_latency(MinerId miner) const override;
   Task<void> close() override;
   // As the real one does for a while after a failure: calls to a dead miner fail before they return a first
   // time.
   void refuse_at_once(bool value) { refuse_at_once_ = value; }
+  std::size_t under_way() const { return waiting_.size(); }
 
  private:
   struct Waiting;
@@ -132,8 +134,8 @@ class FakeTransport final : public SliceTransport {
   using Work = std::function<T(SimMiner&)>;
   using Outcome = Result<SimMiner::ReadOutcome>;
   template <class T>
-  Task<T> call(MinerId miner, std::uint64_t size, TimePoint deadline, Work<T> work,
-               Calls kind = Calls::asked);
+  Task<T> call(MinerId miner, std::uint64_t size, TimePoint deadline, Work<T> work, Calls kind = Calls::asked,
+               const void* owner = nullptr);
   static Result<SliceReadAnswer> answer_of(Outcome outcome, const SliceRead& request);
   void note_latency(const MinerId& miner, Duration took, bool good);
 

@@ -305,14 +305,29 @@ def fill(path):
                 expect(error.errno == errno.ENOSPC, f'{path}: {error}')
 
 
+def frame_of(daemon):
+    """One frame, or b'' when the daemon hangs up."""
+    frame = b''
+    wanted = 5
+    while len(frame) < wanted:
+        part = daemon.recv(wanted - len(frame))
+        if not part:
+            return b''
+        frame += part
+        if len(frame) == 5:
+            wanted += int.from_bytes(frame[:4], 'little')
+    return frame
+
+
 def ask(lab, frame, end=False):
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.settimeout(20)
         daemon.connect(os.path.join(lab.home, 'volumes', 'v', 'daemon.sock'))
+        expect(b'serving' in frame_of(daemon), 'the daemon does not greet')
         daemon.sendall(frame)
         if end:
             daemon.shutdown(socket.SHUT_WR)
-        return daemon.recv(65536)
+        return frame_of(daemon)
 
 
 if __name__ == '__main__':

@@ -8,12 +8,10 @@
 #include "objectstore/crypto/key_file.h"
 #include "objectstore/crypto/tls_identity.h"
 #include "objectstore/index/rocksdb_engine.h"
+#include "objectstore/memory_shares.h"
 
 namespace cumulus {
 namespace {
-
-constexpr std::size_t kBlockCacheShare = 4;  // of the memory budget: store/README.md has the table
-constexpr std::size_t kWriteBufferShare = 16;
 
 std::string writer_label() {
   char host[256] = "unknown host";
@@ -82,8 +80,9 @@ Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home
 
   const KeyTree& keys = *stack->keys_;
   RocksDbOptions engine;
-  engine.block_cache_bytes = stack->settings_.options.memory_bytes / kBlockCacheShare;
-  engine.write_buffer_bytes = stack->settings_.options.memory_bytes / kWriteBufferShare;
+  const MemoryShares memory(stack->settings_.options.memory_bytes);
+  engine.block_cache_bytes = memory.index_blocks;
+  engine.write_buffer_bytes = memory.index_writes;
   const auto open_engine = [&reactor, &keys, engine](std::string path, std::function<Status()> barrier,
                                                      bool fresh) {
     return open_rocksdb_engine(reactor, std::move(path), keys.index_key().clone(), std::move(barrier), fresh,

@@ -7,6 +7,7 @@
 #include "blockdev/images.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "objectstore/memory_shares.h"
 #include "tools/cumulus/nbd_resident.h"
 
 namespace cumulus {
@@ -181,8 +182,9 @@ Task<Result<Json>> serve_image_attach(Desk& desk, Session& session, Json request
   wanted.connected = session.take_descriptor();
   if (wanted.connected < 0) co_return fail(ErrorKind::invalid, "no socket came with the request");
   const int socket = wanted.connected;
+  const MemoryShares memory(desk.stack.settings().options.memory_bytes);
   auto server = co_await NbdResident::start(desk.reactor, desk.stack.volume(), desk.residents, desk.name,
-                                            std::move(wanted));
+                                            std::move(wanted), memory.disk_requests);
   if (!server) {
     ::close(socket);
     co_return fail(server.error());

@@ -1,6 +1,7 @@
 #include "tools/cumulus/nbd_requests.h"
 
 #include "objectstore/base/format.h"
+#include "objectstore/memory_shares.h"
 #include "tools/cumulus/nbd_resident.h"
 
 namespace cumulus {
@@ -17,8 +18,9 @@ NbdResident* server_at(Desk& desk, const std::string& address) {
 
 Task<Result<Json>> serve_nbd_serve(Desk& desk, Session&, Json request) {
   CO_TRY(NbdRequest wanted, NbdRequest::from_json(request));
+  const MemoryShares memory(desk.stack.settings().options.memory_bytes);
   CO_TRY(const auto server, co_await NbdResident::start(desk.reactor, desk.stack.volume(), desk.residents,
-                                                        desk.name, std::move(wanted)));
+                                                        desk.name, std::move(wanted), memory.disk_requests));
   co_return server->describe();
 }
 

@@ -35,8 +35,14 @@ NbdResident::NbdResident(Runtime& runtime, Volume& volume, Residents& residents,
 
 NbdResident::~NbdResident() = default;
 
-Status NbdResident::open(Runtime& runtime) {
+Status NbdResident::open(Runtime& runtime, std::uint64_t memory_max) {
+  for (Resident* one : residents_.list()) {
+    const auto* other = dynamic_cast<NbdResident*>(one);
+    if (other != nullptr && memory_ == nullptr) memory_ = other->memory_;
+  }
+  if (!memory_) memory_ = std::make_shared<nbd::Memory>(runtime, memory_max);
   nbd::ServerOptions options;
+  options.memory = memory_;
   options.image = request_.image;
   options.read_only = request_.read_only;
   options.unfinished = request_.imports();
@@ -65,7 +71,7 @@ Status NbdResident::open(Runtime& runtime) {
 
 Task<Result<std::shared_ptr<NbdResident>>> NbdResident::start(Runtime& runtime, Volume& volume,
                                                               Residents& residents, std::string volume_name,
-                                                              NbdRequest request) {
+                                                              NbdRequest request, std::uint64_t memory_max) {
   DatasetId dataset = 0;
   if (!request.image.empty()) {
     auto device = co_await BlockDevice::open(volume, request.image, "", true);
@@ -86,7 +92,7 @@ Task<Result<std::shared_ptr<NbdResident>>> NbdResident::start(Runtime& runtime, 
     CO_TRY_OK(residents.check_free(dataset, volume_name + "/" + request.image));
   std::shared_ptr<NbdResident> made(
       new NbdResident(runtime, volume, residents, std::move(volume_name), std::move(request)));
-  CO_TRY_OK(made->open(runtime));
+  CO_TRY_OK(made->open(runtime, memory_max));
   made->self_ = made;
   residents.add(*made);
   log_info("nbd: serving on {}", made->address());

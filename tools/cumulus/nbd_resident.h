@@ -29,9 +29,10 @@ struct NbdRequest {
 class NbdResident final : public Resident {
  public:
   // Serves when it returns. exists: the image is attached elsewhere, named with address and pid.
+  // Shares `memory_max` bytes for its clients' requests with the others of this daemon.
   static Task<Result<std::shared_ptr<NbdResident>>> start(Runtime& runtime, Volume& volume,
                                                           Residents& residents, std::string volume_name,
-                                                          NbdRequest request);
+                                                          NbdRequest request, std::uint64_t memory_max);
   ~NbdResident() override;
 
   std::string kind() const override { return "nbd"; }
@@ -47,12 +48,13 @@ class NbdResident final : public Resident {
  private:
   NbdResident(Runtime& runtime, Volume& volume, Residents& residents, std::string volume_name,
               NbdRequest request);
-  Status open(Runtime& runtime);
+  Status open(Runtime& runtime, std::uint64_t memory_max);
 
   Volume& volume_;
   Residents& residents_;
   std::string volume_name_;
   NbdRequest request_;
+  std::shared_ptr<nbd::Memory> memory_;
   std::unique_ptr<nbd::Server> server_;
   bool stopping_ = false;
   bool stopped_ = false;
