@@ -3,7 +3,6 @@
 #include <array>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <openssl/evp.h>
 
 #include "objectstore/crypto/digest.h"
@@ -27,17 +26,11 @@ Bytes labelled(std::string_view label, ByteView message) {
 }
 
 // Signatures that were found good lately. A manifest comes from each of its k + m miners with the same
-// signature, and a check costs a hundred times what it costs to know it again. Any thread.
+// signature, and a check costs a hundred times what it costs to know it again. One thread's.
 class GoodSignatures {
  public:
-  bool knows(const Digest& digest) {
-    const std::lock_guard lock(mutex_);
-    return place_of(digest) == digest;
-  }
-  void add(const Digest& digest) {
-    const std::lock_guard lock(mutex_);
-    place_of(digest) = digest;
-  }
+  bool knows(const Digest& digest) { return place_of(digest) == digest; }
+  void add(const Digest& digest) { place_of(digest) = digest; }
 
  private:
   Digest& place_of(const Digest& digest) {
@@ -45,7 +38,6 @@ class GoodSignatures {
     std::memcpy(&bits, digest.data(), sizeof bits);
     return places_[bits % places_.size()];
   }
-  std::mutex mutex_;
   std::array<Digest, 1024> places_{};
 };
 
@@ -73,7 +65,7 @@ std::array<std::uint8_t, 64> SigningKey::sign(std::string_view label, ByteView m
 
 bool verify_signature(const std::array<std::uint8_t, 32>& public_key, std::string_view label,
                       ByteView message, const std::array<std::uint8_t, 64>& signature) {
-  static GoodSignatures good;
+  thread_local GoodSignatures good;
   const Bytes bytes = labelled(label, message);
   Sha256 hash;
   hash.update(public_key);

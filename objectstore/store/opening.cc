@@ -454,18 +454,6 @@ Task<Status> StoreVolume::count_stored() {
   }
 }
 
-Task<Result<std::uint64_t>> StoreVolume::count_crowded() {
-  std::uint64_t crowded = 0;
-  for (Sequence after = 0;;) {
-    CO_TRY(const auto page, co_await index_->placed_list(SegmentKind::log, after, 4096));
-    for (const PlacedSegment& segment : page) {
-      if (is_crowded(segment.placed.miners)) ++crowded;
-      after = segment.placed.segment.sequence;
-    }
-    if (page.size() < 4096) co_return crowded;
-  }
-}
-
 // After a rebuild the log's Placed changes may name miners that lost their slices since: the listings say
 // where they are.
 Task<Status> StoreVolume::note_placements() {

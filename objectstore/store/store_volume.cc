@@ -11,6 +11,7 @@
 #include "objectstore/store/destroyer.h"
 #include "objectstore/store/repairer.h"
 #include "objectstore/store/segment_audit.h"
+#include "objectstore/store/slice_upload.h"
 
 namespace cumulus {
 namespace {
@@ -432,6 +433,18 @@ Task<void> StoreVolume::mark_closed() {
   if (tail_->wanted_tail().position < committer_->accepted_data() || !tail_->claimed()) co_return;
   const Status settled = co_await tail_->close_cleanly(kFarewell);
   if (!settled) log_warn("the miners were not told that the volume is closed: {}", settled.error().message());
+}
+
+Task<Result<std::uint64_t>> StoreVolume::count_crowded() {
+  std::uint64_t crowded = 0;
+  for (Sequence after = 0;;) {
+    CO_TRY(const auto page, co_await index_->placed_list(SegmentKind::log, after, 4096));
+    for (const PlacedSegment& segment : page) {
+      if (is_crowded(segment.placed.miners)) ++crowded;
+      after = segment.placed.segment.sequence;
+    }
+    if (page.size() < 4096) co_return crowded;
+  }
 }
 
 }  // namespace cumulus

@@ -85,14 +85,10 @@ class Daemon {
         reactor_.start_timer(reactor_.now() + kPatienceAtEnd, [this] { stack_->volume().stop_waiting(); });
     co_await residents_.stop_all();
     co_await mounts_.close();
-    boost::system::error_code ignored;
-    acceptor_.close(ignored);
-    signals_.cancel(ignored);
     for (Session* session : sessions_) session->end();
     co_await tasks_.join();
     reactor_.cancel_timer(patience);
     const Status closed = co_await stack_->close();
-    ::unlink((home_.volume(name_) + "/daemon.sock").c_str());
     if (!closed) log_error("closing the volume: {}", closed.error().message());
     log_info("volume '{}' is closed", name_);
     co_return Status();
@@ -138,6 +134,9 @@ class Daemon {
   Task<void> serve_session(std::shared_ptr<Session> session) {
     sessions_.insert(session.get());
     session->start(tasks_of(*session));
+    Json greeting = {{"serving", ::getpid()}};
+    const Status greeted = co_await session->send_json(std::move(greeting));
+    static_cast<void>(greeted);  // if not, nothing comes back either
     const auto frame = co_await session->receive();
     if (frame && frame->kind == FrameKind::json) {
       Json request = Json::parse(text_of(frame->body), nullptr, false);
@@ -202,8 +201,11 @@ class Daemon {
   void stop() {
     stopping_ = true;
     ended_.notify_all();
+    // Commands that come now wait for the lock and start another daemon; those that wait to be accepted are
+    // hung up on, and do the same.
+    ::unlink((home_.volume(name_) + "/daemon.sock").c_str());
     boost::system::error_code ignored;
-    acceptor_.cancel(ignored);
+    acceptor_.close(ignored);
     signals_.cancel(ignored);
   }
 

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include <utility>
@@ -47,7 +48,15 @@ Result<DaemonSocket> DaemonSocket::connect(const std::string& directory) {
   const int result = ::connect(socket.fd_, reinterpret_cast<sockaddr*>(&address), sizeof address);
   const int error = errno;
   ::close(folder);
-  if (result == 0 && !listener_is_dying(socket.fd_)) return socket;
+  if (result == 0 && !listener_is_dying(socket.fd_)) {
+    timeval patience{.tv_sec = 30, .tv_usec = 0};
+    ::setsockopt(socket.fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    const auto greeting = socket.receive();
+    if (!greeting) return fail(ErrorKind::unavailable, "the volume's daemon ends, or does not answer");
+    patience.tv_sec = 0;  // what is asked of it may take any time
+    ::setsockopt(socket.fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    return socket;
+  }
   if (result == 0) return fail(ErrorKind::closed, "the volume's daemon was killed and is not gone yet");
   if (error == ENOENT || error == ECONNREFUSED)
     return fail(ErrorKind::unavailable, "the volume's daemon is not running");

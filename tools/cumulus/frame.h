@@ -20,7 +20,8 @@ inline constexpr std::size_t kFrameHeader = 5;
 // The client's end: blocking.
 class DaemonSocket {
  public:
-  // A socket in `directory`, however long its path is. unavailable: nobody listens.
+  // A socket in `directory`, however long its path is, over which the daemon has said that it serves.
+  // unavailable: nobody listens, or the daemon is ending.
   static Result<DaemonSocket> connect(const std::string& directory);
   DaemonSocket(DaemonSocket&& other) noexcept;
   DaemonSocket& operator=(DaemonSocket&&) = delete;
