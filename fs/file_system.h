@@ -152,6 +152,9 @@ struct FileSystemOptions {
   AccessTimes access_times = AccessTimes::relative;
   bool list_snapshots = false;
   bool synchronous = false;
+  // The kernel keeps the times of what is written (its write-back cache), and sets them when it writes out:
+  // write() leaves them.
+  bool kernel_keeps_times = false;
 };
 
 class PosixFileSystem {

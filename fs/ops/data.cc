@@ -199,7 +199,8 @@ Task<FsResult<std::size_t>> ObjectFiles::write(Caller caller, HandleId id, std::
     if (offset > loaded->size) inode.holes = true;
     inode.allocated += fresh;
     const std::int64_t time = now();
-    if (inode.mtime + kTimeStep <= time || inode.mtime > time) inode.mtime = inode.ctime = time;
+    const bool due = inode.mtime + kTimeStep <= time || inode.mtime > time;
+    if (due && !options_.kernel_keeps_times) inode.mtime = inode.ctime = time;
     if (kill_set_id) clear_set_ids(inode, caller);
     Transaction write;
     write.write_shared(ref(object), offset, data, std::move(owner));

@@ -201,7 +201,9 @@ def all_at_once(options):
         os.mkdir(top)
         lab.up().run('mount', lab.volume, top, *options)
         empty = in_use(top)
-        at_once(top)
+        inside = os.path.join(top, 'inside')  # no link leads out of the mount
+        os.mkdir(inside)
+        at_once(inside)
         before, _ = look(top)
         expect(before, 'nothing is left: the test proved little')
         lab.run('umount', top, '--sync')
@@ -209,6 +211,8 @@ def all_at_once(options):
         lab.check_clean(data=True)
         lab.run('mount', lab.volume, top, *options)
         after, files = look(top)
+        for words in [*before.values(), *after.values()] if options else []:
+            words[2] = None  # the kernel's write-back cache keeps a time of its own (fs/SEMANTICS.md)
         changed = [path for path in sorted(set(before) | set(after)) if before.get(path) != after.get(path)]
         expect(not changed, f'after umount and mount: {[(path, before.get(path), after.get(path)) for path in changed[:3]]}')
         folders = sum(one[0].startswith('0o4') for one in after.values())

@@ -105,11 +105,16 @@ TEST_P(Canaries, IsCaught) {
   SeedRun run;
   run.options.canary = GetParam().canary;
   run.last = 1000;
-  const SeedReport report = run_seeds(run);
-  ASSERT_EQ(report.failures.size(), 1u) << report.passed << " seeds saw nothing";
-  const FailedSeed& caught = report.failures.front();
-  EXPECT_NE(caught.what.find(GetParam().verdict), std::string::npos) << caught.what << "\n" << caught.story;
-  std::printf("seed %llu: %s\n", static_cast<unsigned long long>(caught.seed), caught.what.c_str());
+  bool meant = false;
+  while (!meant && run.first <= run.last) {  // other checkers may see what it leads to first
+    const SeedReport report = run_seeds(run);
+    ASSERT_EQ(report.failures.size(), 1u) << "the seeds from " << run.first << " on saw nothing";
+    const FailedSeed& caught = report.failures.front();
+    meant = caught.what.find(GetParam().verdict) != std::string::npos;
+    std::printf("seed %llu: %s\n", static_cast<unsigned long long>(caught.seed), caught.what.c_str());
+    run.first = caught.seed + 1;
+  }
+  EXPECT_TRUE(meant) << "no checker said: " << GetParam().verdict;
 }
 INSTANTIATE_TEST_SUITE_P(
     Simulator, Canaries,

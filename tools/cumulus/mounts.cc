@@ -168,6 +168,7 @@ Task<Status> Mounts::Mount::open(int device) {
   options.access_times = order_.options.access_times;
   options.list_snapshots = order_.options.list_snapshots;
   options.synchronous = order_.options.synchronous;
+  options.kernel_keeps_times = order_.options.writeback;
   std::string name = snapshot == nullptr ? "" : snapshot->name;
   CO_TRY(auto files,
          co_await PosixFileSystem::open(mounts_.runtime_, store_, dataset_, std::move(name), options));
