@@ -16,6 +16,7 @@ namespace {
 
 // How long those who still use a mount are served after it was detached, when the daemon has to end.
 constexpr Duration kFarewell = std::chrono::seconds(10);
+constexpr Duration kDetachedMax = std::chrono::seconds(10);
 
 // "2026-11-20[THH:MM[:SS]][Z]", UTC, as nanoseconds; the last instant that the text covers.
 Result<WallTime> parse_time(const std::string& text) {
@@ -199,23 +200,41 @@ Task<Status> Mounts::check(Volume& store, MountOrder order) {
     co_return fail(ErrorKind::not_found,
                    format("there is no file system '{}' in volume '{}': 'cumulus fs create {}/{}' makes it",
                           order.file_system, volume_, volume_, order.file_system));
-  if (const auto there = find(order.directory))
-    co_return fail(ErrorKind::exists, format("{} is mounted on {} already",
-                                             there->describe().value("source", ""), order.directory));
   CO_TRY(const SnapshotInfo* snapshot, snapshot_of(*info, order.options));
   static_cast<void>(snapshot);
-  const bool of_snapshot = !order.options.snapshot.empty() || !order.options.at.empty();
-  if (of_snapshot || order.options.read_only) co_return Status();
-  for (const auto& one : mounts_) {
-    if (one->dataset() == info->id && !one->of_snapshot())
-      co_return fail(
-          ErrorKind::exists,
-          format(
-              "{}/{} is mounted on {} already: a file system is mounted once; 'mount --bind {} DIR' shows it "
-              "elsewhere too",
-              volume_, order.file_system, one->order().directory, one->order().directory));
+  const TimePoint patience = runtime_.now() + kDetachedMax;
+  for (;;) {
+    const auto there = in_the_way_of(order, info->id);
+    if (!there) co_return Status();
+    const std::string& directory = there->order().directory;
+    const auto entry = mount_at(directory);
+    const bool detached = entry && !*entry;
+    // It ends when the last program leaves it, which may be in a moment.
+    if (detached && runtime_.now() < patience) {
+      co_await wait_a_while();
+      continue;
+    }
+    const std::string source = there->describe().value("source", "");
+    if (detached)
+      co_return fail(ErrorKind::exists, format("{} was detached from {}, and programs use it still: end them",
+                                               source, directory));
+    if (directory == order.directory)
+      co_return fail(ErrorKind::exists, format("{} is mounted on {} already", source, directory));
+    co_return fail(
+        ErrorKind::exists,
+        format("{} is mounted on {} already: a file system is mounted once; 'mount --bind {} DIR' shows it "
+               "elsewhere too",
+               source, directory, directory));
   }
-  co_return Status();
+}
+
+// A mount at the same place, or a second one that writes to the same file system.
+std::shared_ptr<Mounts::Mount> Mounts::in_the_way_of(const MountOrder& order, DatasetId dataset) const {
+  if (auto there = find(order.directory)) return there;
+  if (!order.options.snapshot.empty() || !order.options.at.empty() || order.options.read_only) return nullptr;
+  for (const auto& one : mounts_)
+    if (one->dataset() == dataset && !one->of_snapshot()) return one;
+  return nullptr;
 }
 
 Task<Status> Mounts::serve(Volume& store, MountOrder order, int device) {

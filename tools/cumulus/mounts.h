@@ -49,6 +49,7 @@ class Mounts {
   class Mount;
   Task<void> run(std::shared_ptr<Mount> mount);
   std::shared_ptr<Mount> find(const std::string& directory) const;
+  std::shared_ptr<Mount> in_the_way_of(const MountOrder& order, DatasetId dataset) const;
   void forget(Mount& mount);
   void remember();
 
