@@ -203,6 +203,14 @@ Result<Json> Client::call(Json request, const std::string& what, bool bytes, int
   }
 }
 
+bool lock_soon(int file) {
+  for (int i = 0; i < 100; ++i) {
+    if (::flock(file, LOCK_EX | LOCK_NB) == 0) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return false;
+}
+
 Result<bool> Client::stop() {
   // The lock is free when the daemon has ended, and taken before it listens.
   const int lock = ::open((home_.volume(name_) + "/lock").c_str(), O_RDWR | O_CLOEXEC);

@@ -62,4 +62,7 @@ class Client {
 // From the file (its first line), or the terminal without echo. denied when there is neither.
 Result<std::string> read_passphrase(const std::string& file, const std::string& prompt);
 
+// Locks an open file for this process alone, within 5 s; false when another holds it for longer.
+bool lock_soon(int file);
+
 }  // namespace cumulus

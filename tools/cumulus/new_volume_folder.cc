@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -50,11 +49,7 @@ Status NewVolumeFolder::clear(const Home& home, const std::string& name) {
   const std::string folder = home.volume(name);
   if (DaemonSocket::connect(folder)) TRY_OK(Client(home, name).stop());
   if (const int lock = ::open((folder + "/lock").c_str(), O_RDWR | O_CLOEXEC); lock >= 0) {
-    bool free = ::flock(lock, LOCK_EX | LOCK_NB) == 0;
-    for (int i = 0; i < 100 && !free; ++i) {  // a daemon that has refused is gone in a moment
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      free = ::flock(lock, LOCK_EX | LOCK_NB) == 0;
-    }
+    const bool free = lock_soon(lock);  // a daemon that has refused is gone in a moment
     ::close(lock);
     if (!free)
       return fail(ErrorKind::exists, format("an interrupted command's daemon still works on volume '{}' in "
