@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kHeadersInFlight = 16;
 constexpr Duration kRetryInterval = std::chrono::seconds(1);
+constexpr std::uint64_t kKeptFreeMax = 64u << 20;
 constexpr std::string_view kPrefix = "slot-";
 
 std::optional<std::uint32_t> number_of(const std::string& name) {
@@ -293,6 +294,18 @@ Task<void> SlotStore::keep_free_ahead() {
   }
 }
 
+// Slots never take the last of the disk: what says that segments are stored, and so lets slots go again (the
+// index, the home file, the replay mark), could not be written any more.
+Status SlotStore::leaves_room() const {
+  TRY(const DiskSpace space, files_.space(directory_));
+  const std::uint64_t kept = std::min(kKeptFreeMax, space.total / 16);
+  if (space.free >= options_.segment_size + kept) return {};
+  return fail(ErrorKind::no_space,
+              format("{}: the disk has {} bytes free, and {} are kept for the index: free "
+                     "some space",
+                     directory_, space.free, kept));
+}
+
 // A new file, all of it allocated, its name durable.
 Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot() {
   auto slot = std::make_shared<Slot>();
@@ -304,14 +317,15 @@ Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot() {
   how.create = true;
   how.exclusive = true;
   how.direct = true;
-  Status status;
-  auto file = files_.open(slot->path, how);
-  if (file) {
+  Status status = leaves_room();
+  Result<std::unique_ptr<File>> file = fail(ErrorKind::no_space, "");
+  if (status) file = files_.open(slot->path, how);
+  if (status && file) {
     slot->file = *std::move(file);
     status = co_await slot->file->allocate(options_.segment_size);
     if (status) status = co_await slot->file->datasync();
     if (status) status = co_await files_.sync_directory(directory_);
-  } else {
+  } else if (status) {
     status = fail(file.error());
   }
   if (!status) {

@@ -144,6 +144,7 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   Task<Status> examine(SlotPtr slot);
   Task<void> keep_free_ahead();
   Task<Result<SlotPtr>> make_slot();
+  Status leaves_room() const;
   Task<SlotPtr> claim_for_cache(const SegmentId& segment);
   Task<Status> write_range(SlotPtr slot, std::uint64_t offset, ByteView bytes);
   std::uint32_t budget_slots() const;

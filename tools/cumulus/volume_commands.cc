@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::uint64_t kSegmentsToBegin = 4;  // the open one, two made ahead, one for what is noted of them
 constexpr std::uint64_t kIndexToBegin = 4u << 20;
+constexpr std::uint64_t kKeptFreeMax = 64u << 20;  // the log leaves that much of a disk, or a 16th
 
 struct Arguments {
   std::string name;
@@ -110,7 +111,8 @@ Status check_free_space(const std::string& folder, std::uint64_t segment) {
   struct statvfs disk{};
   if (::statvfs(folder.c_str(), &disk) != 0) return fail(from_errno(errno, "look at the disk of " + folder));
   const std::uint64_t free = std::uint64_t{disk.f_bavail} * disk.f_frsize;
-  const std::uint64_t wanted = kSegmentsToBegin * segment + kIndexToBegin;
+  const std::uint64_t kept = std::min(kKeptFreeMax, std::uint64_t{disk.f_blocks} * disk.f_frsize / 16);
+  const std::uint64_t wanted = kSegmentsToBegin * segment + std::max(kIndexToBegin, kept);
   if (free >= wanted) return {};
   return fail(ErrorKind::no_space,
               format("the disk of {} has {} free and a volume with segments of {} begins with {}: free some "
