@@ -9,8 +9,6 @@ namespace {
 
 class SlowMiners : public testing::Test {
  protected:
-  static constexpr std::uint64_t kSlice = PushWorld::kSegment / 4;
-
   // Stores `count` segments on six miners, 4+2.
   Task<void> store(std::size_t count) {
     EXPECT_OK(co_await world_.open(4, 2));
