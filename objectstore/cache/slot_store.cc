@@ -331,7 +331,10 @@ Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot() {
   if (!status) {
     if (!make_error_) log_warn("a new local segment file: {}", status.error().message());
     make_error_ = status.error();
-    remove_file(slot);
+    if (slot->file)
+      remove_file(slot);
+    else
+      slots_.erase(slot->number);
     co_return fail(status.error());
   }
   make_error_.reset();
