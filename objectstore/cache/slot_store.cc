@@ -80,7 +80,7 @@ Task<Status> SlotStore::find_slots() {
   CO_TRY_OK(files_.create_directories(directory_));
   align_log2_ = static_cast<std::uint8_t>(std::max(9, std::countr_zero(files_.direct_alignment(directory_))));
   CO_TRY(const auto names, files_.list(directory_));
-  auto todo = std::make_shared<std::deque<SlotPtr>>();
+  auto unread = std::make_shared<std::deque<SlotPtr>>();
   for (const std::string& name : names) {
     const auto number = number_of(name);
     if (!number) continue;
@@ -88,19 +88,19 @@ Task<Status> SlotStore::find_slots() {
     slot->number = *number;
     slot->path = directory_ + "/" + name;
     next_number_ = std::max(next_number_, *number + 1);
-    todo->push_back(slot);
+    unread->push_back(slot);
   }
   TaskGroup readers(runtime_);
-  for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(todo));
+  for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(unread));
   co_await readers.join();
   // A process that died while it made a slot may have left a name that no sync has covered yet.
   co_return co_await files_.sync_directory(directory_);
 }
 
-Task<void> SlotStore::read_headers(std::shared_ptr<std::deque<SlotPtr>> todo) {
-  while (!todo->empty()) {
-    const SlotPtr slot = todo->front();
-    todo->pop_front();
+Task<void> SlotStore::read_headers(std::shared_ptr<std::deque<SlotPtr>> unread) {
+  while (!unread->empty()) {
+    const SlotPtr slot = unread->front();
+    unread->pop_front();
     const Status examined = co_await examine(slot);
     if (!examined) log_warn("{}: {}; the slot is left alone", slot->path, examined.error().message());
   }

@@ -140,7 +140,7 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   SlotStore(Runtime& runtime, FileSystem& files, std::string directory, VolumeId volume,
             SlotStoreOptions options, Metrics& metrics);
   Task<Status> find_slots();
-  Task<void> read_headers(std::shared_ptr<std::deque<SlotPtr>> todo);
+  Task<void> read_headers(std::shared_ptr<std::deque<SlotPtr>> unread);
   Task<Status> examine(SlotPtr slot);
   Task<void> keep_free_ahead();
   Task<Result<SlotPtr>> make_slot();

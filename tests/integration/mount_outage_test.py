@@ -80,18 +80,17 @@ class Miners:
                 os.kill(json.load(state)['pid'], number)
 
     def away(self):
-        if self.silent:
-            self.each(signal.SIGSTOP)
-        else:
-            for number in range(1, self.lab.miners + 1):
-                self.lab.miner('stop', number)
+        self.turn(signal.SIGSTOP, 'stop')
 
     def back(self):
+        self.turn(signal.SIGCONT, 'start')
+
+    def turn(self, silently, aloud):
         if self.silent:
-            self.each(signal.SIGCONT)
+            self.each(silently)
         else:
             for number in range(1, self.lab.miners + 1):
-                self.lab.miner('start', number)
+                self.lab.miner(aloud, number)
 
 
 def outage(silent):

@@ -62,6 +62,18 @@ struct World {
   std::filesystem::path directory;
 };
 
+// The whole of a story, in a world of its own: one that waits for ever has not ended.
+void play(Task<> (*story)(World&)) {
+  World world;
+  bool ended = false;
+  world.reactor.run([](World& in, Task<> (*told)(World&), bool& done) -> Task<> {
+    co_await told(in);
+    co_await in.network.settle();
+    done = true;
+  }(world, story, ended));
+  EXPECT_TRUE(ended);
+}
+
 VolumeOptions small_options() {
   VolumeOptions options;
   options.cache_bytes = 64u << 20;
@@ -231,16 +243,7 @@ Task<> restart_twice_without_miners(World& world) {
   co_await transport.close();
 }
 
-TEST(Volume, RestartedTwiceWithoutMinersStillSendsEverything) {
-  World world;
-  bool ended = false;
-  world.reactor.run([](World& w, bool& done) -> Task<> {
-    co_await restart_twice_without_miners(w);
-    co_await w.network.settle();
-    done = true;
-  }(world, ended));
-  EXPECT_TRUE(ended);
-}
+TEST(Volume, RestartedTwiceWithoutMinersStillSendsEverything) { play(restart_twice_without_miners); }
 
 // A miner that says nothing does not hold up the end: neither when all is stored, nor with slices on their
 // way to it, nor a read that needs it.
@@ -288,16 +291,7 @@ Task<> close_beside_silent_miners(World& world) {
   co_await transport.close();
 }
 
-TEST(Volume, ASilentMinerDoesNotHoldUpTheEnd) {
-  World world;
-  bool ended = false;
-  world.reactor.run([](World& w, bool& done) -> Task<> {
-    co_await close_beside_silent_miners(w);
-    co_await w.network.settle();
-    done = true;
-  }(world, ended));
-  EXPECT_TRUE(ended);
-}
+TEST(Volume, ASilentMinerDoesNotHoldUpTheEnd) { play(close_beside_silent_miners); }
 
 // What lies in the local files is read at once, without a task, when it was read a moment ago.
 Task<> read_at_once(World& world) {
@@ -343,16 +337,7 @@ Task<> read_at_once(World& world) {
   co_await transport.close();
 }
 
-TEST(Volume, WarmBlocksAreReadAtOnce) {
-  World world;
-  bool ended = false;
-  world.reactor.run([](World& w, bool& done) -> Task<> {
-    co_await read_at_once(w);
-    co_await w.network.settle();
-    done = true;
-  }(world, ended));
-  EXPECT_TRUE(ended);
-}
+TEST(Volume, WarmBlocksAreReadAtOnce) { play(read_at_once); }
 
 // Two that race for the same thing: one is done, the other is told, and the volume goes on.
 Task<> race_for_snapshots(World& world) {
@@ -386,16 +371,7 @@ Task<> race_for_snapshots(World& world) {
   co_await transport.close();
 }
 
-TEST(Volume, RacingRemovalsAreDecidedOneByOne) {
-  World world;
-  bool ended = false;
-  world.reactor.run([](World& w, bool& done) -> Task<> {
-    co_await race_for_snapshots(w);
-    co_await w.network.settle();
-    done = true;
-  }(world, ended));
-  EXPECT_TRUE(ended);
-}
+TEST(Volume, RacingRemovalsAreDecidedOneByOne) { play(race_for_snapshots); }
 
 // Each assert lets its transaction through when it holds; when it does not, nothing of the transaction is
 // done, and the kind of the error tells what was found.
@@ -468,27 +444,9 @@ Task<> assert_what_holds(World& world) {
   co_await transport.close();
 }
 
-TEST(Volume, AssertsDecideAWholeTransaction) {
-  World world;
-  bool ended = false;
-  world.reactor.run([](World& w, bool& done) -> Task<> {
-    co_await assert_what_holds(w);
-    co_await w.network.settle();
-    done = true;
-  }(world, ended));
-  EXPECT_TRUE(ended);
-}
+TEST(Volume, AssertsDecideAWholeTransaction) { play(assert_what_holds); }
 
-TEST(Volume, WriteSyncDropRecoverSteal) {
-  World world;
-  bool ended = false;
-  world.reactor.run([](World& w, bool& done) -> Task<> {
-    co_await write_sync_drop_read(w);
-    co_await w.network.settle();
-    done = true;
-  }(world, ended));
-  EXPECT_TRUE(ended);
-}
+TEST(Volume, WriteSyncDropRecoverSteal) { play(write_sync_drop_read); }
 
 }  // namespace
 }  // namespace cumulus

@@ -14,22 +14,10 @@ namespace cumulus {
 namespace {
 
 // Keeps the daemon alive while an image is flattened, and ends the work with it.
-class Flattening final : public Resident {
+class Flattening final : public WorkingResident {
  public:
   Flattening(Desk& desk, DatasetId image, std::string name)
-      : residents_(desk.residents),
-        image_(image),
-        name_(std::move(name)),
-        ending_(std::make_shared<Ending>(desk.reactor)) {
-    residents_.add(*this);
-  }
-  ~Flattening() override {
-    residents_.remove(*this);
-    ending_->ended = true;
-    ending_->changed.notify_all();
-  }
-  Flattening(const Flattening&) = delete;
-  Flattening& operator=(const Flattening&) = delete;
+      : WorkingResident(desk.reactor, desk.residents), image_(image), name_(std::move(name)) {}
 
   DatasetId image() const { return image_; }
   bool stopping() const { return stopping_; }
@@ -44,26 +32,15 @@ class Flattening final : public Resident {
         {"kind", kind()}, {"where", "of " + name_}, {"target", name_}, {"done", done_}, {"total", total_}};
   }
   bool holds(DatasetId) const override { return false; }  // it works beside whoever has the image attached
-  Task<Status> write_out() override { co_return Status(); }
-  Task<void> stop() override {
-    const std::shared_ptr<Ending> ending = ending_;
-    stopping_ = true;
-    while (!ending->ended) co_await ending->changed.wait();
-  }
 
  private:
-  struct Ending {
-    explicit Ending(Runtime& runtime) : changed(runtime) {}
-    Signal changed;
-    bool ended = false;
-  };
-  Residents& residents_;
+  void ask_to_end() override { stopping_ = true; }
+
   DatasetId image_;
   std::string name_;
   std::uint64_t done_ = 0;
   std::uint64_t total_ = 0;
   bool stopping_ = false;
-  std::shared_ptr<Ending> ending_;
 };
 
 }  // namespace

@@ -12,46 +12,22 @@ constexpr std::uint32_t kDirectory = 0040000;
 
 using Files = std::shared_ptr<PosixFileSystem>;
 
-// Holds a file system that nobody has mounted while its trees are changed.
-class Counting final : public Resident {
+// Holds a file system that nobody has mounted while its trees are changed. It goes over one tree and ends by
+// itself.
+class Counting final : public WorkingResident {
  public:
   Counting(Desk& desk, DatasetId dataset, std::string target)
-      : residents_(desk.residents),
-        dataset_(dataset),
-        target_(std::move(target)),
-        ending_(std::make_shared<Ending>(desk.reactor)) {
-    residents_.add(*this);
-  }
-  ~Counting() override {
-    residents_.remove(*this);
-    ending_->ended = true;
-    ending_->changed.notify_all();
-  }
-  Counting(const Counting&) = delete;
-  Counting& operator=(const Counting&) = delete;
+      : WorkingResident(desk.reactor, desk.residents), dataset_(dataset), target_(std::move(target)) {}
 
   std::string kind() const override { return "quota"; }
   Json describe() const override {
     return {{"kind", kind()}, {"where", "command that counts it"}, {"target", target_}};
   }
   bool holds(DatasetId dataset) const override { return dataset == dataset_; }
-  Task<Status> write_out() override { co_return Status(); }
-  // It goes over one tree and ends by itself.
-  Task<void> stop() override {
-    const std::shared_ptr<Ending> ending = ending_;
-    while (!ending->ended) co_await ending->changed.wait();
-  }
 
  private:
-  struct Ending {
-    explicit Ending(Runtime& runtime) : changed(runtime) {}
-    Signal changed;
-    bool ended = false;
-  };
-  Residents& residents_;
   DatasetId dataset_;
   std::string target_;
-  std::shared_ptr<Ending> ending_;
 };
 
 Error in_words(const FsError& error, const std::string& path) {

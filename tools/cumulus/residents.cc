@@ -54,4 +54,27 @@ Task<void> Residents::stop_all() {
   }
 }
 
+struct WorkingResident::Ending {
+  explicit Ending(Runtime& runtime) : changed(runtime) {}
+  Signal changed;
+  bool ended = false;
+};
+
+WorkingResident::WorkingResident(Runtime& runtime, Residents& residents)
+    : residents_(residents), ending_(std::make_shared<Ending>(runtime)) {
+  residents_.add(*this);
+}
+
+WorkingResident::~WorkingResident() {
+  residents_.remove(*this);
+  ending_->ended = true;
+  ending_->changed.notify_all();
+}
+
+Task<void> WorkingResident::stop() {
+  const std::shared_ptr<Ending> ending = ending_;
+  ask_to_end();
+  while (!ending->ended) co_await ending->changed.wait();
+}
+
 }  // namespace cumulus

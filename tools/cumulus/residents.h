@@ -4,10 +4,12 @@
 // are attached, and to end. Residents belong to whoever made them; the list only knows them. Reactor thread.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "objectstore/base/ids.h"
+#include "objectstore/io/sync.h"
 #include "objectstore/io/task.h"
 #include "tools/cumulus/home.h"
 
@@ -47,6 +49,30 @@ class Residents {
 
  private:
   std::vector<Resident*> list_;
+};
+
+// A resident that lives as long as one request's work: in the list from its making to its end.
+class WorkingResident : public Resident {
+ public:
+  // Both outlive it.
+  WorkingResident(Runtime& runtime, Residents& residents);
+  ~WorkingResident() override;
+  WorkingResident(const WorkingResident&) = delete;
+  WorkingResident& operator=(const WorkingResident&) = delete;
+
+  Task<Status> write_out() override { co_return Status(); }
+  // Asks the work to end, and waits until it has.
+  Task<void> stop() override;
+
+ protected:
+  Residents& residents() { return residents_; }
+  // Makes the work end sooner than by itself, if it can.
+  virtual void ask_to_end() {}
+
+ private:
+  struct Ending;  // outlives the resident: stop() waits on it
+  Residents& residents_;
+  std::shared_ptr<Ending> ending_;
 };
 
 }  // namespace cumulus

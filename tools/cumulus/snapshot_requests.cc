@@ -24,25 +24,13 @@ Result<const DatasetInfo*> dataset_named(Desk& desk, const std::string& name) {
 ImageInstant instant_of(const Json& request) { return {text(request, "dataset"), text(request, "snapshot")}; }
 
 // Holds an image while a difference is received into it, as long as the request runs.
-class Receiving final : public Resident {
+class Receiving final : public WorkingResident {
  public:
   Receiving(Desk& desk, Session& session, std::string name)
-      : residents_(desk.residents),
-        session_(session),
-        name_(std::move(name)),
-        ending_(std::make_shared<Ending>(desk.reactor)) {
-    residents_.add(*this);
-  }
-  ~Receiving() override {
-    residents_.remove(*this);
-    ending_->ended = true;
-    ending_->changed.notify_all();
-  }
-  Receiving(const Receiving&) = delete;
-  Receiving& operator=(const Receiving&) = delete;
+      : WorkingResident(desk.reactor, desk.residents), session_(session), name_(std::move(name)) {}
 
   Status hold(DatasetId dataset) {
-    TRY_OK(residents_.check_free(dataset, name_, this));
+    TRY_OK(residents().check_free(dataset, name_, this));
     dataset_ = dataset;
     return {};
   }
@@ -52,24 +40,13 @@ class Receiving final : public Resident {
     return {{"kind", kind()}, {"where", "of a difference into it"}, {"target", name_}};
   }
   bool holds(DatasetId dataset) const override { return dataset_ != 0 && dataset == dataset_; }
-  Task<Status> write_out() override { co_return Status(); }
-  Task<void> stop() override {
-    const std::shared_ptr<Ending> ending = ending_;
-    session_.end();
-    while (!ending->ended) co_await ending->changed.wait();
-  }
 
  private:
-  struct Ending {
-    explicit Ending(Runtime& runtime) : changed(runtime) {}
-    Signal changed;
-    bool ended = false;
-  };
-  Residents& residents_;
+  void ask_to_end() override { session_.end(); }
+
   Session& session_;
   std::string name_;
   DatasetId dataset_ = 0;
-  std::shared_ptr<Ending> ending_;
 };
 
 }  // namespace
