@@ -118,6 +118,8 @@ Task<void> Repairer::settle(std::size_t at) {
 }
 
 Task<void> Repairer::repair_segment(change::Placed placed) {
+  const std::vector<MinerId> noted_before = placed.miners;
+  co_await audit_.find_holders(placed);
   AuditedSegment audited = co_await audit_.examine(placed);
   const std::size_t good = audited.count(SliceState::good);
   if (good < placed.miners.size()) damaged_.insert(placed.segment);
@@ -140,7 +142,7 @@ Task<void> Repairer::repair_segment(change::Placed placed) {
     if (believed) damaged_.erase(placed.segment);
   }
   co_await spread(placed, audited, miners);
-  if (miners == placed.miners) co_return;
+  if (miners == noted_before) co_return;
   placed.miners = std::move(miners);
   const Status noted = co_await note_(placed);
   if (!noted) failure_ = noted.error();

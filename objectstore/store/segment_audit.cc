@@ -6,6 +6,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/merkle.h"
 #include "objectstore/erasure/geometry.h"
+#include "objectstore/store/lost_slices.h"
 
 namespace cumulus {
 namespace {
@@ -68,6 +69,10 @@ Result<Manifest> SegmentAudit::fitting(ByteView encoded, const change::Placed& p
       manifest.segment_length != placed.length || manifest.slice_length != geometry.slice_length)
     return fail(ErrorKind::corrupt, "the manifest is another segment's");
   return manifest;
+}
+
+Task<void> SegmentAudit::find_holders(change::Placed& placed) {
+  co_await find_lost_slices(runtime_, transport_, placed, runtime_.now() + request_deadline_);
 }
 
 Task<AuditedSegment> SegmentAudit::examine(change::Placed placed) {

@@ -48,6 +48,8 @@ class SegmentAudit {
   // Memory for one slice of up to `length` bytes, pooled by the largest asked for so far.
   std::shared_ptr<Buffer> slice_buffer(std::size_t length);
 
+  // Asks everybody for slices of which no listed miner is known, and names in `placed` who has them.
+  Task<void> find_holders(change::Placed& placed);
   // Reads and verifies every slice, all miners at once. Memory: (k + m) slices, pooled.
   Task<AuditedSegment> examine(change::Placed placed);
   // Reads and verifies one slice.

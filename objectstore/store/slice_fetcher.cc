@@ -10,6 +10,7 @@
 #include "objectstore/crypto/merkle.h"
 #include "objectstore/crypto/sign.h"
 #include "objectstore/manifest.h"
+#include "objectstore/store/lost_slices.h"
 
 namespace cumulus {
 namespace {
@@ -20,7 +21,6 @@ constexpr Duration kRetryMin = std::chrono::milliseconds(200);
 constexpr Duration kRetryMax = std::chrono::seconds(5);
 // However short an outage is waited for: a miner that is only slow is heard out for so long.
 constexpr Duration kSilenceMin = std::chrono::seconds(10);
-constexpr Duration kLostMin = std::chrono::seconds(1);
 constexpr std::uint64_t kAskSlowMinerEvery = 32;
 // Attempts whose reads, which nobody waits for any more, may go on.
 constexpr std::size_t kLeftMax = 256;
@@ -119,7 +119,7 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
     const TimePoint until = began + std::min<Duration>(left, request_deadline_ + std::chrono::seconds(1));
     auto fetched = co_await attempt(placed, offset, length, trust, until);
     if (fetched || fetched.error().kind() != ErrorKind::unavailable) co_return fetched;
-    const bool learned = co_await find_lost(placed, until);
+    const bool learned = co_await find_lost_slices(runtime_, transport_, placed, until);
     if (learned) continue;
     const TimePoint now = runtime_.now();
     if (now >= give_up) co_return fetched;
@@ -127,33 +127,6 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
     co_await closed_.wait_until(std::min(give_up, now + pause));
     pause = std::min(pause * 2, kRetryMax);
   }
-}
-
-// A volume that was recovered while miners were away does not know what they hold, and a miner's slices may
-// have come to another identity: everybody is asked for the slices of which nobody listed is known. True when
-// that told of more.
-Task<bool> SliceFetcher::find_lost(change::Placed& placed, TimePoint until) {
-  std::vector<SliceId> lost;
-  for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
-    if (!known(placed.miners[i])) lost.push_back({placed.segment, i});
-  if (lost.empty()) co_return false;
-  const std::vector<MinerEntry> miners = transport_.miners();
-  bool learned = false;
-  TaskGroup asks(runtime_);
-  for (const MinerEntry& entry : miners) {
-    asks.spawn([&, miner = entry.id]() -> Task<void> {
-      const auto answer = co_await transport_.have(miner, lost, std::max(until, runtime_.now() + kLostMin));
-      if (!answer || answer->size() != lost.size()) co_return;
-      for (std::size_t i = 0; i < lost.size(); ++i) {
-        MinerId& holder = placed.miners[lost[i].index];
-        if (!(*answer)[i] || known(holder)) continue;
-        holder = miner;
-        learned = true;
-      }
-    });
-  }
-  co_await asks.join();
-  co_return learned;
 }
 
 Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uint32_t offset,
@@ -286,10 +259,6 @@ void SliceFetcher::leave(std::vector<std::shared_ptr<Stripe>> stripes) {
   }
 }
 
-bool SliceFetcher::known(const MinerId& miner) const {
-  return std::ranges::any_of(transport_.miners(), [&](const MinerEntry& entry) { return entry.id == miner; });
-}
-
 Duration SliceFetcher::pace_of(const MinerId& miner, std::uint64_t length) const {
   const auto found = pace_.find(miner);
   const Duration seen = found == pace_.end()   ? Duration{}
@@ -393,7 +362,7 @@ Task<void> SliceFetcher::read_slice(std::shared_ptr<Stripe> stripe, std::uint16_
   const MinerId miner = stripe->placed.miners[index];
   const TimePoint began = runtime_.now();
   Result<SliceReadAnswer> answer = fail(ErrorKind::unavailable, "the miner is not in the volume's list");
-  if (known(miner)) {
+  if (is_listed(transport_, miner)) {
     if (stripe->trust == FetchTrust::proven) {
       answer = co_await read_proven(*stripe, index, slot.bytes);
     } else {

@@ -57,7 +57,6 @@ class SliceFetcher {
     std::uint64_t skipped = 0;  // times that it was left out for being slow: now and then it is asked again
   };
 
-  Task<bool> find_lost(change::Placed& placed, TimePoint until);
   Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length,
                                      FetchTrust trust, TimePoint until);
   Task<Result<FetchedRange>> gather(const std::vector<std::shared_ptr<Stripe>>& stripes,
@@ -73,7 +72,6 @@ class SliceFetcher {
   bool is_slow(const Stripe& stripe, std::uint16_t index) const;
   void note_pace(const MinerId& miner, std::uint64_t length, Duration took);
   Duration pace_of(const MinerId& miner, std::uint64_t length) const;
-  bool known(const MinerId& miner) const;
 
   Runtime& runtime_;
   SliceTransport& transport_;

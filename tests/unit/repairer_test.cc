@@ -113,6 +113,27 @@ TEST(Repairer, RebuildsExactlyWhatIsMissing) {
   });
 }
 
+// After a recovery without some miners nobody knows what those hold: it is found, not given up.
+TEST(Repairer, SlicesWhoseMinersAreNotKnownAreFound) {
+  CareWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.fill(4, 2, 2));
+    change::Placed& first = world.index.segments.begin()->second;
+    const change::Placed known = first;
+    for (const std::size_t slice : {0, 2, 5}) first.miners[slice] = MinerId{};  // one more than may be lost
+    const auto check = co_await world.check();
+    CO_ASSERT(check);
+    EXPECT_TRUE(check->clean());
+    const auto report = co_await world.repair();
+    CO_ASSERT(report);
+    EXPECT_EQ(report->unrepairable, 0u);
+    EXPECT_EQ(report->rebuilt, 0u);
+    EXPECT_EQ(world.noted, std::vector<SegmentId>{known.segment});
+    EXPECT_EQ(world.index.segments.begin()->second, known);
+    co_await world.end();
+  });
+}
+
 TEST(Repairer, RottenSlicesAreReplaced) {
   CareWorld world(6);
   world.run([&]() -> Task<void> {
