@@ -11,61 +11,21 @@
 #include <cstdio>
 #include <cstdlib>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "tests/model/fs_history.h"
+#include "tests/model/seed_process.h"
 
 namespace cumulus {
 namespace {
 
-std::uint64_t number_of(const char* variable, std::uint64_t otherwise) {
-  const char* text = std::getenv(variable);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
-struct Outcome {
-  std::string failure;  // empty: none
-  FsHistoryCounts counts;
-};
-
 // In a child of this process.
-Outcome run_seed(const FsHistoryOptions& options, std::uint64_t seed) {
-  int ends[2];
-  if (pipe(ends) != 0) return {"no pipe", {}};
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    close(ends[0]);
-    dup2(ends[1], STDERR_FILENO);                  // what a failed CHECK says
+SeedOutcome run_seed(const FsHistoryOptions& options, std::uint64_t seed) {
+  return run_in_child([&] {
     auto* history = new FsHistory(seed, options);  // never destroyed, as its processes are not
     const std::string failure = history->run();
-    std::FILE* out = fdopen(ends[1], "w");
-    for (const std::uint64_t count : history->counts())
-      std::fprintf(out, "%llu ", static_cast<unsigned long long>(count));
-    std::fprintf(out, "\n%s", failure.c_str());
-    std::fclose(out);
-    _exit(failure.empty() ? 0 : 1);
-  }
-  close(ends[1]);
-  std::string said;
-  char piece[4096];
-  for (ssize_t got = 0; (got = read(ends[0], piece, sizeof piece)) > 0;)
-    said.append(piece, static_cast<std::size_t>(got));
-  close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  Outcome outcome;
-  if (status != 0) outcome.failure = said.empty() ? "the program died" : said;
-  const char* at = said.c_str();
-  for (std::uint64_t& count : outcome.counts) {
-    char* end = nullptr;
-    count = std::strtoull(at, &end, 10);
-    at = end;
-  }
-  return outcome;
+    return SeedOutcome{failure, {history->counts().begin(), history->counts().end()}};
+  });
 }
 
 TEST(FsModel, EveryCrashLeavesAPrefix) {
@@ -76,8 +36,9 @@ TEST(FsModel, EveryCrashLeavesAPrefix) {
   options.tell = only != 0;
   FsHistoryCounts all{};
   for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
-    const Outcome outcome = run_seed(options, seed);
+    const SeedOutcome outcome = run_seed(options, seed);
     ASSERT_EQ(outcome.failure, "") << "CUMULUS_SEED=" << seed;
+    ASSERT_EQ(outcome.counts.size(), all.size());
     for (std::size_t i = 0; i < all.size(); ++i) all[i] += outcome.counts[i];
   }
   for (std::size_t i = 0; i < all.size(); ++i) {
