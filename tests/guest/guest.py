@@ -104,7 +104,8 @@ class Guest:
         self.directory, self.disks, self.forwards = directory, dict(disks or {}), dict(forwards or {})
         self.memory = memory
         self.accelerator = accelerator
-        self.append = 'console=ttyS0 panic=-1 quiet' + (f' switch_to={switch_to}' if switch_to else '')
+        # no_timer_check: the emulated timer is late when the host is busy, and the kernel would panic over it.
+        self.append = 'console=ttyS0 panic=-1 quiet no_timer_check' + (f' switch_to={switch_to}' if switch_to else '')
         self.qemu, self.channels, self.boots = None, [], 0
 
     def boot(self, seconds=120):
