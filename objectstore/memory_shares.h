@@ -21,7 +21,7 @@ struct MemoryShares {
         disk_requests(memory / 8) {}
 
   std::uint64_t index_blocks;      // decoded blocks of the ordered store
-  std::uint64_t index_writes;      // one memtable; there are three at most
+  std::uint64_t index_writes;      // one memtable; there are two at most
   std::uint64_t index_rows;        // decoded rows
   std::uint64_t staged;            // bodies of groups that are not in the log yet
   std::uint64_t segments_to_send;  // sealed segments that wait; later ones are read back from the disk

@@ -189,7 +189,8 @@ bool SlotStore::has_room_for(std::uint64_t bytes) const {
   const std::uint64_t wanted = 2 * bytes / options_.segment_size + 2;
   std::uint64_t there = free_.size();
   if (there >= wanted) return true;
-  if (!make_error_ && slots_.size() < budget_slots()) there += budget_slots() - slots_.size();
+  if (!make_error_ && slots_.size() < budget_slots())
+    there += std::min<std::uint64_t>(budget_slots() - slots_.size(), slots_to_make());
   for (auto slot = slots_.begin(); slot != slots_.end() && there < wanted; ++slot)
     there += evictable(*slot->second) ? 1 : 0;
   return there >= wanted;
@@ -294,11 +295,24 @@ Task<void> SlotStore::keep_free_ahead() {
   }
 }
 
-// Slots never take the last of the disk: what says that segments are stored, and so lets slots go again (the
-// index, the home file, the replay mark), could not be written any more.
-Status SlotStore::leaves_room() const {
+std::uint64_t SlotStore::kept_free(const DiskSpace& space) const {
+  return std::max<std::uint64_t>(std::min(kKeptFreeMax, space.total / 16), 2 * options_.segment_size);
+}
+
+// How many the disk has room for now; one that cannot be asked says so when a slot is made.
+std::uint64_t SlotStore::slots_to_make() const {
+  const auto space = files_.space(directory_);
+  if (!space) return budget_slots();
+  const std::uint64_t kept = kept_free(*space);
+  return space->free > kept ? (space->free - kept) / options_.segment_size : 0;
+}
+
+// Slots never take the last of the disk, and users' not what notes about their segments need: what says that
+// segments are stored, and so lets slots go again (the index, the home file, the replay mark), could not be
+// written any more.
+Status SlotStore::leaves_room(bool urgent) const {
   TRY(const DiskSpace space, files_.space(directory_));
-  const std::uint64_t kept = std::min(kKeptFreeMax, space.total / 16);
+  const std::uint64_t kept = kept_free(space) / (urgent ? 2 : 1);
   if (space.free >= options_.segment_size + kept) return {};
   return fail(ErrorKind::no_space,
               format("{}: the disk has {} bytes free, and {} are kept for the index: free "
@@ -307,7 +321,7 @@ Status SlotStore::leaves_room() const {
 }
 
 // A new file, all of it allocated, its name durable.
-Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot() {
+Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot(bool urgent) {
   auto slot = std::make_shared<Slot>();
   slot->number = next_number_++;
   slot->path = format("{}/{}{:06}", directory_, kPrefix, slot->number);
@@ -317,7 +331,7 @@ Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot() {
   how.create = true;
   how.exclusive = true;
   how.direct = true;
-  Status status = leaves_room();
+  Status status = leaves_room(urgent);
   Result<std::unique_ptr<File>> file = fail(ErrorKind::no_space, "");
   if (status) file = files_.open(slot->path, how);
   if (status && file) {
@@ -349,7 +363,7 @@ Task<Result<std::shared_ptr<SegmentSlot>>> SlotStore::take(bool urgent) {
       slot = free_.front();
       free_.pop_front();
     } else if (urgent && slots_.size() < budget_slots() + options_.reserve) {
-      auto made = co_await make_slot();
+      auto made = co_await make_slot(true);
       if (made) slot = *made;
     }
     if (slot) {

@@ -143,8 +143,10 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   Task<void> read_headers(std::shared_ptr<std::deque<SlotPtr>> unread);
   Task<Status> examine(SlotPtr slot);
   Task<void> keep_free_ahead();
-  Task<Result<SlotPtr>> make_slot();
-  Status leaves_room() const;
+  Task<Result<SlotPtr>> make_slot(bool urgent = false);
+  std::uint64_t kept_free(const DiskSpace& space) const;
+  std::uint64_t slots_to_make() const;
+  Status leaves_room(bool urgent) const;
   Task<SlotPtr> claim_for_cache(const SegmentId& segment);
   Task<Status> write_range(SlotPtr slot, std::uint64_t offset, ByteView bytes);
   std::uint32_t budget_slots() const;

@@ -2,11 +2,13 @@
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
 #include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/merge_operator.h>
 #include <rocksdb/slice_transform.h>
 #include <rocksdb/table.h>
@@ -72,6 +74,15 @@ class RowPrefix final : public rocksdb::SliceTransform {
   bool InDomain(const rocksdb::Slice& key) const override { return key.size() >= kKeyFixed + kKeyVersion; }
 };
 
+// After a failed write RocksDB would wait by itself until a whole write buffer fits on the disk, and refuse
+// to be told to try again meanwhile: on a small disk for ever. The owner tries again, and needs far less.
+class RetriedByOwner final : public rocksdb::EventListener {
+ public:
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status, bool* automatic) override {
+    *automatic = false;
+  }
+};
+
 class RocksDbEngine final : public Engine {
  public:
   RocksDbEngine(Runtime& runtime, RocksDbOptions options) : runtime_(runtime), options_(options) {}
@@ -86,14 +97,14 @@ class RocksDbEngine final : public Engine {
     options.merge_operator = std::make_shared<RowMerge>();
     options.prefix_extractor = std::make_shared<RowPrefix>();
     options.memtable_prefix_bloom_size_ratio = 0.05;
-    options.write_buffer_size = options_.write_buffer_bytes;
-    options.max_write_buffer_number = 3;
+    options.write_buffer_size = 2 * options_.write_buffer_bytes;  // never reached: apply() flushes before
     options.max_background_jobs = 2;
     options.max_open_files = 256;
     options.bytes_per_sync = 1u << 20;
     options.compression = rocksdb::kNoCompression;  // rows are dense, and encrypted afterwards
     options.info_log_level = rocksdb::InfoLogLevel::HEADER_LEVEL;
     options.info_log = std::make_shared<Silent>();
+    options.listeners.push_back(std::make_shared<RetriedByOwner>());
     options.stats_dump_period_sec = 0;
     options.stats_persist_period_sec = 0;
     options.avoid_flush_during_shutdown = true;  // close() flushes what is to stay
@@ -122,8 +133,13 @@ class RocksDbEngine final : public Engine {
   }
 
   Task<Status> apply(std::vector<RowUpdate> updates, LogPosition position) override {
-    co_return co_await runtime_.offload([&]() -> Status {
-      rocksdb::WriteBatch batch;
+    rocksdb::WriteBatch batch;
+    const std::function<rocksdb::Status()> write = [&] {
+      rocksdb::WriteOptions options;
+      options.disableWAL = true;
+      return db_->Write(options, &batch);
+    };
+    rocksdb::Status status = co_await runtime_.offload([&] {
       for (const RowUpdate& update : updates) {
         if (update.kind == RowUpdate::Kind::put) batch.Put(update.key, slice(update.value));
         if (update.kind == RowUpdate::Kind::merge) batch.Merge(update.key, slice(update.value));
@@ -132,15 +148,21 @@ class RocksDbEngine final : public Engine {
       Bytes at;
       Encoder(at).u64(position);
       batch.Put(kPositionKey, slice(at));
-      rocksdb::WriteOptions options;
-      options.disableWAL = true;
-      rocksdb::Status status = db_->Write(options, &batch);
-      // After a failed flush it refuses everything until it is told to try again.
-      if (!status.ok() && db_->Resume().ok()) status = db_->Write(options, &batch);
-      if (!status.ok()) return fail(error_of(status, "write to the index"));
-      applied_ = position;
-      return {};
+      return write();
     });
+    if (!status.ok()) {
+      const Semaphore::Hold turn = co_await flushing_.acquire();
+      status = co_await runtime_.offload([&] { return resume() ? write() : std::move(status); });
+    }
+    if (!status.ok()) co_return fail(error_of(status, "write to the index"));
+    applied_ = position;
+    if (filling() >= options_.write_buffer_bytes) {
+      const Semaphore::Hold turn = co_await flushing_.acquire();
+      // What it cannot write stays in memory, and the next change or flush says so.
+      if (filling() >= options_.write_buffer_bytes)
+        (void)co_await runtime_.offload([&] { return flush_now(); });
+    }
+    co_return Status();
   }
 
   Task<Result<std::optional<Bytes>>> get(Key key) override {
@@ -177,19 +199,12 @@ class RocksDbEngine final : public Engine {
   LogPosition durable() const override { return durable_; }
 
   Task<Status> flush() override {
-    co_return co_await runtime_.offload([&]() -> Status {
-      const LogPosition upto = applied_;
-      rocksdb::FlushOptions options;
-      options.allow_write_stall = true;
-      rocksdb::Status status = db_->Flush(options);
-      if (!status.ok() && db_->Resume().ok()) status = db_->Flush(options);
-      if (!status.ok()) return fail(error_of(status, "flush the index"));
-      durable_ = std::max(durable_.load(), upto);
-      return {};
-    });
+    const Semaphore::Hold turn = co_await flushing_.acquire();
+    co_return co_await runtime_.offload([&] { return flush_now(); });
   }
 
   Task<Status> compact() override {
+    const Semaphore::Hold turn = co_await flushing_.acquire();
     co_return co_await runtime_.offload([&]() -> Status {
       rocksdb::CompactRangeOptions options;
       options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForce;
@@ -224,6 +239,33 @@ class RocksDbEngine final : public Engine {
     void Logv(const char*, va_list) override {}
   };
 
+  // After a failed flush RocksDB refuses everything until a Resume(), which flushes, succeeds. RocksDB 7.8
+  // forgets a flush that was asked for while it was stopped, and whose Resume() failed: the next one would
+  // wait for it for ever. So flushes come one at a time and from here only, and none while it is stopped.
+  bool resume() {
+    stopped_ = !db_->Resume().ok();
+    return !stopped_;
+  }
+
+  Status flush_now() {
+    const LogPosition upto = applied_;
+    rocksdb::Status status = stopped_ ? db_->Resume() : rocksdb::Status::OK();
+    rocksdb::FlushOptions options;
+    options.allow_write_stall = true;
+    if (status.ok()) status = db_->Flush(options);
+    stopped_ = !status.ok();
+    if (stopped_) return fail(error_of(status, "flush the index"));
+    durable_ = std::max(durable_.load(), upto);
+    return {};
+  }
+
+  // Bytes of the write buffer that changes go to.
+  std::uint64_t filling() {
+    std::uint64_t bytes = 0;
+    db_->GetIntProperty(rocksdb::DB::Properties::kCurSizeActiveMemTable, &bytes);
+    return bytes;
+  }
+
   Result<std::optional<Bytes>> get_now(const Key& key) {
     rocksdb::PinnableSlice value;
     const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), db_->DefaultColumnFamily(), key, &value);
@@ -251,6 +293,8 @@ class RocksDbEngine final : public Engine {
 
   Runtime& runtime_;
   RocksDbOptions options_;
+  Semaphore flushing_{runtime_, 1};
+  bool stopped_ = false;  // with flushing_ held: a flush failed, and no Resume() succeeded since
   std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::DB> db_;
   std::atomic<LogPosition> applied_{0};

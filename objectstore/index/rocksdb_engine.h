@@ -23,7 +23,7 @@ namespace cumulus {
 
 struct RocksDbOptions {
   std::size_t block_cache_bytes = 128u << 20;
-  std::size_t write_buffer_bytes = 32u << 20;  // times three at most: one filling, two being flushed
+  std::size_t write_buffer_bytes = 32u << 20;  // twice at most: one filling, one being flushed
   // Under the two layers; null: the system's. For tests that lose what was not synced.
   std::shared_ptr<rocksdb::FileSystem> disk;
 };
