@@ -39,7 +39,6 @@ Task<Result<CheckReport>> Checker::check(bool with_data, Progress progress) {
 Task<void> Checker::work(const Progress& progress) {
   while (!interrupted_ && next_ < segments_.size()) {
     change::Placed placed = segments_[next_++];
-    co_await audit_.find_holders(placed);
     const AuditedSegment audited = co_await audit_.examine(placed);
     note_segment(placed, audited);
     ++done_;

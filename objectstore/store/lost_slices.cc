@@ -16,21 +16,24 @@ bool is_listed(const SliceTransport& transport, const MinerId& miner) {
 }
 
 Task<bool> find_lost_slices(Runtime& runtime, SliceTransport& transport, change::Placed& placed,
-                            TimePoint until) {
-  std::vector<SliceId> lost;
-  for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
-    if (!is_listed(transport, placed.miners[i])) lost.push_back({placed.segment, i});
+                            std::vector<std::uint16_t> lost, TriedHolders& tried, TimePoint until) {
   if (lost.empty()) co_return false;
+  std::vector<SliceId> slices;
+  for (const std::uint16_t index : lost) {
+    slices.push_back({placed.segment, index});
+    tried.insert({index, placed.miners[index]});
+  }
   const std::vector<MinerEntry> miners = transport.miners();
   bool learned = false;
   TaskGroup asks(runtime);
   for (const MinerEntry& entry : miners) {
     asks.spawn([&, miner = entry.id]() -> Task<void> {
-      const auto answer = co_await transport.have(miner, lost, std::max(until, runtime.now() + kAskMin));
-      if (!answer || answer->size() != lost.size()) co_return;
+      const auto answer = co_await transport.have(miner, slices, std::max(until, runtime.now() + kAskMin));
+      if (!answer || answer->size() != slices.size()) co_return;
       for (std::size_t i = 0; i < lost.size(); ++i) {
-        MinerId& holder = placed.miners[lost[i].index];
-        if (!(*answer)[i] || is_listed(transport, holder)) continue;
+        MinerId& holder = placed.miners[lost[i]];
+        const bool known = !tried.contains({lost[i], holder});
+        if (!(*answer)[i] || known || tried.contains({lost[i], miner})) continue;
         holder = miner;
         learned = true;
       }

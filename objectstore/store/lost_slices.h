@@ -1,7 +1,11 @@
-// Slices of which nobody listed is known: a volume that was recovered while miners were away does not know
-// what they hold, and a miner's slices may have come to another identity. What is learned here is the
-// miners' own word: whoever reads the slices verifies them. Reactor thread.
+// Slices that the miners named for them do not have: a volume that was recovered while miners were away does
+// not know what they hold, and a repair may have moved slices and been killed before that was written down.
+// What is learned here is the miners' own word: whoever reads the slices verifies them. Reactor thread.
 #pragma once
+
+#include <set>
+#include <utility>
+#include <vector>
 
 #include "objectstore/io/runtime.h"
 #include "objectstore/log/change.h"
@@ -11,9 +15,14 @@ namespace cumulus {
 
 bool is_listed(const SliceTransport& transport, const MinerId& miner);
 
-// Asks every miner, until then (a second at least), for the slices of `placed` whose miner is not listed, and
-// writes those that have them into it. True when that told of any. `placed` stays until it returns.
+// Slices and miners that were asked for them in vain.
+using TriedHolders = std::set<std::pair<std::uint16_t, MinerId>>;
+
+// Asks every miner, until then (a second at least), for the `lost` slices of `placed`, and writes those that
+// say they have them into it. Who was named before goes into `tried`, and nobody in there is named again: it
+// can be called until it returns false, which means that nobody else has any. `placed` and `tried` stay until
+// it returns.
 Task<bool> find_lost_slices(Runtime& runtime, SliceTransport& transport, change::Placed& placed,
-                            TimePoint until);
+                            std::vector<std::uint16_t> lost, TriedHolders& tried, TimePoint until);
 
 }  // namespace cumulus

@@ -119,7 +119,6 @@ Task<void> Repairer::settle(std::size_t at) {
 
 Task<void> Repairer::repair_segment(change::Placed placed) {
   const std::vector<MinerId> noted_before = placed.miners;
-  co_await audit_.find_holders(placed);
   AuditedSegment audited = co_await audit_.examine(placed);
   const std::size_t good = audited.count(SliceState::good);
   if (good < placed.miners.size()) damaged_.insert(placed.segment);

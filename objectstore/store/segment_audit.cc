@@ -71,11 +71,26 @@ Result<Manifest> SegmentAudit::fitting(ByteView encoded, const change::Placed& p
   return manifest;
 }
 
-Task<void> SegmentAudit::find_holders(change::Placed& placed) {
-  co_await find_lost_slices(runtime_, transport_, placed, runtime_.now() + request_deadline_);
+Task<AuditedSegment> SegmentAudit::examine(change::Placed& placed) {
+  TriedHolders tried;
+  std::vector<std::uint16_t> lost;
+  for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
+    if (!is_listed(transport_, placed.miners[i])) lost.push_back(i);
+  co_await find_lost_slices(runtime_, transport_, placed, std::move(lost), tried,
+                            runtime_.now() + request_deadline_);
+  for (;;) {
+    AuditedSegment audited = co_await examine_named(placed);
+    if (audited.count(SliceState::good) >= placed.k) co_return audited;
+    std::vector<std::uint16_t> bad;
+    for (std::uint16_t i = 0; i < audited.slices.size(); ++i)
+      if (audited.slices[i].state != SliceState::good) bad.push_back(i);
+    const bool learned = co_await find_lost_slices(runtime_, transport_, placed, std::move(bad), tried,
+                                                   runtime_.now() + request_deadline_);
+    if (!learned) co_return audited;
+  }
 }
 
-Task<AuditedSegment> SegmentAudit::examine(change::Placed placed) {
+Task<AuditedSegment> SegmentAudit::examine_named(const change::Placed& placed) {
   AuditedSegment audited;
   audited.slices.resize(placed.miners.size());
   TaskGroup reads(runtime_);

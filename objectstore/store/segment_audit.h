@@ -48,10 +48,10 @@ class SegmentAudit {
   // Memory for one slice of up to `length` bytes, pooled by the largest asked for so far.
   std::shared_ptr<Buffer> slice_buffer(std::size_t length);
 
-  // Asks everybody for slices of which no listed miner is known, and names in `placed` who has them.
-  Task<void> find_holders(change::Placed& placed);
-  // Reads and verifies every slice, all miners at once. Memory: (k + m) slices, pooled.
-  Task<AuditedSegment> examine(change::Placed placed);
+  // Reads and verifies every slice, all miners at once. Everybody is asked for slices of which no listed
+  // miner is known, and, when too few are good, for all that are not: `placed`, which stays until it returns,
+  // names who has them then. Memory: (k + m) slices, pooled.
+  Task<AuditedSegment> examine(change::Placed& placed);
   // Reads and verifies one slice.
   Task<SliceState> examine_slice(change::Placed placed, std::uint16_t index);
   // How many slices of each segment are not there by the miners' own word (HAVE): a cheap order of urgency.
@@ -59,6 +59,7 @@ class SegmentAudit {
   Task<std::vector<std::uint32_t>> count_missing(std::vector<change::Placed> segments);
 
  private:
+  Task<AuditedSegment> examine_named(const change::Placed& placed);
   Task<void> read_slice(change::Placed placed, std::uint16_t index, AuditedSegment& into);
   Result<Manifest> fitting(ByteView encoded, const change::Placed& placed) const;
 

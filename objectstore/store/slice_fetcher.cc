@@ -76,6 +76,9 @@ struct SliceFetcher::Stripe {
   bool wanted_good() const {
     return std::ranges::all_of(wanted, [this](std::uint16_t i) { return slots[i].state == State::good; });
   }
+  bool asked_in_vain(std::uint16_t i) const {
+    return slots[i].state != State::idle && slots[i].state != State::good;
+  }
   bool decodable() const { return count(State::good) >= placed.k; }
 };
 
@@ -112,25 +115,30 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
                                                std::optional<Duration> patience) {
   const TimePoint give_up = patience ? runtime_.now() + *patience : TimePoint::max();
   Duration pause = kRetryMin;
+  TriedHolders tried;
   for (;;) {
     if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
     const TimePoint began = runtime_.now();
     const Duration left = patience ? std::max(give_up - began, kSilenceMin) : Duration::max();
     const TimePoint until = began + std::min<Duration>(left, request_deadline_ + std::chrono::seconds(1));
-    auto fetched = co_await attempt(placed, offset, length, trust, until);
-    if (fetched || fetched.error().kind() != ErrorKind::unavailable) co_return fetched;
-    const bool learned = co_await find_lost_slices(runtime_, transport_, placed, until);
+    std::vector<std::uint16_t> lost;
+    auto fetched = co_await attempt(placed, offset, length, trust, until, lost);
+    if (fetched) co_return fetched;
+    const bool learned =
+        co_await find_lost_slices(runtime_, transport_, placed, std::move(lost), tried, until);
     if (learned) continue;
     const TimePoint now = runtime_.now();
-    if (now >= give_up) co_return fetched;
+    if (fetched.error().kind() != ErrorKind::unavailable || now >= give_up) co_return fetched;
     if (closing_) continue;
     co_await closed_.wait_until(std::min(give_up, now + pause));
     pause = std::min(pause * 2, kRetryMax);
+    tried.clear();
   }
 }
 
 Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uint32_t offset,
-                                                 std::uint32_t length, FetchTrust trust, TimePoint until) {
+                                                 std::uint32_t length, FetchTrust trust, TimePoint until,
+                                                 std::vector<std::uint16_t>& lost) {
   const SliceGeometry geometry = SliceGeometry::of(placed.length, placed.k, placed.m);
   CHECK(offset <= placed.length && length <= placed.length - offset);
   FetchedRange out;
@@ -167,6 +175,10 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
   }
 
   auto gathered = co_await gather(stripes, pieces, std::move(out), length, until);
+  const bool spoiled = !gathered && gathered.error().kind() != ErrorKind::unsupported;
+  for (std::uint16_t i = 0; spoiled && i < placed.miners.size(); ++i)
+    if (std::ranges::any_of(stripes, [i](const auto& stripe) { return stripe->asked_in_vain(i); }))
+      lost.push_back(i);
   leave(std::move(stripes));
   co_return gathered;
 }

@@ -134,6 +134,26 @@ TEST(Repairer, SlicesWhoseMinersAreNotKnownAreFound) {
   });
 }
 
+// A repair that was killed before it could write down where it put slices: the named miners have others.
+TEST(Repairer, SlicesThatNamedMinersDoNotHaveAreLookedForElsewhere) {
+  CareWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.fill(4, 2, 2));
+    change::Placed& first = world.index.segments.begin()->second;
+    const change::Placed known = first;
+    std::rotate(first.miners.begin(), first.miners.begin() + 1, first.miners.begin() + 3);
+    const auto check = co_await world.check();
+    CO_ASSERT(check);
+    EXPECT_TRUE(check->clean());
+    const auto report = co_await world.repair();
+    CO_ASSERT(report);
+    EXPECT_EQ(report->unrepairable, 0u);
+    EXPECT_EQ(report->rebuilt, 0u);
+    EXPECT_EQ(world.index.segments.begin()->second, known);
+    co_await world.end();
+  });
+}
+
 TEST(Repairer, RottenSlicesAreReplaced) {
   CareWorld world(6);
   world.run([&]() -> Task<void> {
