@@ -123,6 +123,12 @@ Task<BlockStatus> BlockDevice::make_durable(Commit commit) {
   co_return BlockStatus();
 }
 
+Task<BlockStatus> BlockDevice::make_written(Commit commit) {
+  const Status done = co_await volume_.wait(commit, Durability::accepted);
+  if (!done) co_return std::unexpected(note(done.error(), "write"));
+  co_return BlockStatus();
+}
+
 Task<BlockStatus> BlockDevice::prefetch(std::uint64_t offset, std::uint64_t length) {
   if (!contains(offset, length)) co_return std::unexpected(BlockFault::beyond_end);
   const std::uint64_t end = offset + std::min(length, kPrefetchMax);

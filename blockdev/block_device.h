@@ -79,6 +79,8 @@ class BlockDevice {
   Task<BlockStatus> flush();
   // The same for one commit.
   Task<BlockStatus> make_durable(Commit commit);
+  // Less: it survives the end of this process, as it is written to the log.
+  Task<BlockStatus> make_written(Commit commit);
 
   // Brings a range near, so that a read soon is local. Bounded work: at most kPrefetchMax bytes of it.
   Task<BlockStatus> prefetch(std::uint64_t offset, std::uint64_t length);

@@ -49,6 +49,7 @@ struct Shared {
   Runtime& runtime;
   Limits limits;
   std::shared_ptr<Memory> memory;
+  bool reconnect_safe = false;  // ServerOptions
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {

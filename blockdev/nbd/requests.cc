@@ -206,7 +206,11 @@ void Connection::commit_batch() {
 }
 
 Task<void> Connection::commit_task(BlockBatch batch, std::vector<Request> requests) {
-  const auto done = co_await device_->commit(std::move(batch));
+  auto done = co_await device_->commit(std::move(batch));
+  if (done && shared_.reconnect_safe) {
+    const BlockStatus written = co_await device_->make_written(*done);
+    if (!written) done = std::unexpected(written.error());
+  }
   bool fua = false;
   for (const Request& request : requests) {
     if (!done) {

@@ -103,7 +103,8 @@ Server::Server(Runtime& runtime, Volume& volume, ServerOptions options)
       volume_(volume),
       options_(std::move(options)),
       shared_{runtime, options_.limits,
-              options_.memory ? options_.memory : std::make_shared<Memory>(runtime, kMemoryAlone)},
+              options_.memory ? options_.memory : std::make_shared<Memory>(runtime, kMemoryAlone),
+              options_.reconnect_safe},
       tasks_(runtime) {}
 
 Server::~Server() { CHECK(listener_ < 0 && connections_.empty()); }

@@ -28,6 +28,9 @@ class AllowList {
 struct ServerOptions {
   std::string image;  // empty: all images of the volume, each under its own name
   bool read_only = false;
+  // Changes are answered when they survive the end of this process: a client that connects again after one
+  // that was killed, and then flushes, has lost nothing that was answered before.
+  bool reconnect_safe = false;
   bool unfinished = false;  // serves images whose import is not finished too: for the import itself
   AllowList allowed;
   std::shared_ptr<TlsSettings> tls;  // null: none

@@ -110,7 +110,7 @@ Task<Status> StoreVolume::flush(Durability level, Progress progress) {
 }
 
 Task<Status> StoreVolume::wait(Commit commit, Durability level) {
-  if (level == Durability::accepted) co_return Status();
+  if (level == Durability::accepted) co_return co_await committer_->written(commit.position);
   CO_TRY_OK(co_await committer_->durable(commit.position));
   if (level == Durability::local) co_return Status();
   co_return co_await remote(commit.position, {});

@@ -67,7 +67,7 @@ class Cumulus(Export):
             lab.run('image', 'create', f'{lab.volume}/{disk}', '--size', size)
 
     def start(self):
-        self.lab.run('nbd', 'serve', f'{self.lab.volume}/{self.disk}', '--socket', self.socket)
+        self.lab.run('nbd', 'serve', f'{self.lab.volume}/{self.disk}', '--socket', self.socket, '--reconnect-safe')
         wait_for(lambda: listening(self.socket), 'the export is served')
         return self
 

@@ -17,6 +17,7 @@ struct ServeFlags {
   std::string psk;
   std::vector<std::string> allow;
   bool read_only = false;
+  bool reconnect_safe = false;
   bool replace = false;
   bool steal = false;
   bool foreground = false;
@@ -60,6 +61,7 @@ Result<int> serve(const Invocation& invocation) {
                                       {"tls_psk", absolute(flags.psk)},
                                       {"allow", flags.allow},
                                       {"read_only", flags.read_only},
+                                      {"reconnect_safe", flags.reconnect_safe},
                                       {"replace", flags.replace}},
                                      "", false));
   if (invocation.json) {
@@ -122,6 +124,8 @@ void add_nbd_commands(CLI::App& app, Invocation& invocation) {
   start->add_option("--socket", flags.socket, "a unix socket")->type_name("PATH");
   start->add_option("--listen", flags.listen, "a TCP address")->type_name("ADDR:PORT");
   start->add_flag("--read-only", flags.read_only, "refuse all changes");
+  start->add_flag("--reconnect-safe", flags.reconnect_safe,
+                  "answer a write when it survives kill -9 of the server: for clients that reconnect");
   start
       ->add_option(
           "--tls-certificates", flags.certificates,

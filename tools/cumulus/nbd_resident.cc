@@ -17,6 +17,7 @@ Result<NbdRequest> NbdRequest::from_json(const Json& json) {
   request.tls_psk = json.value("tls_psk", "");
   request.allow = json.value("allow", std::vector<std::string>());
   request.read_only = json.value("read_only", false);
+  request.reconnect_safe = json.value("reconnect_safe", false);
   request.replace = json.value("replace", false);
   if (request.socket.empty() == request.listen.empty())
     return fail(ErrorKind::invalid, "give --socket PATH or --listen ADDR:PORT");
@@ -45,6 +46,7 @@ Status NbdResident::open(Runtime& runtime, std::uint64_t memory_max) {
   options.memory = memory_;
   options.image = request_.image;
   options.read_only = request_.read_only;
+  options.reconnect_safe = request_.reconnect_safe;
   options.unfinished = request_.imports();
   for (const std::string& cidr : request_.allow) TRY_OK(options.allowed.add(cidr));
   if (!request_.tls_certificates.empty()) {

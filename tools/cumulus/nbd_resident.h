@@ -19,6 +19,7 @@ struct NbdRequest {
   std::string tls_psk;
   std::vector<std::string> allow;
   bool read_only = false;
+  bool reconnect_safe = false;
   bool replace = false;
 
   // Only the command that imports an image may have it before it is whole.
