@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <filesystem>
-#include <functional>
 #include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
@@ -18,11 +17,14 @@
 #include "objectstore/base/codec.h"
 #include "objectstore/index/rocksdb_files.h"
 #include "objectstore/index/rows.h"
+#include "objectstore/io/blocking_lane.h"
 #include "objectstore/io/sync.h"
 #include "objectstore/key_space.h"
 
 namespace cumulus {
 namespace {
+
+constexpr Duration kLookForRoom = std::chrono::milliseconds(20);
 
 ByteView view(const rocksdb::Slice& slice) { return view_of(slice.ToStringView()); }
 rocksdb::Slice slice(ByteView bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
@@ -85,10 +87,12 @@ class RetriedByOwner final : public rocksdb::EventListener {
 
 class RocksDbEngine final : public Engine {
  public:
-  RocksDbEngine(Runtime& runtime, RocksDbOptions options) : runtime_(runtime), options_(options) {}
+  RocksDbEngine(Runtime& runtime, RocksDbOptions options)
+      : runtime_(runtime), options_(options), flush_lane_(runtime), flush_ended_(runtime), tasks_(runtime) {}
 
   Status open(const std::string& directory, SecretKey key, std::function<Status()> barrier) {
     auto disk = options_.disk ? options_.disk : rocksdb::FileSystem::Default();
+    disk = make_patient_file_system(std::move(disk), room_);
     auto files = make_barrier_file_system(std::move(disk), std::move(barrier));
     env_ = rocksdb::NewCompositeEnv(make_encrypted_file_system(std::move(files), std::move(key)));
     rocksdb::Options options;
@@ -129,17 +133,17 @@ class RocksDbEngine final : public Engine {
       if (!in.done()) return fail(ErrorKind::corrupt, "the index's position does not parse");
     }
     durable_ = applied_.load();
+    room_->patient = true;
     return {};
   }
 
   Task<Status> apply(std::vector<RowUpdate> updates, LogPosition position) override {
-    rocksdb::WriteBatch batch;
-    const std::function<rocksdb::Status()> write = [&] {
-      rocksdb::WriteOptions options;
-      options.disableWAL = true;
-      return db_->Write(options, &batch);
-    };
-    rocksdb::Status status = co_await runtime_.offload([&] {
+    if (filling() >= options_.write_buffer_bytes) {
+      const Status flushed = co_await flush();
+      if (!flushed && filling() >= options_.write_buffer_bytes) co_return flushed;
+    }
+    co_return co_await runtime_.offload([&]() -> Status {
+      rocksdb::WriteBatch batch;
       for (const RowUpdate& update : updates) {
         if (update.kind == RowUpdate::Kind::put) batch.Put(update.key, slice(update.value));
         if (update.kind == RowUpdate::Kind::merge) batch.Merge(update.key, slice(update.value));
@@ -148,21 +152,15 @@ class RocksDbEngine final : public Engine {
       Bytes at;
       Encoder(at).u64(position);
       batch.Put(kPositionKey, slice(at));
-      return write();
+      rocksdb::WriteOptions options;
+      options.disableWAL = true;
+      rocksdb::Status status = db_->Write(options, &batch);
+      // After a failed flush it refuses everything until it is told to try again.
+      if (!status.ok() && db_->Resume().ok()) status = db_->Write(options, &batch);
+      if (!status.ok()) return fail(error_of(status, "write to the index"));
+      applied_ = position;
+      return {};
     });
-    if (!status.ok()) {
-      const Semaphore::Hold turn = co_await flushing_.acquire();
-      status = co_await runtime_.offload([&] { return resume() ? write() : std::move(status); });
-    }
-    if (!status.ok()) co_return fail(error_of(status, "write to the index"));
-    applied_ = position;
-    if (filling() >= options_.write_buffer_bytes) {
-      const Semaphore::Hold turn = co_await flushing_.acquire();
-      // What it cannot write stays in memory, and the next change or flush says so.
-      if (filling() >= options_.write_buffer_bytes)
-        (void)co_await runtime_.offload([&] { return flush_now(); });
-    }
-    co_return Status();
   }
 
   Task<Result<std::optional<Bytes>>> get(Key key) override {
@@ -198,13 +196,18 @@ class RocksDbEngine final : public Engine {
   LogPosition applied() const override { return applied_; }
   LogPosition durable() const override { return durable_; }
 
+  // The one that runs may have begun before what is asked for was applied: then another follows it.
   Task<Status> flush() override {
-    const Semaphore::Hold turn = co_await flushing_.acquire();
-    co_return co_await runtime_.offload([&] { return flush_now(); });
+    const Semaphore::Hold turn = co_await flush_turn_.acquire();
+    const bool joined = flushing_;
+    if (!joined) begin_flush();
+    CO_TRY_OK(co_await flush_end());
+    if (!joined) co_return Status();
+    begin_flush();
+    co_return co_await flush_end();
   }
 
   Task<Status> compact() override {
-    const Semaphore::Hold turn = co_await flushing_.acquire();
     co_return co_await runtime_.offload([&]() -> Status {
       rocksdb::CompactRangeOptions options;
       options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForce;
@@ -222,6 +225,8 @@ class RocksDbEngine final : public Engine {
 
   Task<Status> close() override {
     if (!db_) co_return Status();
+    room_->patient = false;
+    co_await tasks_.join();
     co_return co_await runtime_.offload([&]() -> Status {
       rocksdb::CancelAllBackgroundWork(db_.get(), true);
       const rocksdb::Status status = db_->Close();
@@ -239,22 +244,33 @@ class RocksDbEngine final : public Engine {
     void Logv(const char*, va_list) override {}
   };
 
-  // After a failed flush RocksDB refuses everything until a Resume(), which flushes, succeeds. RocksDB 7.8
-  // forgets a flush that was asked for while it was stopped, and whose Resume() failed: the next one would
-  // wait for it for ever. So flushes come one at a time and from here only, and none while it is stopped.
-  bool resume() {
-    stopped_ = !db_->Resume().ok();
-    return !stopped_;
+  // On a thread of its own, where it may wait for room for as long as the disk is full.
+  void begin_flush() {
+    flushing_ = true;
+    tasks_.spawn([this]() -> Task<void> {
+      flushed_ = co_await flush_lane_.run([this] { return flush_now(); });
+      flushing_ = false;
+      flush_ended_.notify_all();
+    });
+  }
+
+  // What came of it; that the disk is full as soon as it is known, although the flush goes on.
+  Task<Status> flush_end() {
+    while (flushing_) {
+      if (room_->waiting > 0)
+        co_return fail(ErrorKind::no_space, "flush the index: there is no room on its disk");
+      co_await flush_ended_.wait_until(runtime_.now() + kLookForRoom);
+    }
+    co_return flushed_;
   }
 
   Status flush_now() {
     const LogPosition upto = applied_;
-    rocksdb::Status status = stopped_ ? db_->Resume() : rocksdb::Status::OK();
     rocksdb::FlushOptions options;
     options.allow_write_stall = true;
-    if (status.ok()) status = db_->Flush(options);
-    stopped_ = !status.ok();
-    if (stopped_) return fail(error_of(status, "flush the index"));
+    rocksdb::Status status = db_->Flush(options);
+    if (!status.ok() && db_->Resume().ok()) status = db_->Flush(options);
+    if (!status.ok()) return fail(error_of(status, "flush the index"));
     durable_ = std::max(durable_.load(), upto);
     return {};
   }
@@ -293,12 +309,17 @@ class RocksDbEngine final : public Engine {
 
   Runtime& runtime_;
   RocksDbOptions options_;
-  Semaphore flushing_{runtime_, 1};
-  bool stopped_ = false;  // with flushing_ held: a flush failed, and no Resume() succeeded since
+  std::shared_ptr<RoomWait> room_ = std::make_shared<RoomWait>();
   std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::DB> db_;
   std::atomic<LogPosition> applied_{0};
   std::atomic<LogPosition> durable_{0};
+  BlockingLane flush_lane_;
+  Semaphore flush_turn_{runtime_, 1};
+  bool flushing_ = false;
+  Status flushed_;  // what came of the last one
+  Signal flush_ended_;
+  TaskGroup tasks_;
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "objectstore/index/rocksdb_files.h"
 
+#include <chrono>
 #include <rocksdb/env_encryption.h>
+#include <thread>
 
 #include "objectstore/base/random.h"
 #include "objectstore/crypto/aes_ctr.h"
@@ -97,6 +99,75 @@ class BarrierFileSystem final : public rocksdb::FileSystemWrapper {
   std::function<Status()> barrier_;
 };
 
+// A write that failed may have written a part: the next attempt goes to the same place.
+class PatientFile final : public rocksdb::FSWritableFileOwnerWrapper {
+ public:
+  PatientFile(std::unique_ptr<rocksdb::FSWritableFile> file, RoomWait& room)
+      : FSWritableFileOwnerWrapper(std::move(file)), room_(room) {}
+
+  rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                           rocksdb::IODebugContext* debug) override {
+    return PositionedAppend(data, size_, options, debug);
+  }
+  rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                           const rocksdb::DataVerificationInfo&, rocksdb::IODebugContext* debug) override {
+    return PositionedAppend(data, size_, options, debug);
+  }
+  rocksdb::IOStatus PositionedAppend(const rocksdb::Slice& data, std::uint64_t offset,
+                                     const rocksdb::IOOptions& options,
+                                     rocksdb::IODebugContext* debug) override {
+    const bool compaction = options.rate_limiter_priority == rocksdb::Env::IO_LOW;
+    const auto write = [&] {
+      return FSWritableFileOwnerWrapper::PositionedAppend(data, offset, options, debug);
+    };
+    rocksdb::IOStatus status = write();
+    if (status.IsNoSpace() && !compaction && room_.patient) {
+      ++room_.waiting;
+      while (status.IsNoSpace() && room_.patient) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        status = write();
+      }
+      --room_.waiting;
+    }
+    if (status.ok()) size_ = offset + data.size();
+    return status;
+  }
+  rocksdb::IOStatus PositionedAppend(const rocksdb::Slice& data, std::uint64_t offset,
+                                     const rocksdb::IOOptions& options, const rocksdb::DataVerificationInfo&,
+                                     rocksdb::IODebugContext* debug) override {
+    return PositionedAppend(data, offset, options, debug);
+  }
+  rocksdb::IOStatus Truncate(std::uint64_t size, const rocksdb::IOOptions& options,
+                             rocksdb::IODebugContext* debug) override {
+    rocksdb::IOStatus status = FSWritableFileOwnerWrapper::Truncate(size, options, debug);
+    if (status.ok()) size_ = size;
+    return status;
+  }
+
+ private:
+  RoomWait& room_;
+  std::uint64_t size_ = 0;
+};
+
+class PatientFileSystem final : public rocksdb::FileSystemWrapper {
+ public:
+  PatientFileSystem(std::shared_ptr<rocksdb::FileSystem> base, std::shared_ptr<RoomWait> room)
+      : FileSystemWrapper(std::move(base)), room_(std::move(room)) {}
+
+  const char* Name() const override { return "cumulus.PatientFileSystem"; }
+
+  rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                    rocksdb::IODebugContext* debug) override {
+    rocksdb::IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, debug);
+    if (status.ok()) *file = std::make_unique<PatientFile>(std::move(*file), *room_);
+    return status;
+  }
+
+ private:
+  std::shared_ptr<RoomWait> room_;
+};
+
 using Counter16 = std::array<std::uint8_t, 16>;
 
 // RocksDB asks for whole ranges; they are ciphered in one call, not block by block.
@@ -159,6 +230,11 @@ class CtrProvider final : public rocksdb::EncryptionProvider {
 std::shared_ptr<rocksdb::FileSystem> make_barrier_file_system(std::shared_ptr<rocksdb::FileSystem> base,
                                                               std::function<Status()> barrier) {
   return std::make_shared<BarrierFileSystem>(std::move(base), std::move(barrier));
+}
+
+std::shared_ptr<rocksdb::FileSystem> make_patient_file_system(std::shared_ptr<rocksdb::FileSystem> base,
+                                                              std::shared_ptr<RoomWait> room) {
+  return std::make_shared<PatientFileSystem>(std::move(base), std::move(room));
 }
 
 std::shared_ptr<rocksdb::FileSystem> make_encrypted_file_system(std::shared_ptr<rocksdb::FileSystem> base,

@@ -87,16 +87,13 @@ class CutDisk final : public rocksdb::FileSystemWrapper {
    public:
     CutFile(std::unique_ptr<rocksdb::FSWritableFile> file, CutDisk& disk, std::string path)
         : FSWritableFileOwnerWrapper(std::move(file)), disk_(disk), path_(std::move(path)) {}
-    rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
-                             rocksdb::IODebugContext* debug) override {
+    rocksdb::IOStatus PositionedAppend(const rocksdb::Slice& data, std::uint64_t offset,
+                                       const rocksdb::IOOptions& options,
+                                       rocksdb::IODebugContext* debug) override {
       const bool alive = disk_.take();
-      rocksdb::IOStatus status = FSWritableFileOwnerWrapper::Append(data, options, debug);
+      rocksdb::IOStatus status = FSWritableFileOwnerWrapper::PositionedAppend(data, offset, options, debug);
       if (status.ok() && alive) disk_.note(path_, data.size(), false);
       return status;
-    }
-    rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
-                             const rocksdb::DataVerificationInfo&, rocksdb::IODebugContext* debug) override {
-      return Append(data, options, debug);
     }
     rocksdb::IOStatus Sync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
       const bool alive = disk_.take();

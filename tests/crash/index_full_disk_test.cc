@@ -1,6 +1,6 @@
 // The index on a disk that is full for a while: changes and flushes are refused meanwhile, by one and by the
 // other at once, as the volume asks for them; with room again both go on, and every row is there. RocksDB
-// itself waits for ever when it is told to resume at the wrong moment (rocksdb_engine.cc).
+// itself waits for ever when something else fails while it resumes (rocksdb_files.h).
 #include <atomic>
 #include <filesystem>
 #include <gtest/gtest.h>
@@ -31,26 +31,21 @@ class FullDisk final : public rocksdb::FileSystemWrapper {
     if (status.ok()) *file = std::make_unique<Refusing>(std::move(*file), *this);
     return status;
   }
-  // Hardly any: less than RocksDB wants to see before it resumes by itself.
-  rocksdb::IOStatus GetFreeSpace(const std::string&, const rocksdb::IOOptions&, std::uint64_t* bytes,
-                                 rocksdb::IODebugContext*) override {
-    *bytes = full ? 0 : 32u << 10;
-    return rocksdb::IOStatus::OK();
-  }
 
  private:
   class Refusing final : public rocksdb::FSWritableFileOwnerWrapper {
    public:
     Refusing(std::unique_ptr<rocksdb::FSWritableFile> file, FullDisk& disk)
         : FSWritableFileOwnerWrapper(std::move(file)), disk_(disk) {}
-    rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
-                             rocksdb::IODebugContext* debug) override {
-      if (disk_.full) return rocksdb::IOStatus::NoSpace("the disk is full");
-      return FSWritableFileOwnerWrapper::Append(data, options, debug);
-    }
-    rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
-                             const rocksdb::DataVerificationInfo&, rocksdb::IODebugContext* debug) override {
-      return Append(data, options, debug);
+    rocksdb::IOStatus PositionedAppend(const rocksdb::Slice& data, std::uint64_t offset,
+                                       const rocksdb::IOOptions& options,
+                                       rocksdb::IODebugContext* debug) override {
+      if (!disk_.full) return FSWritableFileOwnerWrapper::PositionedAppend(data, offset, options, debug);
+      // As a real one: what still fits is written.
+      const rocksdb::Slice part(data.data(), data.size() / 2);
+      const rocksdb::IOStatus status =
+          FSWritableFileOwnerWrapper::PositionedAppend(part, offset, options, debug);
+      return status.ok() ? rocksdb::IOStatus::NoSpace("the disk is full") : status;
     }
 
    private:
@@ -121,6 +116,15 @@ TEST(IndexOnAFullDisk, GoesOnWhenThereIsRoom) {
     CHECK(rows.has_value());
     EXPECT_EQ(rows->size(), last * kRowsOfAGroup);
     EXPECT_TRUE(co_await engine.close());
+    // What was written in parts is whole on the disk.
+    SecretKey again(bytes);
+    auto reopened =
+        co_await open_rocksdb_engine(reactor, directory, std::move(again), barrier, false, options);
+    CHECK(reopened.has_value());
+    const auto kept = co_await (*reopened)->scan(dataset_prefix(1), dataset_prefix(2), 1u << 20);
+    CHECK(kept.has_value());
+    EXPECT_EQ(kept->size(), last * kRowsOfAGroup);
+    EXPECT_TRUE(co_await (*reopened)->close());
   };
   reactor.run(body());
   std::filesystem::remove_all(directory);
