@@ -17,7 +17,8 @@ constexpr std::uint32_t kManifestMagic = 0x4D4D5543;  // "CUMM"
 constexpr std::uint16_t kVersion = 1;
 constexpr std::uint8_t kSuiteAes256Gcm = 1;
 constexpr std::uint8_t kAlignLog2Max = 16;
-constexpr std::size_t kHeaderReserved = 24;
+constexpr std::size_t kHeaderReserved = 16;
+constexpr std::size_t kHeaderCheck = 8;
 constexpr std::string_view kManifestLabel = "cumulus manifest v1";
 constexpr std::string_view kChainLabel = "cumulus chain v1";
 
@@ -71,6 +72,16 @@ Status check_geometry(const Manifest& manifest) {
 
 }  // namespace
 
+namespace {
+
+std::array<std::uint8_t, kHeaderCheck> header_check(ByteView before) {
+  std::array<std::uint8_t, kHeaderCheck> check;
+  std::ranges::copy(ByteView(sha256(before)).first(kHeaderCheck), check.begin());
+  return check;
+}
+
+}  // namespace
+
 void SegmentHeader::encode(Bytes& into) const {
   const std::size_t before = into.size();
   Encoder out(into);
@@ -89,6 +100,7 @@ void SegmentHeader::encode(Bytes& into) const {
   out.bytes(salt);
   out.bytes(previous_chain);
   out.zeros(kHeaderReserved);
+  out.bytes(header_check(ByteView(into).subspan(before)));
   CHECK(into.size() - before == kEncodedSize);
 }
 
@@ -96,6 +108,10 @@ Result<SegmentHeader> SegmentHeader::decode(ByteView bytes) {
   if (bytes.size() != kEncodedSize) return corrupt("segment header: wrong length");
   Decoder in(bytes);
   if (in.u32() != kHeaderMagic) return corrupt("segment header: no magic number");
+  // Before the version is judged, which every version has it for: a flipped bit is damage, not the future.
+  constexpr std::size_t kChecked = kEncodedSize - kHeaderCheck;
+  if (!equal(header_check(bytes.first(kChecked)), bytes.last(kHeaderCheck)))
+    return corrupt("segment header: damaged, its checksum does not match");
   if (const auto version = in.u16(); version != kVersion)
     return unsupported(format("segment header: format version {} is not known", version));
   SegmentHeader header;
@@ -112,6 +128,7 @@ Result<SegmentHeader> SegmentHeader::decode(ByteView bytes) {
   header.salt = in.array<16>();
   header.previous_chain = in.array<32>();
   const bool rest_clear = all_zero(in.bytes(kHeaderReserved));
+  in.bytes(kHeaderCheck);
   CHECK(in.done());
   if (header.features != 0)
     return unsupported(format("segment header: feature bits {:#x} are not known", header.features));

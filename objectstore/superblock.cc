@@ -178,8 +178,25 @@ Bytes Superblock::encode() const {
   return bytes;
 }
 
-Result<Superblock> Superblock::decode(ByteView bytes) {
-  if (bytes.size() > kEncodedSizeMax) return corrupt("superblock: too long");
+namespace {
+
+// Whatever its version, a record has these places for its volume and key, and ends with the signature.
+bool signed_at_its_end(ByteView bytes) {
+  constexpr std::size_t kVolumeAt = 16;
+  constexpr std::size_t kSignatureSize = 64;
+  Decoder in(bytes);
+  in.bytes(kVolumeAt);
+  VolumeId volume;
+  volume.bytes = in.array<32>();
+  const auto key = in.array<32>();
+  if (!in.ok() || in.remaining() < kSignatureSize) return false;
+  std::array<std::uint8_t, kSignatureSize> signature;
+  std::ranges::copy(bytes.last(kSignatureSize), signature.begin());
+  const ByteView message = bytes.first(bytes.size() - kSignatureSize);
+  return check_signature("superblock", kSuperblockLabel, volume, key, message, signature).has_value();
+}
+
+Result<Superblock> parse_superblock(ByteView bytes) {
   Decoder in(bytes);
   TRY_OK(open_structure(in, kSuperblockMagic, "superblock"));
   Superblock record;
@@ -218,6 +235,16 @@ Result<Superblock> Superblock::decode(ByteView bytes) {
   TRY_OK(check_signature("superblock", kSuperblockLabel, record.volume, record.sign_public_key,
                          bytes.first(signed_size), record.signature));
   TRY_OK(check_shape(record));
+  return record;
+}
+
+}  // namespace
+
+Result<Superblock> Superblock::decode(ByteView bytes) {
+  if (bytes.size() > kEncodedSizeMax) return corrupt("superblock: too long");
+  auto record = parse_superblock(bytes);
+  if (!record && record.error().kind() == ErrorKind::unsupported && !signed_at_its_end(bytes))
+    return corrupt("superblock: its version or features are not known, and nobody signed them");
   return record;
 }
 

@@ -1,6 +1,7 @@
 // The miner's files: bundle headers, batches, config, allow list, holder files. Whatever bytes come, they are
 // refused, or what was read lies within bounds and comes back the same when written again. Checksums are made
 // right first, so that the parsers behind them are reached. The first byte chooses the parser.
+#include <algorithm>
 #include <cstring>
 
 #include "objectstore/base/check.h"
@@ -76,11 +77,11 @@ void try_allow(ByteView input) {
 }
 
 void try_holder(ByteView input) {
-  constexpr std::size_t kDigestAt = 18;
   Bytes bytes(input.begin(), input.end());
-  if (bytes.size() > kDigestAt + sizeof(Digest)) {
-    const Digest sum = sha256(ByteView(bytes).subspan(kDigestAt + sizeof(Digest)));
-    std::memcpy(bytes.data() + kDigestAt, sum.data(), sizeof sum);
+  if (bytes.size() > sizeof(Digest)) {
+    const std::size_t digest_at = bytes.size() - sizeof(Digest);
+    const Digest sum = sha256(ByteView(bytes).first(digest_at));
+    std::ranges::copy(sum, bytes.begin() + static_cast<std::ptrdiff_t>(digest_at));
   }
   const auto state = HolderBook::decode_file(bytes);
   if (state) CHECK(HolderBook::encode_file(*state) == bytes);

@@ -68,10 +68,15 @@ void tell_counts(const SeedReport& report) {
     std::printf("  %-40s %llu\n", name.c_str(), static_cast<unsigned long long>(amount));
 }
 
+// What the checkers would let pass, not faults or branches of what is checked: better never used.
+bool is_excuse(std::string_view name) {
+  return name == "beyond repair" || name == "operation outcome unknown, kept";
+}
+
 void expect_everything_hit(const SeedReport& report) {
   if (report.passed < kEverythingAfter) return;
   for (const auto& [name, amount] : report.tally.counts())
-    EXPECT_NE(amount, 0u) << "never happened: " << name;
+    EXPECT_TRUE(amount != 0 || is_excuse(name)) << "never happened: " << name;
 }
 
 void expect_no_failures(const SeedReport& report) {

@@ -28,12 +28,20 @@ TEST(SegmentHeader, RoundTripAndWorkedExample) {
             "0000000000000000");
 }
 
+// Whatever its version, the last 8 bytes are the beginning of the SHA-256 of all before.
+void check_header(Bytes& header) {
+  constexpr std::size_t kCheck = 8;
+  const Digest digest = sha256(ByteView(header).first(header.size() - kCheck));
+  std::copy_n(digest.begin(), kCheck, header.end() - kCheck);
+}
+
 TEST(SegmentHeader, RefusesWhatItDoesNotKnow) {
   Bytes good;
   sample_manifest().header.encode(good);
   const auto with = [&](std::size_t at, std::uint8_t value) {
     Bytes bytes = good;
     bytes[at] = value;
+    check_header(bytes);
     return SegmentHeader::decode(bytes);
   };
   EXPECT_EQ(with(0, 0).error().kind(), ErrorKind::corrupt);       // magic
@@ -43,9 +51,21 @@ TEST(SegmentHeader, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(with(8, 3).error().kind(), ErrorKind::corrupt);       // align
   EXPECT_EQ(with(9, 1).error().kind(), ErrorKind::corrupt);       // padding
   EXPECT_EQ(with(16, 1).error().kind(), ErrorKind::unsupported);  // features
-  EXPECT_EQ(with(159, 1).error().kind(), ErrorKind::corrupt);     // reserved
+  EXPECT_EQ(with(151, 1).error().kind(), ErrorKind::corrupt);     // reserved
   good.push_back(0);
   EXPECT_FALSE(SegmentHeader::decode(good));
+}
+
+TEST(SegmentHeader, AFlippedBitIsDamageAndNotTheFuture) {
+  Bytes good;
+  sample_manifest().header.encode(good);
+  for (std::size_t at = 0; at < good.size(); ++at) {
+    Bytes bytes = good;
+    bytes[at] ^= static_cast<std::uint8_t>(1u << at % 8);
+    const auto damaged = SegmentHeader::decode(bytes);
+    ASSERT_FALSE(damaged) << "byte " << at;
+    EXPECT_EQ(damaged.error().kind(), ErrorKind::corrupt) << "byte " << at;
+  }
 }
 
 TEST(Manifest, RoundTripAndWorkedExample) {
@@ -116,6 +136,11 @@ TEST(Manifest, OnlyWhatIsSignedIsOfANewerVersion) {
        {std::size_t{4}, std::size_t{6}, std::size_t{7}, header + 4, header + 6, header + 7, header + 16}) {
     Bytes bytes = good;
     bytes[at] ^= 8;
+    if (at >= header) {
+      Bytes changed(bytes.begin() + header, bytes.begin() + header + SegmentHeader::kEncodedSize);
+      check_header(changed);
+      std::ranges::copy(changed, bytes.begin() + header);
+    }
     const auto damaged = Manifest::decode(bytes);
     ASSERT_FALSE(damaged);
     EXPECT_EQ(damaged.error().kind(), ErrorKind::corrupt) << "byte " << at;
@@ -151,7 +176,9 @@ TEST(Superblock, RoundTripAndStrictness) {
   for (std::size_t at = 0; at < good.size(); ++at) {
     Bytes bytes = good;
     bytes[at] ^= static_cast<std::uint8_t>(1u << at % 8);
-    EXPECT_FALSE(Superblock::decode(bytes)) << "byte " << at;
+    const auto damaged = Superblock::decode(bytes);
+    ASSERT_FALSE(damaged) << "byte " << at;
+    EXPECT_EQ(damaged.error().kind(), ErrorKind::corrupt) << "byte " << at;
   }
   for (std::size_t size = 0; size < good.size(); ++size)
     EXPECT_FALSE(Superblock::decode(ByteView(good).first(size)));
@@ -171,6 +198,17 @@ TEST(Superblock, UnknownFeaturesAreUnsupported) {
   const auto decoded = Superblock::decode(record.encode());
   ASSERT_FALSE(decoded);
   EXPECT_EQ(decoded.error().kind(), ErrorKind::unsupported);
+}
+
+TEST(Superblock, AVersionThatIsSignedIsANewerOne) {
+  Bytes bytes = sample_superblock().encode();
+  bytes[4] = 2;
+  const auto signature =
+      sample_key(1).sign("cumulus superblock v1", ByteView(bytes).first(bytes.size() - 64));
+  std::ranges::copy(signature, bytes.end() - 64);
+  const auto newer = Superblock::decode(bytes);
+  ASSERT_FALSE(newer);
+  EXPECT_EQ(newer.error().kind(), ErrorKind::unsupported);
 }
 
 TEST(Superblock, TheLargestRecordFits) {

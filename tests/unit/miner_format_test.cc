@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "tests/fakes/miner_samples.h"
+#include "tests/fakes/sample_formats.h"
+#include "tools/miner/server/holder_book.h"
 #include "tools/miner/store/bundle_format.h"
 
 namespace cumulus {
@@ -25,6 +27,22 @@ TEST(MinerFormatTest, TheWorkedExampleHolds) {
             "0100000007000000000000000000000000000000");
   EXPECT_EQ(FileHeader::decode(counting_secret(), block.view())->number, 7u);
   EXPECT_EQ(FileHeader::decode(StoreSecret{}, block.view()).error().kind(), ErrorKind::corrupt);
+}
+
+TEST(MinerFormatTest, AHolderFilesFlippedBitIsDamageAndNotTheFuture) {
+  HolderState state;
+  state.accepted = sample_superblock();
+  const Bytes good = HolderBook::encode_file(state);
+  const auto back = HolderBook::decode_file(good);
+  ASSERT_TRUE(back) << back.error().message();
+  EXPECT_EQ(back->encode(), state.encode());
+  for (std::size_t at = 0; at < good.size(); ++at) {
+    Bytes bytes = good;
+    bytes[at] ^= static_cast<std::uint8_t>(1u << at % 8);
+    const auto damaged = HolderBook::decode_file(bytes);
+    ASSERT_FALSE(damaged) << "byte " << at;
+    EXPECT_EQ(damaged.error().kind(), ErrorKind::corrupt) << "byte " << at;
+  }
 }
 
 TEST(MinerFormatTest, BatchesComeBackAndNothingElseDoes) {

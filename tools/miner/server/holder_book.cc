@@ -31,31 +31,33 @@ class HolderBook::Lock {
 };
 
 Bytes HolderBook::encode_file(const HolderState& state) {
-  const Bytes body = state.encode();
   Bytes out;
   Encoder to(out);
   to.u64(kMagic);
   to.u16(kVersion);
   to.u64(0);  // incompatible-feature bits
-  to.bytes(sha256(body));
-  to.bytes(body);
+  to.bytes(state.encode());
+  const Digest checksum = sha256(out);
+  to.bytes(checksum);
   return out;
 }
 
 Result<HolderState> HolderBook::decode_file(ByteView bytes) {
-  Decoder from(bytes);
+  // The checksum first, which every version ends with: a flipped bit is damage, not a newer version.
+  constexpr std::size_t kChecksumSize = 32;
+  if (bytes.size() < kChecksumSize ||
+      !equal(sha256(bytes.first(bytes.size() - kChecksumSize)), bytes.last(kChecksumSize)))
+    return fail(ErrorKind::corrupt, "holder file: it does not match its checksum");
+  Decoder from(bytes.first(bytes.size() - kChecksumSize));
   if (from.u64() != kMagic) return fail(ErrorKind::corrupt, "holder file: no magic number");
   const std::uint16_t version = from.u16();
   const std::uint64_t features = from.u64();
-  if (from.ok() && (version != kVersion || features != 0))
+  if (!from.ok()) return fail(ErrorKind::corrupt, "holder file: short");
+  if (version != kVersion || features != 0)
     return fail(
         ErrorKind::unsupported,
         cumulus::format("holder file: version {} with features {:#x} is not known", version, features));
-  const Digest sum = from.array<32>();
-  const ByteView body = from.bytes(from.remaining());
-  if (!from.done() || sha256(body) != sum)
-    return fail(ErrorKind::corrupt, "holder file: it does not match its checksum");
-  return HolderState::decode(body);
+  return HolderState::decode(from.bytes(from.remaining()));
 }
 
 Task<void> HolderBook::lock(VolumeId volume) {
