@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""kill -9 of the daemon during puts, again and again: everything acknowledged is there, nothing is half there, and the
-next command starts a new daemon. CUMULUS_TEST_ROUNDS sets how often (200 in the long form)."""
+"""kill -9 of the daemon, or of miners, during puts, again and again: everything acknowledged is there, nothing is half
+there, and the next command starts a new daemon. CUMULUS_TEST_ROUNDS sets how often (200 in the long form)."""
 import os
 import signal
 import threading
@@ -66,6 +66,55 @@ def compare(lab, acknowledged, possible, everything):
         possible.pop(name, None)
 
 
+def miners_killed_and_wiped():
+    """One or two miners at a time killed in the middle of puts, now and then one wiped and repaired before the next is
+    touched, and the daemon killed too: nothing that was acknowledged is missing, and all of it is whole at the end."""
+    rounds = max(4, ROUNDS // 4)
+    with Lab() as lab:
+        lab.up()
+        acknowledged = {}
+
+        def put(sync):
+            name = f'object-{lab.random.randrange(40)}'
+            source = lab.path('source')
+            with open(source, 'wb') as file:
+                file.write(lab.random.randbytes(lab.random.choice([0, 100, 5000, 200_000, 1_500_000, 6_000_000])))
+            lab.run('object', 'put', f'{lab.volume}/b', name, source, *(['--sync'] if sync else []))
+            acknowledged[name] = sha_of(source)
+
+        def trouble(victims, before, between):
+            time.sleep(before)
+            for miner in victims:
+                lab.miner('stop', miner)
+            time.sleep(between)
+            for miner in victims:
+                lab.miner('start', miner)
+
+        put(sync=True)
+        for number in range(1, rounds + 1):
+            victims = lab.random.sample(range(1, 7), lab.random.choice([1, 2]))
+            troubled = threading.Thread(target=trouble, args=(victims, lab.random.uniform(0, 0.5), lab.random.uniform(0.1, 1)))
+            troubled.start()
+            while troubled.is_alive():
+                put(sync=lab.random.random() < 0.3)
+            troubled.join()
+            if number % 4 == 0:
+                lab.sync()
+                lab.miner('wipe', lab.random.randrange(1, 7))
+                put(sync=True)
+                lab.repair()
+            if lab.random.random() < 0.3:
+                lab.kill_daemon()
+            compare(lab, acknowledged, {}, everything=number % 10 == 0)
+            lab.sync()
+            lab.check_clean(data=number % 10 == 0)
+        lab.drop_cache()
+        compare(lab, acknowledged, {}, everything=True)
+        lab.repair()
+        lab.check_clean(data=True)
+        print(f'  {rounds} rounds, {len(acknowledged)} objects')
+
+
 def killed_and_idle():
     """A killed daemon leaves nothing that blocks the next start; stop ends it; two commands at once share one."""
     with Lab() as lab:
@@ -93,4 +142,4 @@ def killed_and_idle():
 
 
 if __name__ == '__main__':
-    main(killed_and_idle, killed_during_puts)
+    main(killed_and_idle, killed_during_puts, miners_killed_and_wiped)
