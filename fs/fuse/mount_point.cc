@@ -5,8 +5,8 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sys/mount.h>
@@ -93,6 +93,24 @@ std::string mounter_options(const std::string& source, const MountOptions& optio
   return text + ",subtype=cumulus,fsname=" + source;
 }
 
+// What exec wants: a null behind the last.
+std::vector<char*> pointers(std::vector<std::string>& texts) {
+  std::vector<char*> list;
+  list.reserve(texts.size() + 1);
+  for (std::string& text : texts) list.push_back(text.data());
+  list.push_back(nullptr);
+  return list;
+}
+
+// This process's variables and one more, unless its value is negative.
+std::vector<std::string> environment_with(const std::string& name, int value) {
+  std::vector<std::string> list;
+  for (char** variable = environ; variable != nullptr && *variable != nullptr; ++variable)
+    if (!std::string_view(*variable).starts_with(name + "=")) list.emplace_back(*variable);
+  if (value >= 0) list.push_back(format("{}={}", name, value));
+  return list;
+}
+
 // Runs fusermount3 with `words`; its standard error becomes the message. `channel`: the socket on which it
 // hands over the descriptor, or -1.
 Status run_mounter(std::vector<std::string> words, int channel, const std::string& doing) {
@@ -100,19 +118,16 @@ Status run_mounter(std::vector<std::string> words, int channel, const std::strin
   if (::pipe2(errors, O_CLOEXEC) != 0) return fail(from_errno(errno, doing));
   Descriptor reading(errors[0]);
   Descriptor writing(errors[1]);
-  std::vector<char*> arguments;
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  const std::string number = std::to_string(channel);
+  std::vector<char*> arguments = pointers(words);
+  // Made before the fork: between fork and exec a child of many threads may not take the environment's lock.
+  std::vector<std::string> variables = environment_with("_FUSE_COMMFD", channel);
+  std::vector<char*> environment = pointers(variables);
   const pid_t child = ::fork();
   if (child < 0) return fail(from_errno(errno, doing));
   if (child == 0) {
     ::dup2(writing.get(), STDERR_FILENO);
-    if (channel >= 0) {
-      ::fcntl(channel, F_SETFD, 0);
-      ::setenv("_FUSE_COMMFD", number.c_str(), 1);
-    }
-    ::execvp(kMounter, arguments.data());
+    if (channel >= 0) ::fcntl(channel, F_SETFD, 0);
+    ::execvpe(kMounter, arguments.data(), environment.data());
     ::_exit(127);
   }
   writing.reset();
@@ -170,16 +185,14 @@ Result<int> mount_by_mounter(const std::string& source, const std::string& direc
 }
 
 Status check_empty(const std::string& directory) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> listing(::opendir(directory.c_str()), ::closedir);
-  if (!listing) return fail(from_errno(errno, "open the mount point " + directory));
-  while (const dirent* entry = ::readdir(listing.get())) {
-    if (std::strcmp(entry->d_name, ".") == 0 || std::strcmp(entry->d_name, "..") == 0) continue;
-    return fail(
-        ErrorKind::invalid,
-        format("the mount point {} is not empty: it has '{}'; choose an empty directory, or give -o nonempty",
-               directory, entry->d_name));
-  }
-  return {};
+  std::error_code error;
+  const std::filesystem::directory_iterator entry(directory, error);
+  if (error) return fail(from_errno(error.value(), "open the mount point " + directory));
+  if (entry == std::filesystem::directory_iterator()) return {};
+  return fail(
+      ErrorKind::invalid,
+      format("the mount point {} is not empty: it has '{}'; choose an empty directory, or give -o nonempty",
+             directory, entry->path().filename().string()));
 }
 
 // What the kernel says of a mount whose daemon is gone; the second to calls that were waiting for it just
@@ -257,9 +270,8 @@ Result<int> mount_fuse(const std::string& source, const std::string& directory, 
     const int error = errno;
     return fail(
         error == ENOENT || error == ENODEV ? ErrorKind::unsupported : ErrorKind::denied,
-        format("{}: open {}: {}: the kernel's FUSE module is needed ('modprobe fuse'; a container needs "
-               "--device /dev/fuse)",
-               doing, kDevice, std::strerror(error)));
+        from_errno(error, format("{}: open {}", doing, kDevice)).message() +
+            ": the kernel's FUSE module is needed ('modprobe fuse'; a container needs --device /dev/fuse)");
   }
   const std::string data = kernel_options(device.get(), options);
   if (::mount(source.c_str(), directory.c_str(), kMountType, options.mount_flags(), data.c_str()) != 0) {
