@@ -13,32 +13,42 @@ struct Switch {
   std::string_view on;
   std::string_view off;
   bool MountOptions::* field;
+  std::string_view what;  // when it is on
 };
 constexpr std::array kSwitches = {
-    Switch{"ro", "rw", &MountOptions::read_only},
-    Switch{"allow_other", "", &MountOptions::allow_other},
-    Switch{"allow_root", "", &MountOptions::allow_root},
-    Switch{"default_permissions", "no_default_permissions", &MountOptions::default_permissions},
-    Switch{"nodiratime", "diratime", &MountOptions::no_directory_atime},
-    Switch{"writeback", "nowriteback", &MountOptions::writeback},
-    Switch{"list_snapshots", "nolist_snapshots", &MountOptions::list_snapshots},
-    Switch{"suid", "nosuid", &MountOptions::set_ids},
-    Switch{"dev", "nodev", &MountOptions::devices},
-    Switch{"exec", "noexec", &MountOptions::execute},
-    Switch{"sync", "async", &MountOptions::synchronous},
-    Switch{"dirsync", "", &MountOptions::synchronous_directories},
-    Switch{"nonempty", "", &MountOptions::nonempty},
-    Switch{"steal", "", &MountOptions::steal},
+    Switch{"ro", "rw", &MountOptions::read_only, "nothing can be changed"},
+    Switch{"allow_other", "", &MountOptions::allow_other, "everybody may enter, not only who mounted it"},
+    Switch{"allow_root", "", &MountOptions::allow_root, "root may enter too"},
+    Switch{"default_permissions", "no_default_permissions", &MountOptions::default_permissions,
+           "the kernel checks modes and ACLs; so by default"},
+    Switch{"nodiratime", "diratime", &MountOptions::no_directory_atime,
+           "reading a directory does not change its access time"},
+    Switch{"writeback", "nowriteback", &MountOptions::writeback,
+           "the kernel gathers writes before it hands them over: faster, and a daemon that is killed loses "
+           "what was not synced"},
+    Switch{"list_snapshots", "nolist_snapshots", &MountOptions::list_snapshots,
+           "the directory .snapshots is shown in the root's listing; it can be entered in any case"},
+    Switch{"suid", "nosuid", &MountOptions::set_ids,
+           "set-user-ID and set-group-ID mean something; for root only"},
+    Switch{"dev", "nodev", &MountOptions::devices, "device files mean something; for root only"},
+    Switch{"exec", "noexec", &MountOptions::execute, "programs may be run"},
+    Switch{"sync", "async", &MountOptions::synchronous, "every write is durable before it returns"},
+    Switch{"dirsync", "", &MountOptions::synchronous_directories, "the same for changes of names"},
+    Switch{"nonempty", "", &MountOptions::nonempty, "mount over a directory that is not empty"},
+    Switch{"steal", "", &MountOptions::steal, "take the volume over although another home did not close it"},
 };
 
 struct Value {
   std::string_view name;
   std::string MountOptions::* field;
+  std::string_view what;
 };
 constexpr std::array kValues = {
-    Value{"snapshot", &MountOptions::snapshot},
-    Value{"at", &MountOptions::at},
-    Value{"outage_wait", &MountOptions::outage_wait},
+    Value{"snapshot", &MountOptions::snapshot, "a snapshot of that name instead of the present, read-only"},
+    Value{"at", &MountOptions::at,
+          "the newest snapshot not after that time (YYYY-MM-DD[THH:MM:SS][Z]), read-only"},
+    Value{"outage_wait", &MountOptions::outage_wait,
+          "how long reads wait when too few miners answer: 30s, forever"},
 };
 
 // What mount(8), systemd and fstab keep for themselves, and what is always so here.
@@ -130,6 +140,19 @@ unsigned long MountOptions::mount_flags() const {
   if (access_times == AccessTimes::strict) flags |= MS_STRICTATIME;
   if (access_times == AccessTimes::never) flags |= MS_NOATIME;
   return flags;
+}
+
+std::vector<MountOptionHelp> mount_option_help() {
+  std::vector<MountOptionHelp> all;
+  for (const Switch& one : kSwitches) {
+    const std::string off = one.off.empty() ? "" : format(", {}", one.off);
+    all.push_back({std::string(one.on) + off, std::string(one.what)});
+  }
+  all.push_back(
+      {"relatime, strictatime, noatime",
+       "when reading a file changes its access time: now and then, always, never; relatime by default"});
+  for (const Value& one : kValues) all.push_back({format("{}=VALUE", one.name), std::string(one.what)});
+  return all;
 }
 
 }  // namespace cumulus

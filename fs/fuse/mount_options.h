@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "fs/file_system.h"
 #include "objectstore/base/result.h"
@@ -42,5 +43,12 @@ struct MountOptions {
   // Flags of mount(2), MS_*.
   unsigned long mount_flags() const;
 };
+
+// Every option there is, for a manual page.
+struct MountOptionHelp {
+  std::string words;
+  std::string what;
+};
+std::vector<MountOptionHelp> mount_option_help();
 
 }  // namespace cumulus

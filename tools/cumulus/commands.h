@@ -51,6 +51,7 @@ void add_image_commands(CLI::App& app, Invocation& invocation);
 void add_nbd_commands(CLI::App& app, Invocation& invocation);
 void add_miner_commands(CLI::App& app, Invocation& invocation);
 void add_devnet_commands(CLI::App& app, Invocation& invocation);
+void add_manual_commands(CLI::App& app, Invocation& invocation);
 void add_daemon_command(CLI::App& app, Invocation& invocation);
 
 }  // namespace cumulus

@@ -95,6 +95,7 @@ int main(int argc, char** argv) {
   add_miner_commands(app, invocation);
   add_devnet_commands(app, invocation);
   add_daemon_command(app, invocation);
+  add_manual_commands(app, invocation);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -5,6 +5,7 @@
 
 #include "objectstore/io/uring_file_system.h"
 #include "tools/error_line.h"
+#include "tools/manual.h"
 #include "tools/miner/commands.h"
 #include "tools/sizes.h"
 #include "tools/usage_error.h"
@@ -114,6 +115,21 @@ void describe(CLI::App& app, Arguments& to, Command& chosen) {
       [&] { chosen = [&](Reactor& r, FileSystem& f) { return commands::corrupt(r, f, to.corrupt); }; });
 }
 
+// Printed for the build.
+void describe_itself(CLI::App& app, std::function<int()>& print) {
+  app.add_subcommand("manual", "print the manual page, as roff")->group("")->callback([&] {
+    print = [&app] {
+      ManualPage page("cumulus-miner", 1, "cumulus-miner 0.1.0", "a storage node of Cumulus");
+      page.program(app);
+      page.section("SEE ALSO");
+      page.paragraph("cumulus(1)");
+      std::fputs(page.text().c_str(), stdout);
+      return 0;
+    };
+  });
+  add_completion_command(app, [&print](std::function<int()> body) { print = std::move(body); });
+}
+
 int run_command(const Command& command) {
   Reactor reactor(2);
   const auto files = make_uring_file_system(reactor);
@@ -140,6 +156,8 @@ int main(int argc, char** argv) {
   Arguments arguments;
   Command chosen;
   describe(app, arguments, chosen);
+  std::function<int()> print;
+  describe_itself(app, print);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -147,5 +165,5 @@ int main(int argc, char** argv) {
     print_error("", usage_error(app, error));
     return kExitUsage;
   }
-  return run_command(chosen);
+  return print ? print() : run_command(chosen);
 }
