@@ -109,6 +109,7 @@ Task<Status> ObjectFiles::start() {
 
 Task<FsStatus> ObjectFiles::close() {
   std::vector<HandleId> left;
+  left.reserve(handles_.size());
   for (const auto& [id, handle] : handles_) left.push_back(id);
   FsStatus first;
   for (const HandleId id : left) {

@@ -31,7 +31,7 @@ struct Connection::Pending {
   std::shared_ptr<Exchange> exchange;
   Signal done;
   std::uint32_t id = 0;
-  TimePoint deadline{};
+  TimePoint deadline;
   wire::Landing landing;
   bool sent = false;  // its payload is
   bool answered = false;

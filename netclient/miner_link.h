@@ -48,7 +48,7 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
     std::shared_ptr<Connection> connection;
     bool connecting = false;
     unsigned failures = 0;  // in a row
-    TimePoint not_before{};
+    TimePoint not_before;
     Error last_failure{ErrorKind::unavailable, "not connected yet"};
     Signal changed;
   };

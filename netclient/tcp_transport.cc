@@ -279,7 +279,7 @@ Task<void> Transport::close() {
 
 }  // namespace
 
-Result<std::unique_ptr<TcpTransport>> make_tcp_transport(Runtime& runtime, TransportIdentity identity,
+Result<std::unique_ptr<TcpTransport>> make_tcp_transport(Runtime& runtime, const TransportIdentity& identity,
                                                          std::vector<MinerEntry> miners,
                                                          TransportOptions options) {
   TRY(auto tls, wire::TlsContext::make(TlsIdentity::from_seed(identity.tls_seed)));

@@ -49,7 +49,7 @@ class TcpTransport : public SliceTransport {
 
 // io when TLS cannot be set up. The runtime must be a real one (its executor serves sockets) and must outlive
 // the transport; close() before destroying it.
-Result<std::unique_ptr<TcpTransport>> make_tcp_transport(Runtime& runtime, TransportIdentity identity,
+Result<std::unique_ptr<TcpTransport>> make_tcp_transport(Runtime& runtime, const TransportIdentity& identity,
                                                          std::vector<MinerEntry> miners,
                                                          TransportOptions options = {});
 

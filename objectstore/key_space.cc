@@ -16,9 +16,9 @@ void put(std::string& key, T value) {
 }
 
 template <class T>
-T get(const char* from) {
+T get(std::string_view key, std::size_t at) {
   T value;
-  std::memcpy(&value, from, sizeof value);
+  std::memcpy(&value, key.data() + at, sizeof value);
   return sizeof(T) == 4 ? static_cast<T>(__builtin_bswap32(static_cast<std::uint32_t>(value)))
                         : static_cast<T>(__builtin_bswap64(value));
 }
@@ -97,14 +97,14 @@ std::string after_prefix(std::string_view prefix) {
 
 bool parse_key(std::string_view key, ParsedKey& parsed) {
   if (key.size() < kKeyFixed + kKeyVersion) return false;
-  parsed.dataset = get<DatasetId>(key.data());
-  parsed.object = get<ObjectId>(key.data() + 4);
+  parsed.dataset = get<DatasetId>(key, 0);
+  parsed.object = get<ObjectId>(key, 4);
   const auto kind = static_cast<std::uint8_t>(key[12]);
   if (parsed.dataset == 0 || kind < 1 || kind > 4) return false;
   parsed.kind = static_cast<RowKind>(kind);
   parsed.prefix = key.substr(0, key.size() - kKeyVersion);
   parsed.subkey = parsed.prefix.substr(kKeyFixed);
-  parsed.version = ~get<Version>(key.data() + parsed.prefix.size());
+  parsed.version = ~get<Version>(key, parsed.prefix.size());
   if (parsed.kind == RowKind::header) return parsed.subkey.empty();
   if (parsed.kind == RowKind::chunk) return parsed.subkey.size() == 8;
   return parsed.subkey.size() >= 2 && parsed.subkey.ends_with(std::string_view("\0\0", 2));
@@ -119,7 +119,7 @@ Bytes unescape_subkey(std::string_view escaped) {
   return subkey;
 }
 
-std::uint64_t chunk_of_subkey(std::string_view subkey) { return get<std::uint64_t>(subkey.data()); }
+std::uint64_t chunk_of_subkey(std::string_view subkey) { return get<std::uint64_t>(subkey, 0); }
 
 std::string catalogue_dataset_key(DatasetId dataset) {
   std::string key = catalogue_key(1);

@@ -43,8 +43,8 @@ struct Manifest {
   static constexpr std::uint8_t kHashSha256 = 1;
   static constexpr std::uint8_t kLeafLog2 = 12;
   static constexpr std::size_t kEncodedSizeMax = 4096;
-  static constexpr unsigned kSlicesMax = 64;                             // k + m
-  static constexpr std::uint64_t kSliceLengthMax = 32u * 1024u * 1024u;  // what one PUT carries
+  static constexpr unsigned kSlicesMax = 64;                                 // k + m
+  static constexpr std::uint64_t kSliceLengthMax = std::uint64_t{32} << 20;  // what one PUT carries
 
   SegmentHeader header;
   std::uint64_t segment_length = 0;  // sealed bytes, header included

@@ -89,13 +89,14 @@ Status AllowList::add(const std::string& cidr) {
 }
 
 bool AllowList::allows(const std::array<std::uint8_t, 16>& address) const {
-  return ranges_.empty() || std::ranges::any_of(ranges_, [&](const Range& range) {
-           for (unsigned bit = 0; bit < range.bits; ++bit) {
-             const unsigned mask = 0x80u >> (bit % 8);
-             if (((address[bit / 8] ^ range.address[bit / 8]) & mask) != 0) return false;
-           }
-           return true;
-         });
+  const auto holds = [&](const Range& range) {
+    for (unsigned bit = 0; bit < range.bits; ++bit) {
+      const unsigned mask = 0x80u >> (bit % 8);
+      if (((address[bit / 8] ^ range.address[bit / 8]) & mask) != 0) return false;
+    }
+    return true;
+  };
+  return ranges_.empty() || std::ranges::any_of(ranges_, holds);
 }
 
 Server::Server(Runtime& runtime, Volume& volume, ServerOptions options)

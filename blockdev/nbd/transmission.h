@@ -19,7 +19,7 @@ struct Request {
   }
 };
 
-inline constexpr std::size_t request_size(bool extended) { return extended ? 32 : 28; }
+constexpr std::size_t request_size(bool extended) { return extended ? 32 : 28; }
 // `header` has request_size() bytes. nullopt: the magic is wrong, so the stream is out of step: close it.
 std::optional<Request> parse_request(ByteView header, bool extended);
 

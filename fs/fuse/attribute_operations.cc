@@ -66,7 +66,7 @@ void on_setattr(fuse_req_t request, fuse_ino_t node, struct stat* wanted, int se
   // Without anything to set it is the kernel's order to take privileges away: a change of the file's bytes by
   // another than a write, or chown to nobody new, which the kernel lets everybody do.
   change.kill_set_id_only = (set & ~FUSE_SET_ATTR_CTIME) == 0;
-  spawn(request, [&](Call call) { return setattr(std::move(call), node, std::move(change)); });
+  spawn(request, [&](Call call) { return setattr(std::move(call), node, change); });
 }
 
 Task<void> statfs(Call call, NodeId node) {

@@ -181,7 +181,7 @@ ssize_t FuseSession::send_for_libfuse(int, iovec* parts, int count, void* self) 
   // libfuse prints on standard error whatever else it is told; that nobody waits is all that concerns its
   // callers.
   if (errno != ENOENT) {
-    if (!session.ended_) log_debug("answering the kernel: {}", std::strerror(errno));
+    if (!session.ended_) log_debug("{}", from_errno(errno, "answering the kernel").message());
     errno = ENOENT;
   }
   return -1;
@@ -213,6 +213,7 @@ void FuseSession::writer_closed(std::uint64_t node) {
 
 Task<Status> FuseSession::write_out() {
   std::vector<std::uint64_t> nodes;
+  nodes.reserve(writers_.size());
   for (const auto& [node, handles] : writers_) nodes.push_back(node);
   co_return co_await write_out(std::move(nodes), 0, 0);
 }

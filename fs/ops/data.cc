@@ -63,7 +63,7 @@ Task<FsResult<HandleId>> ObjectFiles::open(Caller caller, NodeId node, OpenFlags
     AttributeChange change;
     change.size = 0;
     change.kill_set_id = flags.kill_set_id;
-    const auto emptied = co_await setattr(caller, node, std::move(change));
+    const auto emptied = co_await setattr(caller, node, change);
     if (!emptied) {
       static_cast<void>(co_await release(handle));
       co_return std::unexpected(emptied.error());

@@ -4,7 +4,9 @@
 // bytes. Pure; any thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <ranges>
 #include <vector>
 
 namespace cumulus {
@@ -16,6 +18,11 @@ struct SlicePiece {
   std::uint64_t length = 0;
   std::uint64_t target_offset = 0;  // in the range that was asked for
 };
+
+// 0..count-1 as slices are numbered. `count` is a segment's k + m, which have one byte each: 510 at most.
+inline auto slice_indices(std::size_t count) {
+  return std::views::iota(std::uint16_t{0}, static_cast<std::uint16_t>(count));
+}
 
 struct SliceGeometry {
   static constexpr std::uint64_t kGranule = 64;  // slice_length is a multiple: whole vector registers

@@ -95,6 +95,7 @@ const DatasetInfo* Catalogue::find(std::string_view name) const {
 }
 std::vector<const DatasetInfo*> Catalogue::all() const {
   std::vector<const DatasetInfo*> list;
+  list.reserve(datasets_.size());
   for (const auto& [id, info] : datasets_) list.push_back(&info);
   return list;
 }

@@ -520,7 +520,8 @@ Task<Result<std::vector<PlacedSegment>>> StoreIndex::placed_list(SegmentKind kin
   std::map<SegmentId, PlacedSegment> found;
   for (const KeyValue& row : rows) {
     CO_TRY(auto decoded, decode_placed(row.value));
-    found[decoded.segment] = {std::move(decoded)};
+    const SegmentId segment = decoded.segment;
+    found[segment] = {std::move(decoded)};
   }
   // Ordered by sequence in the engine, by epoch first in the map.
   Sequence horizon = ~Sequence{0};
@@ -531,6 +532,7 @@ Task<Result<std::vector<PlacedSegment>>> StoreIndex::placed_list(SegmentKind kin
   for (auto& [segment, staged] : above)
     if (segment.sequence <= horizon) found[segment] = std::move(staged);
   std::vector<PlacedSegment> list;
+  list.reserve(found.size());
   for (auto& [segment, entry] : found) list.push_back(std::move(entry));
   std::ranges::sort(list, {}, [](const PlacedSegment& entry) {
     return std::pair(entry.placed.segment.sequence, entry.placed.segment.epoch);

@@ -42,7 +42,7 @@ class ChunkRow {
   bool covers(std::uint32_t from, std::uint32_t to) const;
   // Replaces runs in place: staged ones once they are in the log, relocated ones.
   template <class Resolve>
-  void resolve(Resolve resolve) {
+  void resolve(const Resolve& resolve) {
     for (Piece& piece : pieces_)
       if (piece.kind == Piece::Kind::data) piece.run = resolve(piece.run);
   }

@@ -186,7 +186,7 @@ class StoreIndex final : public Index {
   std::map<SegmentId, change::Placed> placed_cache_;
 
   std::uint64_t bytes_since_flush_ = 0;
-  TimePoint flushed_at_{};
+  TimePoint flushed_at_;
   std::optional<Error> trouble_;  // of the engine's disk, and tried again
   unsigned failures_in_a_row_ = 0;
   std::optional<Error> failure_;

@@ -24,7 +24,7 @@ Reactor::~Reactor() {
 
 void Reactor::run(Task<void> main) {
   context_.restart();
-  asio::co_spawn(context_, std::move(main), [this](std::exception_ptr failure) {
+  asio::co_spawn(context_, std::move(main), [this](const std::exception_ptr& failure) {
     CHECK(!failure);
     context_.stop();
   });

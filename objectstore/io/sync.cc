@@ -135,7 +135,7 @@ TaskGroup::~TaskGroup() { CHECK(running_ == 0); }
 
 void TaskGroup::spawn(Task<void> task) {
   ++running_;
-  asio::co_spawn(runtime_.executor(), std::move(task), [this](std::exception_ptr failure) {
+  asio::co_spawn(runtime_.executor(), std::move(task), [this](const std::exception_ptr& failure) {
     CHECK(!failure);
     if (--running_ == 0) idle_.notify_all();
   });

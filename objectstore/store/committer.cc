@@ -475,7 +475,7 @@ Task<void> Committer::take_back() {
     log_error("what was not written cannot be taken out of view: {}", taken.error().message());
 }
 
-void Committer::refuse(Error reason) { fail_with(reason); }
+void Committer::refuse(const Error& reason) { fail_with(reason); }
 
 Task<Status> Committer::written(LogPosition position) {
   while (written_ < position) {

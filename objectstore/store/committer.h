@@ -66,7 +66,7 @@ class Committer {
   // Why nothing can be accepted any more; nullopt while all is well.
   const std::optional<Error>& failure() const { return failure_; }
   // Refuses new commits from now on (fenced, destroyed).
-  void refuse(Error reason);
+  void refuse(const Error& reason);
   // Something that was accepted is in no log, and will never be.
   bool lost() const { return failure_ && accepted() > written_; }
   void set_options(const VolumeOptions& options) { options_ = options; }

@@ -39,7 +39,7 @@ class EligibleMiners {
 
  private:
   struct Standing {
-    TimePoint excluded_until{};
+    TimePoint excluded_until;
     std::uint32_t failures = 0;  // in a row
     bool full = false;           // by its status: full, draining or read-only
     bool draining = false;

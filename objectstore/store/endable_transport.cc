@@ -47,7 +47,7 @@ Task<Status> EndableTransport::remove(MinerId miner, std::vector<SliceId> slices
 
 Task<Result<HolderAnswer>> EndableTransport::promise(MinerId miner, BallotClaim claim, TimePoint deadline) {
   if (ended_) co_return over();
-  co_return co_await inner_.promise(miner, std::move(claim), deadline);
+  co_return co_await inner_.promise(miner, claim, deadline);
 }
 
 Task<Result<HolderAnswer>> EndableTransport::accept(MinerId miner, Superblock record, TimePoint deadline) {
@@ -63,7 +63,7 @@ Task<Result<HolderState>> EndableTransport::superblock(MinerId miner, TimePoint 
 Task<Result<SliceReadAnswer>> EndableTransport::challenge(MinerId miner, SliceChallenge request,
                                                           TimePoint deadline) {
   if (ended_) co_return over();
-  co_return co_await inner_.challenge(miner, std::move(request), deadline);
+  co_return co_await inner_.challenge(miner, request, deadline);
 }
 
 Task<Result<MinerStatus>> EndableTransport::status(MinerId miner, TimePoint deadline) {

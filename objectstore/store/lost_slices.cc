@@ -19,6 +19,7 @@ Task<bool> find_lost_slices(Runtime& runtime, SliceTransport& transport, change:
                             std::vector<std::uint16_t> lost, TriedHolders& tried, TimePoint until) {
   if (lost.empty()) co_return false;
   std::vector<SliceId> slices;
+  slices.reserve(lost.size());
   for (const std::uint16_t index : lost) {
     slices.push_back({placed.segment, index});
     tried.insert({index, placed.miners[index]});

@@ -10,6 +10,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/digest.h"
+#include "objectstore/erasure/geometry.h"
 #include "objectstore/log/replay.h"
 #include "objectstore/memory_shares.h"
 #include "objectstore/store/holder_survey.h"
@@ -152,11 +153,11 @@ Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
   const std::string aside =
       parts_.directory + format("/superseded-{}", parts_.runtime.wall_now() / 1'000'000'000);
   for (const std::string name : {"segments", "index", "replay"}) {
-    const std::string from = parts_.directory + "/" + name;
+    const std::string from = format("{}/{}", parts_.directory, name);
     CO_TRY(const bool there, parts_.disk.exists(from));
     if (!there) continue;
     CO_TRY_OK(parts_.disk.create_directories(aside));
-    CO_TRY_OK(parts_.disk.rename(from, aside + "/" + name));
+    CO_TRY_OK(parts_.disk.rename(from, format("{}/{}", aside, name)));
   }
   CO_TRY_OK(co_await parts_.disk.sync_directory(parts_.directory));
   log_warn("this home's copy of the volume is older than the miners': it was set aside in {}", aside);
@@ -258,7 +259,7 @@ void StoreVolume::make_tail_keeper(const Superblock& known) {
   options.request_deadline = options_.request_deadline;
   tail_ = std::make_unique<TailKeeper>(parts_.runtime, transport_, parts_.keys, home_, known,
                                        transport_.miners(), parts_.writer_label, options, parts_.metrics,
-                                       [this](Error reason) { fenced(std::move(reason)); });
+                                       [this](const Error& reason) { fenced(reason); });
 }
 
 // --- what is written so far ---
@@ -478,7 +479,7 @@ Task<Status> StoreVolume::note_placements() {
       // A slice that nobody listed may be on a miner that is away: keep what the log says of it. Where its
       // miner still has it too: other copies are what a repair left behind.
       if (known)
-        for (std::uint16_t i = 0; i < found.miners.size(); ++i)
+        for (const std::uint16_t i : slice_indices(found.miners.size()))
           if (found.miners[i] == MinerId{} || segment->holds(i, known->placed.miners[i]))
             found.miners[i] = known->placed.miners[i];
       if (known && known->placed == found) continue;

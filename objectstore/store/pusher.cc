@@ -9,6 +9,7 @@
 #include "objectstore/crypto/merkle.h"
 #include "objectstore/crypto/sign.h"
 #include "objectstore/erasure/codec.h"
+#include "objectstore/erasure/geometry.h"
 #include "objectstore/log/replay.h"
 #include "objectstore/store/segment_name.h"
 #include "objectstore/store/slice_upload.h"
@@ -216,7 +217,7 @@ Task<Status> Pusher::store(Item& item) {
   plan.miners.resize(prepared->slices.size());
   if (item.again) plan.miners = co_await find_held(segment.header.id, *prepared);
   std::uint64_t sent = 0;
-  for (std::uint16_t i = 0; i < prepared->slices.size(); ++i) {
+  for (const std::uint16_t i : slice_indices(prepared->slices.size())) {
     if (plan.miners[i] != MinerId{}) continue;
     SliceSource source;
     source.index = i;
@@ -305,7 +306,8 @@ Task<Result<std::shared_ptr<Pusher::Prepared>>> Pusher::prepare(const SealedSegm
 Task<std::vector<MinerId>> Pusher::find_held(const SegmentId& segment, const Prepared& prepared) {
   std::vector<MinerId> held(prepared.slices.size());
   std::vector<SliceId> wanted;
-  for (std::uint16_t i = 0; i < held.size(); ++i) wanted.push_back({segment, i});
+  wanted.reserve(held.size());
+  for (const std::uint16_t i : slice_indices(held.size())) wanted.push_back({segment, i});
   const std::vector<MinerEntry> miners = transport_.miners();
   const std::uint32_t per_miner_max = std::max<std::uint32_t>(1, options_.shape.m);
   TaskGroup asks(runtime_);

@@ -8,6 +8,7 @@
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/merkle.h"
 #include "objectstore/erasure/codec.h"
+#include "objectstore/erasure/geometry.h"
 #include "objectstore/store/segment_name.h"
 #include "objectstore/store/slice_upload.h"
 
@@ -155,7 +156,7 @@ Task<bool> Repairer::replace_liars(const change::Placed& placed, const AuditedSe
   now.miners = miners;
   std::vector<std::uint16_t> lied_about;
   std::vector<MinerId> liars;
-  for (std::uint16_t i = 0; i < miners.size(); ++i) {
+  for (const std::uint16_t i : slice_indices(miners.size())) {
     if (audited.slices[i].state != SliceState::wrong || miners[i] != placed.miners[i]) continue;
     const SliceState state = co_await audit_.examine_slice(now, i);
     if (state != SliceState::wrong) continue;
@@ -194,7 +195,7 @@ Task<bool> Repairer::rebuild(const change::Placed& placed, AuditedSegment& audit
     if (audited.slices[i].state == SliceState::good) present.push_back({i, audited.slices[i].bytes});
   const Manifest& manifest = *audited.manifest;
   std::vector<std::pair<std::uint16_t, MutableByteView>> targets;
-  for (std::uint16_t i = 0; i < audited.slices.size(); ++i) {
+  for (const std::uint16_t i : slice_indices(audited.slices.size())) {
     AuditedSlice& slice = audited.slices[i];
     if (slice.state == SliceState::good) continue;
     const std::uint64_t length = manifest.stored_length(i);
@@ -250,7 +251,7 @@ Task<std::vector<MinerId>> Repairer::put_slices(const change::Placed& placed, co
 std::vector<std::uint16_t> Repairer::missing_of(const change::Placed& placed,
                                                 const AuditedSegment& audited) const {
   std::vector<std::uint16_t> missing;
-  for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
+  for (const std::uint16_t i : slice_indices(placed.miners.size()))
     if (audited.slices[i].state != SliceState::good) missing.push_back(i);
   return missing;
 }
@@ -262,7 +263,7 @@ Task<void> Repairer::spread(const change::Placed& placed, const AuditedSegment& 
                             std::vector<MinerId>& miners) {
   std::vector<std::uint16_t> moving;
   std::vector<MinerId> kept;
-  for (std::uint16_t i = 0; i < miners.size(); ++i) {
+  for (const std::uint16_t i : slice_indices(miners.size())) {
     if (std::ranges::find(kept, miners[i]) != kept.end() || eligible_.draining(miners[i]))
       moving.push_back(i);
     else

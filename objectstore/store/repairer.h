@@ -77,7 +77,7 @@ class Repairer {
   std::size_t in_order_ = 0;   // from here on segments_ is in order of identity
   std::vector<bool> settled_;  // looked at
   std::size_t kept_ = 0;       // segments_ up to here are
-  TimePoint keep_at_{};
+  TimePoint keep_at_;
   std::set<SegmentId> unspread_;
   std::set<SegmentId> damaged_;
   RepairReport report_;

@@ -74,7 +74,7 @@ Result<Manifest> SegmentAudit::fitting(ByteView encoded, const change::Placed& p
 Task<AuditedSegment> SegmentAudit::examine(change::Placed& placed) {
   TriedHolders tried;
   std::vector<std::uint16_t> lost;
-  for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
+  for (const std::uint16_t i : slice_indices(placed.miners.size()))
     if (!is_listed(transport_, placed.miners[i])) lost.push_back(i);
   co_await find_lost_slices(runtime_, transport_, placed, std::move(lost), tried,
                             runtime_.now() + request_deadline_);
@@ -82,7 +82,7 @@ Task<AuditedSegment> SegmentAudit::examine(change::Placed& placed) {
     AuditedSegment audited = co_await examine_named(placed);
     if (audited.count(SliceState::good) >= placed.k) co_return audited;
     std::vector<std::uint16_t> bad;
-    for (std::uint16_t i = 0; i < audited.slices.size(); ++i)
+    for (const std::uint16_t i : slice_indices(audited.slices.size()))
       if (audited.slices[i].state != SliceState::good) bad.push_back(i);
     const bool learned = co_await find_lost_slices(runtime_, transport_, placed, std::move(bad), tried,
                                                    runtime_.now() + request_deadline_);
@@ -94,7 +94,7 @@ Task<AuditedSegment> SegmentAudit::examine_named(const change::Placed& placed) {
   AuditedSegment audited;
   audited.slices.resize(placed.miners.size());
   TaskGroup reads(runtime_);
-  for (std::uint16_t i = 0; i < placed.miners.size(); ++i)
+  for (const std::uint16_t i : slice_indices(placed.miners.size()))
     reads.spawn([this, &placed, &audited, i]() -> Task<void> { co_await read_slice(placed, i, audited); });
   co_await reads.join();
   co_return audited;
@@ -158,7 +158,7 @@ Task<std::vector<std::uint32_t>> SegmentAudit::count_missing(std::vector<change:
   std::vector<std::uint32_t> missing(segments.size(), 0);
   std::map<MinerId, std::vector<Asked>> batches;
   for (std::size_t s = 0; s < segments.size(); ++s) {
-    for (std::uint16_t i = 0; i < segments[s].miners.size(); ++i) {
+    for (const std::uint16_t i : slice_indices(segments[s].miners.size())) {
       auto& list = batches[segments[s].miners[i]];
       if (list.empty() || list.back().slices.size() == kHaveBatch) list.emplace_back();
       list.back().slices.push_back({segments[s].segment, i});

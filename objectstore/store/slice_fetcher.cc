@@ -9,6 +9,7 @@
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/merkle.h"
 #include "objectstore/crypto/sign.h"
+#include "objectstore/erasure/geometry.h"
 #include "objectstore/manifest.h"
 #include "objectstore/store/lost_slices.h"
 
@@ -162,7 +163,7 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
       stripe->low = is_whole ? 0 : piece.offset;
       stripe->high = is_whole ? geometry.slice_length : piece.offset + piece.length;
       stripe->slots.resize(std::size_t{placed.k} + placed.m);
-      for (std::uint16_t i = 0; i < stripe->slots.size(); ++i) {
+      for (const std::uint16_t i : slice_indices(stripe->slots.size())) {
         const std::uint64_t stored = geometry.stored_length(i);
         stripe->slots[i].stored = std::clamp(stored, stripe->low, stripe->high) - stripe->low;
       }
@@ -288,6 +289,7 @@ void SliceFetcher::note_pace(const MinerId& miner, std::uint64_t length, Duratio
 // Twice what the median miner of this segment takes: a slower one is not worth waiting for.
 Duration SliceFetcher::hedge_delay(const Stripe& stripe) const {
   std::vector<Duration> paces;
+  paces.reserve(stripe.placed.miners.size());
   for (const MinerId& miner : stripe.placed.miners) paces.push_back(pace_of(miner, stripe.length()));
   std::ranges::sort(paces);
   return std::max(kHedgeMin, paces[paces.size() / 2] * 2);
@@ -341,7 +343,7 @@ Task<Status> SliceFetcher::fill(std::shared_ptr<Stripe> stripe, TimePoint deadli
 bool SliceFetcher::ask_another(const std::shared_ptr<Stripe>& stripe) {
   std::optional<std::uint16_t> best;
   Duration best_pace{};
-  for (std::uint16_t i = 0; i < stripe->slots.size(); ++i) {
+  for (const std::uint16_t i : slice_indices(stripe->slots.size())) {
     if (stripe->slots[i].state != Stripe::State::idle) continue;
     const Duration pace = pace_of(stripe->placed.miners[i], stripe->length());
     if (best && pace >= best_pace) continue;

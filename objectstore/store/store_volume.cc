@@ -96,6 +96,7 @@ Task<Result<std::vector<Volume::Range>>> StoreVolume::diff_ranges(View older, Vi
   CO_TRY(const auto ranges,
          co_await index_->diff_ranges(std::move(older), std::move(newer), object, offset, length));
   std::vector<Range> all;
+  all.reserve(ranges.size());
   for (const auto& range : ranges) all.push_back({range.offset, range.length});
   co_return all;
 }
@@ -242,9 +243,9 @@ Task<void> StoreVolume::keep_house() {
   }
 }
 
-void StoreVolume::fenced(Error reason) {
+void StoreVolume::fenced(const Error& reason) {
   read_only_reason_ = reason.message();
-  if (committer_) committer_->refuse(std::move(reason));
+  if (committer_) committer_->refuse(reason);
 }
 
 // --- care ---

@@ -145,7 +145,7 @@ class StoreVolume final : public Volume {
   bool may_begin_later() const;
   Task<void> mark_closed();
   Task<void> keep_house();
-  void fenced(Error reason);
+  void fenced(const Error& reason);
 
   VolumeParts parts_;
   EndableTransport transport_;  // what keeps the volume stored; until close()

@@ -195,11 +195,11 @@ class TailKeeper {
   std::uint64_t wanted_revision_ = 1;  // grows with every change of what is wanted
   std::uint64_t urgent_revision_ = 1;  // up to here nothing is paced
   std::multiset<LogPosition> awaited_;
-  TimePoint proposed_at_{};
+  TimePoint proposed_at_;
   std::uint64_t proposed_revision_ = 0;  // what `current_` says
   std::uint64_t accepted_revision_ = 0;
   std::uint64_t version_floor_ = 0;  // the next version is above it
-  TimePoint remembered_at_{};
+  TimePoint remembered_at_;
   std::optional<Error> remember_error_;  // of the last attempt
 
   std::map<MinerId, Link> links_;

@@ -222,7 +222,7 @@ class Daemon {
   asio::basic_signal_set<ReactorExecutor> signals_;
   std::set<Session*> sessions_;
   std::map<Session*, std::unique_ptr<TaskGroup>> readers_;
-  TimePoint used_at_{};
+  TimePoint used_at_;
   bool stopping_ = false;
   Signal ended_;
   TaskGroup tasks_;

@@ -55,7 +55,7 @@ class Session {
   bool gone_ = false;
   Signal changed_;
   Semaphore sending_;
-  TimePoint progressed_{};
+  TimePoint progressed_;
 };
 
 }  // namespace cumulus
