@@ -1,8 +1,7 @@
 #include "objectstore/index/rocksdb_files.h"
 
-#include <chrono>
+#include <rocksdb/env.h>
 #include <rocksdb/env_encryption.h>
-#include <thread>
 
 #include "objectstore/base/random.h"
 #include "objectstore/crypto/aes_ctr.h"
@@ -11,6 +10,7 @@ namespace cumulus {
 namespace {
 
 constexpr std::size_t kPrefixLength = 4096;
+constexpr int kLookForRoomMicros = 50'000;
 
 bool is_manifest(const std::string& path) {
   const auto slash = path.find_last_of('/');
@@ -124,7 +124,7 @@ class PatientFile final : public rocksdb::FSWritableFileOwnerWrapper {
     if (status.IsNoSpace() && !compaction && room_.patient) {
       ++room_.waiting;
       while (status.IsNoSpace() && room_.patient) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        rocksdb::Env::Default()->SleepForMicroseconds(kLookForRoomMicros);
         status = write();
       }
       --room_.waiting;

@@ -10,6 +10,7 @@
 #include "objectstore/crypto/sign.h"
 #include "objectstore/erasure/codec.h"
 #include "objectstore/erasure/geometry.h"
+#include "objectstore/log/group.h"
 #include "objectstore/log/replay.h"
 #include "objectstore/store/segment_name.h"
 #include "objectstore/store/slice_upload.h"
@@ -252,9 +253,20 @@ Task<Status> Pusher::load_bytes(SealedSegment& segment) {
   CO_TRY(std::shared_ptr<const Buffer> bytes, co_await load_(segment));
   if (bytes->size() < segment.length)
     co_return fail(ErrorKind::corrupt, "its local copy is shorter than it was sealed");
-  GroupVisitor visit = [](const ReplayedGroup&) -> Task<Status> { co_return Status(); };
+  // What lies between the parts is authenticated by nothing, and the manifest signs it too: zeros, as they
+  // were written, or two homes that send this segment would sign two contents.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> gaps;
+  std::uint32_t at = std::uint32_t{1} << segment.header.align_log2;
+  gaps.emplace_back(SegmentHeader::kEncodedSize, at);
+  GroupVisitor visit = [&](const ReplayedGroup& group) -> Task<Status> {
+    const GroupLayout layout{at, group.header.records_length, group.header.cells_length,
+                             segment.header.align_log2};
+    at += group.header.total_length;
+    gaps.emplace_back(layout.content_end(), at);
+    co_return Status();
+  };
   CO_TRY(const SegmentScan scan, co_await scan_segment(runtime_, keys_, bytes, segment.length, std::nullopt,
-                                                       segment.last_group, true, std::move(visit)));
+                                                       0, true, std::move(visit)));
   if (scan.header != segment.header || scan.good_length != segment.length ||
       scan.last_group_tag != segment.last_group_tag)
     co_return fail(
@@ -262,6 +274,18 @@ Task<Status> Pusher::load_bytes(SealedSegment& segment) {
         format("its local copy has rotted at byte {} and it is not stored on the miners yet: the disk "
                "of the cache is failing",
                scan.bad_at));
+  const auto rotten = [&](const auto& gap) {
+    return std::ranges::any_of(bytes->view(gap.first, gap.second - gap.first),
+                               [](std::uint8_t byte) { return byte != 0; });
+  };
+  if (std::ranges::any_of(gaps, rotten)) {
+    auto mended = std::make_shared<Buffer>(segment.length);
+    std::ranges::copy(bytes->view(0, segment.length), mended->data());
+    for (const auto& [from, to] : gaps) std::ranges::fill(mended->view(from, to - from), std::uint8_t{0});
+    log_warn("{}: its padding has rotted on the local disk, and is sent as it was",
+             name_of(segment.header.id));
+    bytes = std::move(mended);
+  }
   segment.memory = std::move(bytes);
   co_return Status();
 }

@@ -405,14 +405,16 @@ void Simulation::end_beyond_repair(const std::string& what) {
 
 void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floor) {
   bool interrupt = random_.once_in(5);
-  for (int attempt = 0; !over(); ++attempt) {
+  // One that failed may have recovered less and written notes of its own at the positions of what it cut off.
+  bool opened_before = false;
+  for (int attempt = 0; !over(); ++attempt, opened_before = true) {
     if (attempt == 8) return fail_seed("the volume cannot be opened");
     cluster_.start(home());
     if (interrupt) cluster_.kill_after(random_.between(1, 3000));
     const Status opened = open_once(home(), opening, mode);
     cluster_.kill_after(0);
     if (over()) return;
-    if (opened) return check_recovered(floor);
+    if (opened) return check_recovered(floor, !opened_before);
     const Error& error = opened.error();
     tell("not opened: " + error.message());
     const bool power = random_.once_in(2);
@@ -451,7 +453,7 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
   }
 }
 
-void Simulation::check_recovered(std::size_t floor) {
+void Simulation::check_recovered(std::size_t floor, bool positions_hold) {
   const auto answer = make_answer<VolumeStatus>();
   if (!run(store(volume().status(false), answer), "status")) return;
   if (!**answer) return fail_seed("no status: " + (*answer)->error().message());
@@ -469,7 +471,8 @@ void Simulation::check_recovered(std::size_t floor) {
                             done_[most].what));
   std::string first;
   const bool unknown = in_flight_.has_value() && most == done_.size();
-  for (std::size_t n = std::max(least, floor); n <= most + (unknown ? 1 : 0); ++n) {
+  if (positions_hold) floor = std::max(floor, least);
+  for (std::size_t n = floor; n <= most + (unknown ? 1 : 0); ++n) {
     const bool with_unknown = n == done_.size() + 1;
     const auto model = std::make_shared<const StoreModel>(with_unknown ? *in_flight_ : states_[n]);
     const auto found = std::make_shared<Comparison>();
@@ -477,6 +480,12 @@ void Simulation::check_recovered(std::size_t floor) {
     if (!run(compare_all(volume(), model, random_, found), "comparing")) return;
     if (found->unreadable && (troubled || !cluster_.network_healed())) {
       cluster_.heal();
+      --n;
+      continue;
+    }
+    if (found->unreadable && found->unreadable->kind() == ErrorKind::io && cluster_.disk_troubled()) {
+      cluster_.heal();  // what has not reached the miners is on this disk alone
+      cluster_.forget_disk_trouble();
       --n;
       continue;
     }

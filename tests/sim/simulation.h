@@ -71,7 +71,8 @@ class Simulation {
   Status open_once(Home& home, Opening opening, OpenMode mode);
   // Opens with patience: what faults excuse is tried again without them. Then the state is checked.
   void open_and_check(Opening opening, OpenMode mode, std::size_t floor);
-  void check_recovered(std::size_t floor);
+  // At least the first `floor` operations are there; all up to the recovered position when positions hold.
+  void check_recovered(std::size_t floor, bool positions_hold);
   void invariants();
   bool excused(const Error& error);
   bool gave_up();

@@ -167,7 +167,7 @@ void Simulation::end_by_restore() {
   if (over()) return;
   if (opened) {
     tally_.add("older copy opened");
-    return check_recovered(remote_floor_);
+    return check_recovered(remote_floor_, true);
   }
   tell("refused: " + opened.error().message());
   if (opened.error().kind() != ErrorKind::fenced && opened.error().kind() != ErrorKind::not_found &&
