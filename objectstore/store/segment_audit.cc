@@ -78,16 +78,34 @@ Task<AuditedSegment> SegmentAudit::examine(change::Placed& placed) {
     if (!is_listed(transport_, placed.miners[i])) lost.push_back(i);
   co_await find_lost_slices(runtime_, transport_, placed, std::move(lost), tried,
                             runtime_.now() + request_deadline_);
-  for (;;) {
-    AuditedSegment audited = co_await examine_named(placed);
-    if (audited.count(SliceState::good) >= placed.k) co_return audited;
+  AuditedSegment audited = co_await examine_named(placed);
+  while (audited.count(SliceState::good) < placed.k) {
     std::vector<std::uint16_t> bad;
     for (const std::uint16_t i : slice_indices(audited.slices.size()))
       if (audited.slices[i].state != SliceState::good) bad.push_back(i);
-    const bool learned = co_await find_lost_slices(runtime_, transport_, placed, std::move(bad), tried,
+    change::Placed other = placed;
+    const bool learned = co_await find_lost_slices(runtime_, transport_, other, std::move(bad), tried,
                                                    runtime_.now() + request_deadline_);
-    if (!learned) co_return audited;
+    if (!learned) break;
+    AuditedSegment elsewhere;
+    elsewhere.manifest = audited.manifest;
+    elsewhere.slices.resize(placed.miners.size());
+    TaskGroup reads(runtime_);
+    for (const std::uint16_t i : slice_indices(placed.miners.size())) {
+      if (other.miners[i] == placed.miners[i]) continue;
+      tried.insert({i, other.miners[i]});
+      reads.spawn([&, i]() -> Task<void> { co_await read_slice(other, i, elsewhere); });
+    }
+    co_await reads.join();
+    // Of the others only what is good counts: they need not have it.
+    audited.manifest = elsewhere.manifest;
+    for (const std::uint16_t i : slice_indices(placed.miners.size())) {
+      if (elsewhere.slices[i].state != SliceState::good) continue;
+      audited.slices[i] = std::move(elsewhere.slices[i]);
+      placed.miners[i] = other.miners[i];
+    }
   }
+  co_return audited;
 }
 
 Task<AuditedSegment> SegmentAudit::examine_named(const change::Placed& placed) {

@@ -116,7 +116,6 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
                                                std::optional<Duration> patience) {
   const TimePoint give_up = patience ? runtime_.now() + *patience : TimePoint::max();
   Duration pause = kRetryMin;
-  TriedHolders tried;
   for (;;) {
     if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
     const TimePoint began = runtime_.now();
@@ -125,15 +124,31 @@ Task<Result<FetchedRange>> SliceFetcher::fetch(change::Placed placed, std::uint3
     std::vector<std::uint16_t> lost;
     auto fetched = co_await attempt(placed, offset, length, trust, until, lost);
     if (fetched) co_return fetched;
-    const bool learned =
-        co_await find_lost_slices(runtime_, transport_, placed, std::move(lost), tried, until);
-    if (learned) continue;
+    auto elsewhere = co_await fetch_elsewhere(placed, std::move(lost), offset, length, trust, until);
+    if (elsewhere) co_return elsewhere;
     const TimePoint now = runtime_.now();
     if (fetched.error().kind() != ErrorKind::unavailable || now >= give_up) co_return fetched;
     if (closing_) continue;
     co_await closed_.wait_until(std::min(give_up, now + pause));
     pause = std::min(pause * 2, kRetryMax);
-    tried.clear();
+  }
+}
+
+// From others than those who are named, as long as there are any. What they do not have, or have wrong, says
+// nothing about the segment.
+Task<Result<FetchedRange>> SliceFetcher::fetch_elsewhere(change::Placed placed,
+                                                         std::vector<std::uint16_t> lost,
+                                                         std::uint32_t offset, std::uint32_t length,
+                                                         FetchTrust trust, TimePoint until) {
+  TriedHolders tried;
+  for (;;) {
+    const bool learned =
+        co_await find_lost_slices(runtime_, transport_, placed, std::move(lost), tried, until);
+    if (!learned || closing_) co_return fail(ErrorKind::unavailable, "nobody else has its slices");
+    lost.clear();
+    const TimePoint again = std::max(until, runtime_.now() + kSilenceMin);
+    auto fetched = co_await attempt(placed, offset, length, trust, again, lost);
+    if (fetched) co_return fetched;
   }
 }
 

@@ -57,6 +57,9 @@ class SliceFetcher {
     std::uint64_t skipped = 0;  // times that it was left out for being slow: now and then it is asked again
   };
 
+  Task<Result<FetchedRange>> fetch_elsewhere(change::Placed placed, std::vector<std::uint16_t> lost,
+                                             std::uint32_t offset, std::uint32_t length, FetchTrust trust,
+                                             TimePoint until);
   // When it fails, `lost` are the slices that did not come.
   Task<Result<FetchedRange>> attempt(change::Placed placed, std::uint32_t offset, std::uint32_t length,
                                      FetchTrust trust, TimePoint until, std::vector<std::uint16_t>& lost);
