@@ -29,6 +29,7 @@ Connection::~Connection() = default;
 
 void Connection::end() {
   ending_ = true;
+  changed_.notify_all();
   if (in_transmission()) {
     stream_->end_input();
   } else {
@@ -47,6 +48,8 @@ Task<void> Connection::serve() {
   shared_.runtime.cancel_timer(timer);
   if (!agreed || broken_ || ending_) co_return;
   co_await transmit();
+  ending_ = true;
+  changed_.notify_all();
   if (out_of_step_) log_warn("nbd client {}: does not speak the protocol; its connection is closed", peer_);
   // What was received is done and answered, as far as the client takes it.
   while (under_way_ > 0 && !broken_) co_await changed_.wait();

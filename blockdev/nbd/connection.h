@@ -113,6 +113,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
                   const std::vector<BlockDevice::Extent>& parts);
   void send_soon();
   void send_now();
+  Task<void> output_room();
   Task<void> send_when_writable();
   void broken();
 

@@ -116,6 +116,21 @@ void Connection::send_now() {
   if (changed_.has_waiters()) changed_.notify_all();
 }
 
+// Until the client has taken enough of its answers for more, or is gone. Whoever takes none while it is to
+// end is not waited for.
+Task<void> Connection::output_room() {
+  TimePoint deadline = TimePoint::max();
+  while (!broken_ && output_bytes_ > shared_.limits.output_max) {
+    if (!ending_) {
+      co_await changed_.wait();
+      continue;
+    }
+    deadline = std::min(deadline, shared_.runtime.now() + shared_.limits.goodbye_max);
+    const bool in_time = co_await changed_.wait_until(deadline);
+    if (!in_time) cut();
+  }
+}
+
 Task<void> Connection::send_when_writable() {
   co_await stream_->wait(Stream::Outcome::wants_write);
   sending_ = false;

@@ -154,6 +154,8 @@ bool Connection::read_now(const Request& request) {
 
 Task<void> Connection::read_task(Request request) {
   const Semaphore::Hold of_client = co_await bytes_.acquire(request.length);
+  co_await output_room();
+  if (broken_) co_return task_done();
   const Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(request.length);
   std::shared_ptr<Buffer> buffer = request.length <= shared_.memory->buffers.buffer_size()
                                        ? shared_.memory->buffers.acquire()

@@ -292,6 +292,56 @@ def bad_clients():
         lab.run('nbd', 'stop', f'{lab.volume}/disk', timeout=60)
 
 
+def resident(pid):
+    """Bytes of memory that a process holds."""
+    with open(f'/proc/{pid}/statm') as file:
+        return int(file.read().split()[1]) * os.sysconf('SC_PAGESIZE')
+
+
+def unread_answers():
+    """Clients that ask for gigabytes and take no answer, or send half of a large write: memory stays bounded, others go on."""
+    with Lab().up() as lab:
+        disk = Disk(lab)
+        good = disk.connect()
+        for at in range(0, SIZE, 4 << 20):
+            good.pwrite(lab.random.randbytes(4 << 20), at)
+        good.flush()
+        held = good.pread(4096, 0)
+        pid = lab.daemon_pid()
+        before = most = resident(pid)
+        greedy = [transmission(disk) for _ in range(12)]
+        asked = 0
+        for number, client in enumerate(greedy):
+            client.setblocking(False)
+            if number >= 8:
+                requests = struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, 32 << 20) + bytes(31 << 20)
+            else:
+                length = (4096, 128 << 10, 4 << 20, 32 << 20)[number % 4]
+                requests = b''.join(struct.pack('>IHHQQI', 0x25609513, 0, 0, cookie, 0, length) for cookie in range(10000))
+                asked += 10000 * length
+            sent, until = 0, time.monotonic() + 10
+            while sent < len(requests) and time.monotonic() < until:
+                try:
+                    sent += client.send(requests[sent:sent + (1 << 20)])
+                    until = time.monotonic() + 1
+                except BlockingIOError:
+                    time.sleep(0.01)
+                most = max(most, resident(pid))
+            began = time.monotonic()
+            expect(good.pread(4096, 0) == held, 'other bytes')
+            expect(time.monotonic() - began < 5, f'another client waited {time.monotonic() - began:.1f} s')
+        most = max(most, resident(pid))
+        # A client may have 16 MiB under way, or one request, and 4 MiB that it has not taken; all together 64 MiB of payloads.
+        expect(most - before < 448 << 20, f'{asked >> 30} GiB were asked for and not taken: {(most - before) >> 20} MiB more are held')
+        for client in greedy:
+            client.close()
+        good.pwrite(b'goes on', 0, nbd.CMD_FLAG_FUA)
+        expect(good.pread(7, 0) == b'goes on', 'other bytes')
+        print(f'  {asked >> 30} GiB asked for and not taken: {(most - before) >> 20} MiB more held')
+        lab.run('nbd', 'stop', f'{lab.volume}/disk', timeout=60)
+        lab.check_clean()
+
+
 def tls():
     """Certificates of one authority on both sides, or shared keys; nothing in clear, nobody without."""
     with Lab().up() as lab:
@@ -358,4 +408,4 @@ def tls():
 
 
 if __name__ == '__main__':
-    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'tls', 'hosts')])
+    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'unread_answers', 'tls', 'hosts')])
