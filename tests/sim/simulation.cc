@@ -471,8 +471,13 @@ void Simulation::check_recovered(std::size_t floor, bool positions_hold) {
                             done_[most].what));
   std::string first;
   const bool unknown = in_flight_.has_value() && most == done_.size();
-  if (positions_hold) floor = std::max(floor, least);
-  for (std::size_t n = floor; n <= most + (unknown ? 1 : 0); ++n) {
+  const std::size_t from = std::max(least, floor);
+  std::vector<std::size_t> candidates;
+  for (std::size_t n = from; n <= most + (unknown ? 1 : 0); ++n) candidates.push_back(n);
+  // The longest of them: objects that a state does not know yet are not looked for.
+  for (std::size_t n = from; !positions_hold && n > floor; --n) candidates.push_back(n - 1);
+  for (std::size_t at = 0; at < candidates.size(); ++at) {
+    const std::size_t n = candidates[at];
     const bool with_unknown = n == done_.size() + 1;
     const auto model = std::make_shared<const StoreModel>(with_unknown ? *in_flight_ : states_[n]);
     const auto found = std::make_shared<Comparison>();
@@ -480,13 +485,13 @@ void Simulation::check_recovered(std::size_t floor, bool positions_hold) {
     if (!run(compare_all(volume(), model, random_, found), "comparing")) return;
     if (found->unreadable && (troubled || !cluster_.network_healed())) {
       cluster_.heal();
-      --n;
+      --at;
       continue;
     }
     if (found->unreadable && found->unreadable->kind() == ErrorKind::io && cluster_.disk_troubled()) {
       cluster_.heal();  // what has not reached the miners is on this disk alone
       cluster_.forget_disk_trouble();
-      --n;
+      --at;
       continue;
     }
     if (found->unreadable) {
