@@ -88,13 +88,17 @@ class RetriedByOwner final : public rocksdb::EventListener {
 class RocksDbEngine final : public Engine {
  public:
   RocksDbEngine(Runtime& runtime, RocksDbOptions options)
-      : runtime_(runtime), options_(options), flush_lane_(runtime), flush_ended_(runtime), tasks_(runtime) {}
+      : runtime_(runtime),
+        options_(std::move(options)),
+        flush_lane_(runtime),
+        flush_ended_(runtime),
+        tasks_(runtime) {}
 
   Status open(const std::string& directory, SecretKey key, std::function<Status()> barrier) {
     auto disk = options_.disk ? options_.disk : rocksdb::FileSystem::Default();
-    disk = make_patient_file_system(std::move(disk), room_);
-    auto files = make_barrier_file_system(std::move(disk), std::move(barrier));
-    env_ = rocksdb::NewCompositeEnv(make_encrypted_file_system(std::move(files), std::move(key)));
+    disk = make_patient_file_system(disk, room_);
+    auto files = make_barrier_file_system(disk, std::move(barrier));
+    env_ = rocksdb::NewCompositeEnv(make_encrypted_file_system(files, std::move(key)));
     rocksdb::Options options;
     options.env = env_.get();
     options.create_if_missing = true;
@@ -327,7 +331,7 @@ class RocksDbEngine final : public Engine {
 Task<Result<std::unique_ptr<Engine>>> open_rocksdb_engine(Runtime& runtime, std::string directory,
                                                           SecretKey key, std::function<Status()> barrier,
                                                           bool fresh, RocksDbOptions options) {
-  auto engine = std::make_unique<RocksDbEngine>(runtime, options);
+  auto engine = std::make_unique<RocksDbEngine>(runtime, std::move(options));
   const Status opened = co_await runtime.offload([&]() -> Status {
     std::error_code error;
     if (fresh) std::filesystem::remove_all(directory, error);

@@ -50,8 +50,8 @@ class BarrierFile final : public rocksdb::FSWritableFileOwnerWrapper {
 
 class BarrierFileSystem final : public rocksdb::FileSystemWrapper {
  public:
-  BarrierFileSystem(std::shared_ptr<rocksdb::FileSystem> base, std::function<Status()> barrier)
-      : FileSystemWrapper(std::move(base)), barrier_(std::move(barrier)) {}
+  BarrierFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base, std::function<Status()> barrier)
+      : FileSystemWrapper(base), barrier_(std::move(barrier)) {}
 
   const char* Name() const override { return "cumulus.BarrierFileSystem"; }
 
@@ -151,8 +151,8 @@ class PatientFile final : public rocksdb::FSWritableFileOwnerWrapper {
 
 class PatientFileSystem final : public rocksdb::FileSystemWrapper {
  public:
-  PatientFileSystem(std::shared_ptr<rocksdb::FileSystem> base, std::shared_ptr<RoomWait> room)
-      : FileSystemWrapper(std::move(base)), room_(std::move(room)) {}
+  PatientFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base, std::shared_ptr<RoomWait> room)
+      : FileSystemWrapper(base), room_(std::move(room)) {}
 
   const char* Name() const override { return "cumulus.PatientFileSystem"; }
 
@@ -227,18 +227,18 @@ class CtrProvider final : public rocksdb::EncryptionProvider {
 
 }  // namespace
 
-std::shared_ptr<rocksdb::FileSystem> make_barrier_file_system(std::shared_ptr<rocksdb::FileSystem> base,
-                                                              std::function<Status()> barrier) {
-  return std::make_shared<BarrierFileSystem>(std::move(base), std::move(barrier));
+std::shared_ptr<rocksdb::FileSystem> make_barrier_file_system(
+    const std::shared_ptr<rocksdb::FileSystem>& base, std::function<Status()> barrier) {
+  return std::make_shared<BarrierFileSystem>(base, std::move(barrier));
 }
 
-std::shared_ptr<rocksdb::FileSystem> make_patient_file_system(std::shared_ptr<rocksdb::FileSystem> base,
-                                                              std::shared_ptr<RoomWait> room) {
-  return std::make_shared<PatientFileSystem>(std::move(base), std::move(room));
+std::shared_ptr<rocksdb::FileSystem> make_patient_file_system(
+    const std::shared_ptr<rocksdb::FileSystem>& base, std::shared_ptr<RoomWait> room) {
+  return std::make_shared<PatientFileSystem>(base, std::move(room));
 }
 
-std::shared_ptr<rocksdb::FileSystem> make_encrypted_file_system(std::shared_ptr<rocksdb::FileSystem> base,
-                                                                SecretKey key) {
+std::shared_ptr<rocksdb::FileSystem> make_encrypted_file_system(
+    const std::shared_ptr<rocksdb::FileSystem>& base, SecretKey key) {
   return rocksdb::NewEncryptedFS(base, std::make_shared<CtrProvider>(std::move(key)));
 }
 

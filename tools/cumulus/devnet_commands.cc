@@ -116,6 +116,7 @@ Result<std::pair<pid_t, std::string>> launch(std::vector<std::string> words, con
       ::_exit(0);
     }
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     const int nothing = ::open("/dev/null", O_RDONLY);
@@ -147,6 +148,7 @@ Result<std::string> capture(std::vector<std::string> words) {
   const pid_t child = ::fork();
   if (child == 0) {
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     ::dup2(out[1], STDOUT_FILENO);

@@ -188,6 +188,7 @@ Status export_raw(NbdDisk& disk, const ImageCopy& copy, const std::string& part,
 Status convert(const std::string& raw, const std::string& file, const std::string& file_format) {
   std::vector<std::string> command = {"qemu-img", "convert", "-f", "raw", "-O", file_format, raw, file};
   std::vector<char*> words;
+  words.reserve(command.size() + 1);
   for (std::string& word : command) words.push_back(word.data());
   words.push_back(nullptr);
   pid_t child = 0;

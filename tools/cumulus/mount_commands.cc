@@ -115,7 +115,8 @@ Result<int> mount_one(const Invocation& invocation, const std::string& target, c
     const auto served =
         client.call(mount_request("mount.serve", parts.second, path, options), "", false, device.get());
     if (!served) {
-      static_cast<void>(unmount_fuse(path, true));  // the reason to tell is why it is not served
+      const Status unmounted = unmount_fuse(path, true);
+      static_cast<void>(unmounted);  // the reason to tell is why it is not served
       return fail(served.error());
     }
   }

@@ -51,6 +51,7 @@ Result<NbdDisk> NbdDisk::over(int socket, const std::string& export_name) {
 Result<NbdDisk> NbdDisk::served_by(std::vector<std::string> command) {
   auto handle = std::make_unique<Handle>();
   std::vector<char*> words;
+  words.reserve(command.size() + 1);
   for (std::string& word : command) words.push_back(word.data());
   words.push_back(nullptr);
   if (handle->nbd == nullptr || nbd_add_meta_context(handle->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 ||
