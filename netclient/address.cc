@@ -35,7 +35,7 @@ Result<asio::ip::tcp::endpoint> numeric_endpoint(const HostPort& address) {
   return asio::ip::tcp::endpoint(numeric, address.port);
 }
 
-Result<std::vector<asio::ip::tcp::endpoint>> resolve(const HostPort& address) {
+Result<Endpoints> resolve(const HostPort& address) {
   addrinfo wanted{};
   wanted.ai_socktype = SOCK_STREAM;
   wanted.ai_flags = AI_ADDRCONFIG;
@@ -43,7 +43,7 @@ Result<std::vector<asio::ip::tcp::endpoint>> resolve(const HostPort& address) {
   const int code = ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &wanted, &found);
   if (code != 0) return fail(ErrorKind::unavailable, "look up " + address.host + ": " + ::gai_strerror(code));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> hold(found, ::freeaddrinfo);
-  std::vector<asio::ip::tcp::endpoint> endpoints;
+  Endpoints endpoints;
   for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
     asio::ip::tcp::endpoint endpoint;
     if (at->ai_addrlen > endpoint.capacity()) continue;

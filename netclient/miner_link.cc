@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <boost/asio/redirect_error.hpp>
 
-#include "netclient/address.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 
@@ -188,11 +187,11 @@ Task<Result<std::shared_ptr<Connection>>> MinerLink::open(std::string address, T
 
 Task<Result<wire::TcpSocket>> MinerLink::dial(std::string address, TimePoint deadline) {
   CO_TRY(const HostPort where, parse_host_port(address));
-  std::vector<asio::ip::tcp::endpoint> endpoints;
+  Endpoints endpoints;
   if (const auto numeric = numeric_endpoint(where); numeric) {
     endpoints.push_back(*numeric);
   } else {
-    CO_TRY(endpoints, co_await shared_->runtime.offload([&where] { return resolve(where); }));
+    CO_TRY(endpoints, co_await shared_->names.look_up(where, deadline));
   }
   boost::system::error_code error;
   for (const auto& endpoint : endpoints) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "netclient/connection.h"
+#include "netclient/name_lookups.h"
 #include "netclient/window.h"
 
 namespace cumulus {
@@ -16,6 +17,7 @@ namespace cumulus {
 struct LinkShared {
   Runtime& runtime;
   TaskGroup& tasks;
+  NameLookups& names;
   std::shared_ptr<wire::TlsContext> tls;
   std::shared_ptr<Opening> opening;
   wire::HelloRequest hello;

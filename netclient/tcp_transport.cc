@@ -59,14 +59,17 @@ Result<HolderAnswer> holder_answer(const Exchange& exchange) {
 class Transport final : public TcpTransport {
  public:
   Transport(Runtime& runtime, std::shared_ptr<wire::TlsContext> tls, const TransportIdentity& identity,
-            const TransportOptions& options)
-      : tasks_(runtime), idle_(runtime), opening_(std::make_shared<Opening>()) {
+            const TransportOptions& options, Resolver resolver)
+      : names_(runtime, std::move(resolver)),
+        tasks_(runtime),
+        idle_(runtime),
+        opening_(std::make_shared<Opening>()) {
     set_opening(identity.epoch, identity.instance);
     wire::HelloRequest hello;
     hello.grant = identity.grant;
     hello.software = identity.software;
     shared_ = std::make_shared<const LinkShared>(
-        LinkShared{runtime, tasks_, std::move(tls), opening_, std::move(hello), options});
+        LinkShared{runtime, tasks_, names_, std::move(tls), opening_, std::move(hello), options});
   }
   ~Transport() override { CHECK(closed_ && calls_ == 0); }
 
@@ -108,6 +111,7 @@ class Transport final : public TcpTransport {
   Task<Status> have_batch(MinerId miner, std::span<const SliceId> slices, TimePoint deadline,
                           std::vector<std::optional<Digest>>& roots);
 
+  NameLookups names_;
   TaskGroup tasks_;
   Signal idle_;
   std::shared_ptr<Opening> opening_;
@@ -273,6 +277,7 @@ Duration Transport::expected_latency(MinerId miner) const {
 Task<void> Transport::close() {
   closed_ = true;
   for (const auto& [id, link] : links_) link->shut();
+  names_.shut();
   while (calls_ > 0) co_await idle_.wait();
   co_await tasks_.join();
 }
@@ -281,9 +286,10 @@ Task<void> Transport::close() {
 
 Result<std::unique_ptr<TcpTransport>> make_tcp_transport(Runtime& runtime, const TransportIdentity& identity,
                                                          std::vector<MinerEntry> miners,
-                                                         TransportOptions options) {
+                                                         TransportOptions options, Resolver resolver) {
   TRY(auto tls, wire::TlsContext::make(TlsIdentity::from_seed(identity.tls_seed)));
-  auto transport = std::make_unique<Transport>(runtime, std::move(tls), identity, options);
+  auto transport =
+      std::make_unique<Transport>(runtime, std::move(tls), identity, options, std::move(resolver));
   transport->set_miners(std::move(miners));
   return std::unique_ptr<TcpTransport>(std::move(transport));
 }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "netclient/address.h"
 #include "netclient/wire/grant.h"
 #include "objectstore/io/runtime.h"
 #include "objectstore/slice_transport.h"
@@ -48,9 +49,11 @@ class TcpTransport : public SliceTransport {
 };
 
 // io when TLS cannot be set up. The runtime must be a real one (its executor serves sockets) and must outlive
-// the transport; close() before destroying it.
+// the transport; close() before destroying it. Neither waits for a look-up of a name that runs: `resolver`'s
+// answer is dropped then.
 Result<std::unique_ptr<TcpTransport>> make_tcp_transport(Runtime& runtime, const TransportIdentity& identity,
                                                          std::vector<MinerEntry> miners,
-                                                         TransportOptions options = {});
+                                                         TransportOptions options = {},
+                                                         Resolver resolver = resolve);
 
 }  // namespace cumulus

@@ -1,6 +1,8 @@
 // The network floor against miners that hang, hang up, lie about lengths, say GOAWAY or are somebody else;
 // its windows; and the miner list.
+#include <condition_variable>
 #include <gtest/gtest.h>
+#include <mutex>
 
 #include "netclient/address.h"
 #include "netclient/miner_list.h"
@@ -38,7 +40,9 @@ class NetclientTest : public ::testing::Test {
     identity.grant.tls_public_key = TlsIdentity::from_seed(identity.tls_seed).public_key();
     wire::sign_grant(identity.grant, sample_key());
     identity.epoch = 4;
-    transport_ = std::move(*make_tcp_transport(reactor_, identity, {entry_}, options_));
+    std::vector<MinerEntry> miners{entry_};
+    miners.insert(miners.end(), more_.begin(), more_.end());
+    transport_ = std::move(*make_tcp_transport(reactor_, identity, miners, options_, resolver_));
     return *transport_;
   }
   MinerId id() const { return entry_.id; }
@@ -74,6 +78,8 @@ class NetclientTest : public ::testing::Test {
   WireMiner server_{reactor_, 1, miner_};
   TransportOptions options_;
   MinerEntry entry_{miner_.id(), "", "d", 0, 1.0};
+  std::vector<MinerEntry> more_;  // beside entry_
+  Resolver resolver_ = resolve;
   std::unique_ptr<TcpTransport> transport_;
   void SetUp() override { entry_.address = server_.address(); }
 };
@@ -360,6 +366,96 @@ TEST_F(NetclientTest, AMinerThatLeftTheListIsLetGo) {
     EXPECT_FALSE(co_await transport().status(id(), in(5s)));
     transport().set_miners({entry_});
     EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+  });
+}
+
+// A system resolver whose name servers are silent until let_go(); at most ten seconds a name, as the real
+// one. The thread that asks it may outlive the test.
+class SilentNames {
+ public:
+  Resolver resolver(std::uint16_t port) const {
+    return [state = state_, port](const HostPort& where) -> Result<Endpoints> {
+      std::unique_lock lock(state->mutex);
+      state->asked.push_back(where.host);
+      state->changed.wait_for(lock, 10s, [&] { return state->let_go; });
+      if (where.host.starts_with("lost")) return fail(ErrorKind::unavailable, "look up: no such name");
+      return Endpoints{{asio::ip::address_v4::loopback(), port}};
+    };
+  }
+  std::vector<std::string> asked() const {
+    const std::lock_guard lock(state_->mutex);
+    return state_->asked;
+  }
+  void let_go() {
+    {
+      const std::lock_guard lock(state_->mutex);
+      state_->let_go = true;
+    }
+    state_->changed.notify_all();
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool let_go = false;
+    std::vector<std::string> asked;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+TEST_F(NetclientTest, ALookUpThatHangsHoldsUpNobody) {
+  SilentNames names;
+  resolver_ = names.resolver(server_.port());
+  more_.push_back({WireMiner::identity_of(2), "lost.example:7300", "e", 0, 1.0});
+  more_.push_back({WireMiner::identity_of(3), "lost2.example:7300", "f", 0, 1.0});
+  TimePoint begin{};
+  run([&, this]() -> Task<void> {
+    begin = reactor_.now();
+    TaskGroup group(reactor_);
+    for (const MinerEntry& entry : more_) {
+      group.spawn([this, &entry]() -> Task<void> {
+        const auto lost = co_await transport().status(entry.id, in(200ms));
+        EXPECT_FALSE(lost);
+        if (!lost) {
+          EXPECT_EQ(lost.error().kind(), ErrorKind::unavailable) << lost.error().message();
+        }
+      });
+    }
+    co_await reactor_.sleep_for(50ms);
+    EXPECT_EQ(names.asked().size(), 1u);  // one at a time
+    EXPECT_EQ(co_await reactor_.offload([] { return 7; }), 7);
+    EXPECT_TRUE(co_await transport().put(id(), put_of(large_segment()), in(2s)));
+    EXPECT_TRUE(co_await transport().status(id(), in(2s)));
+    co_await group.join();
+    EXPECT_LT(reactor_.now() - begin, 3s);
+  });
+  transport_.reset();
+  EXPECT_LT(reactor_.now() - begin, 4s) << "the end waited for a look-up";
+  names.let_go();
+}
+
+TEST_F(NetclientTest, NamesAreAskedForOnceAndForThoseWhoStillWait) {
+  options_.connect_timeout = 500ms;
+  SilentNames names;
+  resolver_ = names.resolver(server_.port());
+  const std::string port = ":" + std::to_string(server_.port());
+  more_.push_back({WireMiner::identity_of(2), "lost.example:7300", "e", 0, 1.0});
+  more_.push_back({WireMiner::identity_of(3), "gone.example:7300", "f", 0, 1.0});
+  entry_.address = "here.example" + port;
+  run([&, this]() -> Task<void> {
+    for (const MinerEntry& entry : more_) EXPECT_FALSE(co_await transport().status(entry.id, in(1s)));
+    EXPECT_EQ(names.asked(), std::vector<std::string>{"lost.example"});
+    TaskGroup group(reactor_);
+    group.spawn([this]() -> Task<void> { EXPECT_TRUE(co_await transport().status(id(), in(5s))); });
+    group.spawn([this]() -> Task<void> {
+      EXPECT_TRUE(co_await transport().put(id(), put_of(large_segment()), in(5s)));
+    });
+    co_await reactor_.sleep_for(20ms);
+    names.let_go();
+    co_await group.join();
+    EXPECT_EQ(names.asked(), (std::vector<std::string>{"lost.example", "here.example"}));
+    EXPECT_EQ(server_.connections, 2u);  // prompt and bulk, of one look-up
   });
 }
 
