@@ -14,9 +14,13 @@ constexpr ObjectId kDirectory = 1;
 constexpr std::size_t kPiece = 1u << 20;
 constexpr std::size_t kPutWorkers = 4;
 constexpr std::size_t kGetWorkers = 12;  // enough to have the next two segments on their way
-constexpr std::size_t kNameMax = 1024;
 
 Bytes bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
+
+// Somebody else set the name meanwhile. Any other refusal was waited for as long as the volume's options say.
+bool raced(const Error& error) {
+  return error.kind() == ErrorKind::exists || error.kind() == ErrorKind::not_found;
+}
 
 }  // namespace
 
@@ -55,7 +59,7 @@ Task<Result<Bucket>> Bucket::open(Volume& volume, std::string name, bool make) {
   }
   if (info->type != DatasetType::bucket)
     co_return fail(ErrorKind::invalid, format("'{}' is not a bucket", name));
-  Bucket bucket(volume, info->id, info->head);
+  Bucket bucket(volume, name, info->id, info->head);
   CO_TRY(const auto directory, co_await volume.stat(bucket.view_, kDirectory));
   if (!directory && make) {
     Transaction first;
@@ -70,7 +74,7 @@ Result<Bucket> Bucket::at_snapshot(Volume& volume, std::string name, std::string
   const DatasetInfo* info = volume.find_dataset(name);
   if (info == nullptr) return fail(ErrorKind::not_found, format("there is no bucket '{}'", name));
   for (const SnapshotInfo& candidate : info->snapshots)
-    if (candidate.name == snapshot) return Bucket(volume, info->id, candidate.view);
+    if (candidate.name == snapshot) return Bucket(volume, name, info->id, candidate.view);
   return fail(ErrorKind::not_found, format("'{}' has no snapshot '{}'", name, snapshot));
 }
 
@@ -85,8 +89,8 @@ Task<Status> Bucket::drop_object(ObjectId object, std::uint64_t size) {
 
 Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size,
                                  Source source, Progress progress) {
-  if (name.empty() || name.size() > kNameMax)
-    co_return fail(ErrorKind::invalid, format("an object's name has 1 to {} bytes", kNameMax));
+  if (name.empty() || name.size() > kObjectNameMax)
+    co_return fail(ErrorKind::invalid, format("an object's name has 1 to {} bytes", kObjectNameMax));
   ObjectId id = 0;
   do {
     CO_TRY(id, volume_.allocate_object(dataset_));
@@ -178,9 +182,7 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     }
     set.add_usage(dataset_, 0, bytes, objects);
     auto done = co_await volume_.commit(std::move(set));
-    const bool raced =
-        !done && (done.error().kind() == ErrorKind::exists || done.error().kind() == ErrorKind::not_found);
-    if (!raced || attempt == 8) {
+    if (done || attempt == 8 || !raced(done.error())) {
       if (!done) {
         const Status dropped = co_await drop_object(id, 0);
         static_cast<void>(dropped);  // the first error is the one to tell
@@ -232,7 +234,8 @@ Task<Result<std::uint64_t>> Bucket::get(Runtime& runtime, std::string name, bool
 
 Task<Result<BucketEntry>> Bucket::stat(std::string name) {
   CO_TRY(const auto value, co_await volume_.omap(view_, kDirectory, bytes_of(name)));
-  if (!value) co_return fail(ErrorKind::not_found, format("there is no object '{}'", name));
+  if (!value)
+    co_return fail(ErrorKind::not_found, format("there is no object '{}' in bucket '{}'", name, name_));
   co_return BucketEntry::decode(name, *value);
 }
 
@@ -269,7 +272,8 @@ Task<Result<std::vector<BucketEntry>>> Bucket::list(std::string prefix, std::str
 Task<Status> Bucket::remove(std::string name) {
   for (int attempt = 0;; ++attempt) {
     CO_TRY(const auto value, co_await volume_.omap(view_, kDirectory, bytes_of(name)));
-    if (!value) co_return fail(ErrorKind::not_found, format("there is no object '{}'", name));
+    if (!value)
+      co_return fail(ErrorKind::not_found, format("there is no object '{}' in bucket '{}'", name, name_));
     CO_TRY(const BucketEntry entry, BucketEntry::decode(name, *value));
     Transaction remove;
     remove.assert_omap({dataset_, kDirectory}, bytes_of(name), value);
@@ -278,7 +282,7 @@ Task<Status> Bucket::remove(std::string name) {
     remove.add_usage(dataset_, 0, -static_cast<std::int64_t>(entry.size), -1);
     auto done = co_await volume_.commit(std::move(remove));
     if (done) co_return Status();
-    if (attempt == 8 || done.error().kind() == ErrorKind::io) co_return fail(done.error());
+    if (attempt == 8 || !raced(done.error())) co_return fail(done.error());
   }
 }
 

@@ -12,6 +12,8 @@
 
 namespace cumulus {
 
+inline constexpr std::size_t kObjectNameMax = 1024;  // bytes
+
 struct BucketEntry {
   std::string name;
   ObjectId object = 0;
@@ -45,11 +47,12 @@ class Bucket {
   Task<Status> remove(std::string name);
 
  private:
-  Bucket(Volume& volume, DatasetId dataset, View view)
-      : volume_(volume), dataset_(dataset), view_(std::move(view)) {}
+  Bucket(Volume& volume, std::string name, DatasetId dataset, View view)
+      : volume_(volume), name_(std::move(name)), dataset_(dataset), view_(std::move(view)) {}
   Task<Status> drop_object(ObjectId object, std::uint64_t size);
 
   Volume& volume_;
+  std::string name_;
   DatasetId dataset_;
   View view_;
 };

@@ -14,6 +14,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/key_file.h"
 #include "tools/cumulus/killed_daemon.h"
+#include "tools/names.h"
 #include "tools/sizes.h"
 
 namespace cumulus {
@@ -37,6 +38,14 @@ Error error_from(const Json& error) {
                                                           {"io", ErrorKind::io}};
   const auto kind = kKinds.find(error.value("kind", "io"));
   return {kind == kKinds.end() ? ErrorKind::io : kind->second, error.value("message", "unknown error")};
+}
+
+// A name that JSON cannot carry would come to the daemon as another one.
+Status check_texts(const Json& request) {
+  if (request.is_string()) return check_utf8(request.get_ref<const std::string&>());
+  if (request.is_structured())
+    for (const Json& part : request) TRY_OK(check_texts(part));
+  return {};
 }
 
 }  // namespace
@@ -100,11 +109,18 @@ Result<OpenRequest> Client::with_passphrase(OpenRequest request) {
   if (!wrapped) return fail(wrapped.error().within(path));
   if (!*wrapped) return request;
   TRY(request.passphrase, read_passphrase(passphrase_file_, format("passphrase of volume '{}': ", name_)));
+  if (!is_utf8(request.passphrase))
+    return fail(ErrorKind::invalid, "the passphrase is not UTF-8: 'cumulus volume passwd' sets another");
   request.has_passphrase = true;
   return request;
 }
 
 Result<DaemonSocket> Client::connect() { return DaemonSocket::connect(home_.volume(name_)); }
+
+// Fenced is a whole volume, and what says so below knows no name.
+Error Client::with_volume(const Error& error) const {
+  return error.kind() == ErrorKind::fenced ? error.within(format("volume '{}'", name_)) : error;
+}
 
 Status Client::start(OpenRequest request, bool must_be_new, const std::string& what) {
   // A daemon that is just ending still holds the lock; one that is just starting does not listen yet.
@@ -165,7 +181,7 @@ Status Client::start(OpenRequest request, bool must_be_new, const std::string& w
     std::free(line);
     std::fclose(answers);
     if (ready) return {};
-    if (error) return fail(*error);
+    if (error) return fail(with_volume(*error));
     if (!busy) return fail(ErrorKind::io, format("the volume's daemon ended while it started: see {}", log));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
@@ -175,11 +191,11 @@ Status Client::start(OpenRequest request, bool must_be_new, const std::string& w
 
 Result<Json> Client::call(Json request, const std::string& what, bool bytes, int descriptor,
                           const DataIn& data_in, const DataOut& data_out) {
+  TRY_OK(check_texts(request));
   if (!makes_the_volume_) TRY_OK(home_.check_volume(name_));
   TRY_OK(start({}, false, "opening"));
   TRY(DaemonSocket socket, connect());
-  TRY_OK(socket.send(FrameKind::json, view_of(request.dump(-1, ' ', false, Json::error_handler_t::replace)),
-                     descriptor));
+  TRY_OK(socket.send(FrameKind::json, view_of(request.dump()), descriptor));
   if (data_in) {
     for (;;) {
       TRY(const Bytes piece, data_in());
@@ -198,7 +214,7 @@ Result<Json> Client::call(Json request, const std::string& what, bool bytes, int
     const Json answer = Json::parse(text_of(frame.body), nullptr, false);
     if (!answer.is_object()) return fail(ErrorKind::corrupt, "the volume's daemon answers nonsense");
     if (answer.contains("progress")) progress.show(answer["progress"][0], answer["progress"][1]);
-    if (answer.contains("error")) return fail(error_from(answer["error"]));
+    if (answer.contains("error")) return fail(with_volume(error_from(answer["error"])));
     if (answer.contains("result")) return answer["result"];
   }
 }

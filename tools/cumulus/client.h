@@ -52,6 +52,7 @@ class Client {
  private:
   Result<DaemonSocket> connect();
   Result<OpenRequest> with_passphrase(OpenRequest request);
+  Error with_volume(const Error& error) const;
 
   Home home_;
   std::string name_;

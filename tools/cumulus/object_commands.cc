@@ -1,18 +1,20 @@
 // cumulus object ...
 #include <cstdio>
 #include <ctime>
-#include <fcntl.h>
 #include <filesystem>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "objectstore/base/format.h"
+#include "tools/cumulus/bucket.h"
 #include "tools/cumulus/commands.h"
-#include "tools/sizes.h"
+#include "tools/cumulus/object_files.h"
+#include "tools/error_line.h"
+#include "tools/names.h"
 
 namespace cumulus {
 namespace {
+
+constexpr std::uint64_t kFailuresShown = 1000;
 
 struct Arguments {
   std::string target;
@@ -23,63 +25,6 @@ struct Arguments {
   bool recursive = false;
 };
 
-class File {
- public:
-  explicit File(int fd) : fd_(fd) {}
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-// VOLUME/BUCKET or VOLUME/BUCKET@SNAPSHOT.
-Result<Json> request_for(const std::string& name, const std::string& bucket) {
-  const auto at = bucket.find('@');
-  Json request = {{"request", name}, {"bucket", bucket.substr(0, at)}};
-  if (at != std::string::npos) request["snapshot"] = bucket.substr(at + 1);
-  return request;
-}
-
-// A descriptor that the daemon may read or write without ever waiting for somebody: a regular file, or
-// /dev/null.
-bool passable(int fd) {
-  struct stat info{};
-  if (::fstat(fd, &info) != 0) return false;
-  return S_ISREG(info.st_mode) || (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3));
-}
-
-Result<Json> put_file(Client& client, const std::string& bucket, const std::string& object,
-                      const std::string& path, bool sync) {
-  TRY(Json request, request_for("object.put", bucket));
-  request["object"] = object;
-  request["sync"] = sync;
-  const File file(path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) return fail(from_errno(errno, "open " + path));
-  struct stat info{};
-  if (::fstat(file.get(), &info) == 0 && S_ISDIR(info.st_mode))
-    return fail(ErrorKind::invalid, format("{} is a folder: give -r", path));
-  if (passable(file.get()) && path != "-") return client.call(std::move(request), object, true, file.get());
-  const Client::DataIn data = [&file]() -> Result<Bytes> {
-    Bytes piece(kDataFrameMax);
-    std::size_t size = 0;
-    while (size < piece.size()) {
-      const ssize_t got = ::read(file.get(), piece.data() + size, piece.size() - size);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return fail(from_errno(errno, "read"));
-      if (got == 0) break;
-      size += static_cast<std::size_t>(got);
-    }
-    piece.resize(size);
-    return piece;
-  };
-  return client.call(std::move(request), object, true, -1, data);
-}
-
 Result<int> put(const Invocation& invocation, const Arguments& arguments) {
   TRY(const auto target, split_target(arguments.target));
   Client client = invocation.client(target.first);
@@ -88,72 +33,30 @@ Result<int> put(const Invocation& invocation, const Arguments& arguments) {
     if (invocation.json) print_json(result);
     return 0;
   }
-  // A folder: every regular file in it, named by its path below the folder, after the given name.
+  FolderFiles files(arguments.file, arguments.object);
+  // All names first: one that cannot be stored is told before anything is.
+  TRY_OK(files.for_each([](const std::string& name, const std::string& path) -> Status {
+    if (auto well = check_utf8(name); !well) return fail(well.error().within(printable(path)));
+    if (name.size() <= kObjectNameMax) return {};
+    return fail(ErrorKind::invalid,
+                format("{}: as an object's name that is {} bytes long, and {} are allowed", path, name.size(),
+                       kObjectNameMax));
+  }));
   Json all = Json::array();
-  std::error_code error;
-  const std::filesystem::path top(arguments.file);
-  if (!std::filesystem::is_directory(top))
-    return fail(ErrorKind::invalid, format("{} is not a folder", arguments.file));
-  for (std::filesystem::recursive_directory_iterator entry(top, error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (!entry->is_regular_file()) continue;
-    const std::string below = entry->path().lexically_relative(top).string();
-    const std::string name =
-        arguments.object.empty() || arguments.object == "." ? below : arguments.object + "/" + below;
-    TRY(Json result, put_file(client, target.second, name, entry->path().string(), false));
+  TRY_OK(files.for_each([&](const std::string& name, const std::string& path) -> Status {
+    TRY(Json result, put_file(client, target.second, name, path, false));
     all.push_back(std::move(result));
-  }
-  if (error) return fail(from_errno(error.value(), "read " + arguments.file));
+    return {};
+  }));
   if (arguments.sync) {
     TRY(const Json synced, client.call({{"request", "volume.sync"}}, "sending", true));
     static_cast<void>(synced);
   }
   if (invocation.json) print_json(all);
   if (!invocation.json) std::printf("%zu objects\n", all.size());
+  if (const std::string left_out = files.left_out(); !left_out.empty())
+    std::fprintf(stderr, "%s: left out, for they have no bytes to store: %s\n", kProgram, left_out.c_str());
   return 0;
-}
-
-Status write_all(int fd, ByteView bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) return fail(from_errno(errno, "write"));
-    bytes = bytes.subspan(static_cast<std::size_t>(put));
-  }
-  return {};
-}
-
-Result<Json> get_to_stdout(Client& client, Json request) {
-  const Client::DataOut out = [](ByteView bytes) { return write_all(STDOUT_FILENO, bytes); };
-  return client.call(std::move(request), "", true, -1, {}, out);
-}
-
-// Into a temporary file beside it first: the file appears whole or not at all. Devices and pipes are written
-// as they are.
-Result<Json> get_file(Client& client, const std::string& bucket, const std::string& object,
-                      const std::string& path) {
-  TRY(Json request, request_for("object.get", bucket));
-  request["object"] = object;
-  struct stat info{};
-  const bool special = ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
-  if (special && S_ISDIR(info.st_mode)) return fail(ErrorKind::invalid, format("{} is a folder", path));
-  const std::string written = special ? path : format("{}.part-{}", path, ::getpid());
-  const File file(::open(written.c_str(), O_WRONLY | O_CLOEXEC | (special ? 0 : O_CREAT | O_TRUNC), 0666));
-  if (file.get() < 0) return fail(from_errno(errno, "write " + written));
-  Result<Json> result = fail(ErrorKind::io, "nothing was read");
-  if (passable(file.get())) {
-    result = client.call(std::move(request), object, true, file.get());
-  } else {
-    const Client::DataOut out = [&file](ByteView bytes) { return write_all(file.get(), bytes); };
-    result = client.call(std::move(request), object, true, -1, {}, out);
-  }
-  if (special) return result;
-  if (!result) {
-    ::unlink(written.c_str());
-    return result;
-  }
-  if (::rename(written.c_str(), path.c_str()) != 0) return fail(from_errno(errno, "rename " + written));
-  return result;
 }
 
 // Page by page, in the order of names.
@@ -161,7 +64,7 @@ Status for_each_object(Client& client, const std::string& bucket, const std::str
                        const std::function<Status(const Json&)>& visit) {
   constexpr std::size_t kPage = 10000;
   for (std::string after;;) {
-    TRY(Json request, request_for("object.ls", bucket));
+    Json request = bucket_request("object.ls", bucket);
     request["prefix"] = prefix;
     request["after"] = after;
     request["limit"] = kPage;
@@ -177,10 +80,7 @@ Result<std::filesystem::path> path_below(const std::filesystem::path& top, const
   const std::filesystem::path below(name);
   bool plain = !below.empty() && below.is_relative() && below.has_filename();
   for (const std::filesystem::path& part : below) plain = plain && part != ".." && part != ".";
-  if (!plain)
-    return fail(
-        ErrorKind::invalid,
-        format("the object '{}' has a name that is no path below {}: get it alone", name, top.string()));
+  if (!plain) return fail(ErrorKind::invalid, format("that is no path below {}: get it alone", top.string()));
   return top / below;
 }
 
@@ -191,9 +91,10 @@ Result<int> get_folder(const Invocation& invocation, Client& client, const std::
   const std::string prefix =
       arguments.object.empty() || arguments.object == "." ? "" : arguments.object + "/";
   std::uint64_t fetched = 0;
+  std::uint64_t failed = 0;
+  std::vector<std::string> failures;  // the first of them, in words
   Json all = Json::array();
-  const auto visit = [&](const Json& entry) -> Status {
-    const std::string name = entry.value("name", "");
+  const auto fetch = [&](const std::string& name) -> Status {
     TRY(const std::filesystem::path path, path_below(top, name.substr(prefix.size())));
     std::error_code error;
     std::filesystem::create_directories(path.parent_path(), error);
@@ -203,12 +104,26 @@ Result<int> get_folder(const Invocation& invocation, Client& client, const std::
     if (invocation.json) all.push_back(std::move(result));
     return {};
   };
-  TRY_OK(for_each_object(client, bucket, prefix, visit));
-  if (fetched == 0 && !prefix.empty())
+  const auto visit = [&](const Json& entry) -> Status {
+    const std::string name = entry.value("name", "");
+    const Status done = fetch(name);
+    if (done) return {};
+    // With no room, or nobody who answers, it is not this object's trouble.
+    if (done.error().kind() == ErrorKind::closed || done.error().kind() == ErrorKind::no_space) return done;
+    if (++failed <= kFailuresShown)
+      failures.push_back(format("'{}' was not fetched: {}", printable(name), done.error().message()));
+    return {};
+  };
+  const Status listed = for_each_object(client, bucket, prefix, visit);
+  for (const std::string& failure : failures) print_error(kProgram, Error(ErrorKind::io, failure));
+  if (failed > kFailuresShown)
+    print_error(kProgram, Error(ErrorKind::io, format("and {} objects more", failed - kFailuresShown)));
+  TRY_OK(listed);
+  if (fetched + failed == 0 && !prefix.empty())
     return fail(ErrorKind::not_found, format("no object's name begins with '{}'", prefix));
   if (invocation.json) print_json(all);
   if (!invocation.json) std::printf("%llu objects\n", static_cast<unsigned long long>(fetched));
-  return 0;
+  return failed == 0 ? kExitDone : kExitFailed;
 }
 
 Result<int> get(const Invocation& invocation, const Arguments& arguments) {
@@ -216,9 +131,7 @@ Result<int> get(const Invocation& invocation, const Arguments& arguments) {
   Client client = invocation.client(target.first);
   if (arguments.recursive) return get_folder(invocation, client, target.second, arguments);
   if (arguments.file == "-") {
-    TRY(Json request, request_for("object.get", target.second));
-    request["object"] = arguments.object;
-    TRY(const Json result, get_to_stdout(client, std::move(request)));
+    TRY(const Json result, get_to_stdout(client, target.second, arguments.object));
     static_cast<void>(result);
     return 0;
   }
@@ -231,11 +144,14 @@ Result<int> list(const Invocation& invocation, const Arguments& arguments) {
   TRY(const auto target, split_target(arguments.target));
   Client client = invocation.client(target.first);
   Json all = Json::array();
+  // A name may hold what commands a terminal; a program that reads on gets the bytes.
+  const bool terminal = ::isatty(STDOUT_FILENO) == 1;
   const auto visit = [&](const Json& entry) -> Status {
+    const std::string name = entry.value("name", "");
     if (invocation.json)
       all.push_back(entry);
     else
-      std::printf("%14s  %s\n", entry["size"].dump().c_str(), entry.value("name", "").c_str());
+      std::printf("%14s  %s\n", entry["size"].dump().c_str(), (terminal ? printable(name) : name).c_str());
     return {};
   };
   TRY_OK(for_each_object(client, target.second, arguments.prefix, visit));
@@ -287,7 +203,7 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
   add("stat", "size and time of an object", "stat photos/2026 beach.jpg", true, [&]() -> Result<int> {
     TRY(const auto target, split_target(arguments.target));
     Client client = invocation.client(target.first);
-    TRY(Json request, request_for("object.stat", target.second));
+    Json request = bucket_request("object.stat", target.second);
     request["object"] = arguments.object;
     TRY(const Json result, client.call(std::move(request), "", false));
     if (invocation.json) {
@@ -298,15 +214,15 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
       std::tm utc{};
       ::gmtime_r(&seconds, &utc);
       std::strftime(time, sizeof time, "%Y-%m-%d %H:%M:%S UTC", &utc);
-      std::printf("%s: %s bytes, %s\n", result.value("name", "").c_str(), result["size"].dump().c_str(),
-                  time);
+      std::printf("%s: %s bytes, %s\n", printable(result.value("name", "")).c_str(),
+                  result["size"].dump().c_str(), time);
     }
     return 0;
   });
   add("rm", "remove an object", "rm photos/2026 beach.jpg", true, [&]() -> Result<int> {
     TRY(const auto target, split_target(arguments.target));
     Client client = invocation.client(target.first);
-    TRY(Json request, request_for("object.rm", target.second));
+    Json request = bucket_request("object.rm", target.second);
     request["object"] = arguments.object;
     TRY(const Json result, client.call(std::move(request), "", false));
     static_cast<void>(result);

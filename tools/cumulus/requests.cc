@@ -19,6 +19,8 @@ namespace {
 
 using Answer = Task<Result<Json>>;
 
+constexpr off_t kMadeUpMax = 64 << 10;  // a page or a few, as /sys says of all its files
+
 struct Descriptor {
   int fd = -1;
   ~Descriptor() {
@@ -172,20 +174,23 @@ Answer object_put(Desk& desk, Session& session, Json request) {
   Volume& volume = desk.stack.volume();
   CO_TRY(Bucket bucket, co_await bucket_of(desk, request, true));
   const Descriptor file{session.take_descriptor()};
+  const std::string path = request.value("file", "the file");
   std::optional<std::uint64_t> size;
   Bucket::Source source;
   if (file.fd >= 0) {
     struct stat info{};
-    if (::fstat(file.fd, &info) != 0) co_return fail(from_errno(errno, "look at the file"));
-    size = static_cast<std::uint64_t>(info.st_size);
-    source = [&desk, &file](std::uint64_t offset, MutableByteView into) -> Task<Result<std::size_t>> {
+    if (::fstat(file.fd, &info) != 0) co_return fail(from_errno(errno, "look at " + path));
+    // Of what a kernel makes up while it is read, the size says nothing: that is read to its end.
+    const bool made_up = info.st_size == 0 || (info.st_blocks == 0 && info.st_size <= kMadeUpMax);
+    if (!made_up) size = static_cast<std::uint64_t>(info.st_size);
+    source = [&desk, &file, &path](std::uint64_t offset, MutableByteView into) -> Task<Result<std::size_t>> {
       const auto read = [&]() -> Result<std::size_t> {
         std::size_t done = 0;
         while (done < into.size()) {
           const ssize_t got =
               ::pread(file.fd, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
           if (got < 0 && errno == EINTR) continue;
-          if (got < 0) return fail(from_errno(errno, "read the file"));
+          if (got < 0) return fail(from_errno(errno, "read " + path));
           if (got == 0) break;
           done += static_cast<std::size_t>(got);
         }
@@ -211,16 +216,17 @@ Answer object_put(Desk& desk, Session& session, Json request) {
 Answer object_get(Desk& desk, Session& session, Json request) {
   CO_TRY(Bucket bucket, co_await bucket_of(desk, request, false));
   const Descriptor file{session.take_descriptor()};
+  const std::string path = request.value("file", "the file");
   Bucket::Sink sink;
   if (file.fd >= 0) {
-    sink = [&desk, &file](std::uint64_t offset, ByteView bytes) -> Task<Status> {
+    sink = [&desk, &file, &path](std::uint64_t offset, ByteView bytes) -> Task<Status> {
       const auto write = [&]() -> Status {
         ByteView left = bytes;
         std::uint64_t at = offset;
         while (!left.empty()) {
           const ssize_t put = ::pwrite(file.fd, left.data(), left.size(), static_cast<off_t>(at));
           if (put < 0 && errno == EINTR) continue;
-          if (put <= 0) return fail(from_errno(put == 0 ? EIO : errno, "write the file"));
+          if (put <= 0) return fail(from_errno(put == 0 ? EIO : errno, "write " + path));
           left = left.subspan(static_cast<std::size_t>(put));
           at += static_cast<std::uint64_t>(put);
         }

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Objects and the files they come from and go to: names that cannot be kept, files without a size, folders with what is no file, and ends in the middle."""
+import os
+import pty
+import signal
+import socket
+import time
+
+from lab import Lab, expect, main, sha_of
+
+
+def object_names():
+    """A name that is not UTF-8 is refused before anything is stored, never taken for another; what commands a terminal is not printed to one."""
+    with Lab() as lab:
+        lab.up()
+        bad, worse = 'caf\udce9', 'caf\udce8'  # two names of bytes, as Python has them
+        put = ('object', 'put', 'v/b')
+        for name in (bad, worse, 'x\udced\udca0\udc80', '\udcff', '\udcc0\udc80', 'a\udcf0\udc9f\udc98'):
+            lab.refused(*put, name, lab.list, codes=(2,), says=('UTF-8', '\\x'))
+        for words in (('object', 'put', f'v/{bad}', 'x', lab.list), ('object', 'get', 'v/b', bad, lab.path('x')), ('object', 'rm', 'v/b', bad), ('object', 'stat', 'v/b', bad),
+                      ('object', 'ls', 'v/b', '--prefix', bad), ('image', 'create', f'v/{bad}', '--size', '1M'), ('fs', 'create', f'v/{bad}'), ('volume', 'create', bad, '--miners', lab.list),
+                      ('snapshot', 'create', f'v/main@{bad}'), ('clone', 'v/main@s', f'v/{bad}')):
+            lab.refused(*words, codes=(2,), says='UTF-8')
+        folder = lab.path('names')
+        os.mkdir(folder)
+        for name in ('a', 'z', bad, worse):
+            with open(os.path.join(folder, name), 'w', encoding='utf-8') as file:
+                file.write(ascii(name))
+        lab.refused(*put, '.', folder, '-r', codes=(2,), says=('UTF-8', 'caf\\xe', folder))
+        expect(not [entry for entry in lab.json('fs', 'ls', 'v') if entry['name'] == 'b'] and lab.attempt('object', 'ls', 'v/b')[0] == 1, 'a refused name left something')
+        for name in (bad, worse):
+            os.unlink(os.path.join(folder, name))
+        for name in ('a', 'z', 'caf\u00e9', 'caf\u00e8', '\u4e2d\U0001f600', '\x1b[31m\x9b'):
+            with open(os.path.join(folder, name), 'w', encoding='utf-8') as file:
+                file.write(ascii(name))
+        lab.run(*put, '.', folder, '-r')
+        lab.verify({name: sha_of(os.path.join(folder, name)) for name in os.listdir(folder)})
+        leader, follower = pty.openpty()
+        lab.start('object', 'ls', 'v/b', stdout=follower).wait()
+        os.close(follower)
+        shown = os.read(leader, 65536)
+        expect(b'\x1b' not in shown and b'\\x1b[31m\\xc2\\x9b' in shown and 'caf\u00e9'.encode() in shown, f'a terminal was shown {shown}')
+        expect(b'\x1b[31m' in lab.run('object', 'ls', 'v/b'), 'a program was not given the bytes')
+
+
+def object_folders():
+    """What of a folder is no file is counted; what of a bucket cannot be a file is named and the rest comes."""
+    with Lab() as lab:
+        lab.up()
+        folder = lab.path('folder')
+        os.makedirs(os.path.join(folder, 'below', 'empty'))
+        for name in ('one', 'below/two'):
+            with open(os.path.join(folder, name), 'w') as file:
+                file.write(name)
+        os.symlink('one', os.path.join(folder, 'link'))
+        os.symlink('below', os.path.join(folder, 'to-folder'))
+        os.symlink('nothing', os.path.join(folder, 'dangling'))
+        os.symlink('itself', os.path.join(folder, 'itself'))
+        os.mkfifo(os.path.join(folder, 'pipe'))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.join(folder, 'socket'))
+            code, out, errors = lab.attempt('object', 'put', 'v/b', '.', folder, '-r')
+        expect(code == 0 and out == b'3 objects\n' and errors.count('\n') == 1, f'{code} {out} {errors}')
+        for count in ('1 empty folders', '1 pipes', '1 sockets', '1 symbolic links to folders', '2 symbolic links to nothing'):
+            expect(count in errors, f'{errors} does not say "{count}"')
+        lab.verify({name: sha_of(os.path.join(folder, name)) for name in ('one', 'below/two', 'link')})
+        for path in (os.path.join(folder, 'itself'), 5000 * 'x'):
+            for words in (('put', 'v/b', 'x', path), ('put', 'v/b', '.', path, '-r')):
+                expect('unexpected' not in lab.refused('object', *words), f'{path[:60]}: an exception')
+        expect('unexpected' not in lab.refused('object', 'get', 'v/b', 'one', 5000 * 'x'), 'an exception')
+        # Names that no folder can have all of.
+        long = '/'.join(5 * [200 * 'n'])[:1020]
+        for name in ('..', '../out', 'file', 'file/below', 'more/../x', 1020 * 'n', long, 'zz', 255 * 'm'):
+            lab.run('object', 'put', 'v/c', name, lab.list)
+        code, out, errors = lab.attempt('object', 'get', 'v/c', '.', lab.path('got'), '-r')
+        expect(code == 1 and out == b'4 objects\n', f'{code} {out} {errors}')
+        lines = errors.strip().split('\n')
+        expect(len(lines) == 5 and all('was not fetched' in line for line in lines), errors)
+        for name in ('file', long, 'zz', 255 * 'm'):
+            expect(sha_of(os.path.join(lab.path('got'), name)) == sha_of(lab.list), f'{name}: other bytes')
+        expect(not os.path.exists(lab.path('out')), 'a name led out of the folder')
+
+
+def object_streams():
+    """Files that have no size, and commands that end in the middle."""
+    with Lab() as lab:
+        lab.up()
+        for path in ('/proc/cpuinfo', '/proc/self/limits', '/sys/kernel/mm/transparent_hugepage/enabled'):
+            if not os.path.exists(path):
+                continue
+            lab.run('object', 'put', 'v/b', 'x', path)
+            expect(lab.run('object', 'cat', 'v/b', 'x')[:4] == open(path, 'rb').read(4), f'{path} was stored otherwise')
+        empty = lab.path('empty')
+        open(empty, 'w').close()
+        lab.run('object', 'put', 'v/b', 'empty', empty)
+        expect(lab.run('object', 'cat', 'v/b', 'empty') == b'', 'an empty file is not empty')
+        for missing in (('object', 'get', 'v/b', 'none', lab.path('x')), ('object', 'stat', 'v/b', 'none'), ('object', 'rm', 'v/b', 'none')):
+            lab.refused(*missing, codes=(1,), says=("'none'", "bucket 'b'"))
+        lab.put_bytes('large', 12 << 20)
+        lab.sync()
+        lab.drop_cache()
+        for miner in range(1, 7):
+            lab.miner('slow', miner, '--rate', '200K')
+        for end in (signal.SIGINT, signal.SIGTERM):
+            got = lab.path('got')
+            process = lab.start('object', 'get', 'v/b', 'large', got)
+            wait_for(lambda: parts(lab))
+            process.send_signal(end)
+            process.communicate()
+            expect(process.returncode == -end, f'{process.returncode}')
+            expect(not parts(lab) and not os.path.exists(got), f'{end!r} left {parts(lab)}')
+
+
+def parts(lab):
+    return [name for name in os.listdir(lab.dir) if '.part-' in name]
+
+
+def wait_for(condition):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.01)
+    expect(False, 'what was waited for did not come')
+
+
+if __name__ == '__main__':
+    main(object_names, object_folders, object_streams)
