@@ -3,6 +3,10 @@
 #include "objectstore/base/format.h"
 
 namespace cumulus {
+namespace {
+constexpr std::uint64_t kCacheMax = 1ull << 50;
+constexpr std::uint64_t kMemoryMax = 1ull << 40;
+}  // namespace
 
 Status VolumeShape::validate() const {
   if (k < 1 || k > 32 || m > 16)
@@ -18,6 +22,12 @@ Status VolumeOptions::validate() const {
     return fail(ErrorKind::invalid, format("a cache of {} bytes is too small: 64M at least", cache_bytes));
   if (memory_bytes < (128ull << 20))
     return fail(ErrorKind::invalid, "the daemon needs at least 128M of memory");
+  if (cache_bytes > kCacheMax || memory_bytes > kMemoryMax)
+    return fail(ErrorKind::invalid,
+                format("a cache of {} bytes and {} of memory are too much: 1024T and 1T at most", cache_bytes,
+                       memory_bytes));
+  if (outage_wait && *outage_wait < Duration::zero())
+    return fail(ErrorKind::invalid, "nobody waits for less than no time");
   if (group_bytes < 256 || pushes_in_flight_max < 1)
     return fail(ErrorKind::invalid,
                 "groups are at least 256 bytes, and at least one segment is pushed at a time");

@@ -43,8 +43,15 @@ def words_and_files():
         lab.refused('object', 'get', 'v/b', 'x', '/proc/nowhere/x', codes=(1,), says='/proc/nowhere')
         lab.refused('object', 'get', 'v/b', 'none', lab.path('folder'), '-r', codes=(1,), says='none')
         lab.run('object', 'put', 'v/c', '../out', lab.list)
-        lab.refused('object', 'get', 'v/c', '.', lab.path('folder'), '-r', codes=(2,), says='../out')
+        lab.refused('object', 'get', 'v/c', '.', lab.path('folder'), '-r', codes=(1,), says='../out')
         expect(not os.path.exists(lab.path('out')), 'a name led out of the folder')
+        blocks = open(lab.list).read().split('[[miner]]')
+        for count, fail in ((3, 1), (5, 1), (6, 2)):
+            with open(lab.path('some.toml'), 'w') as file:
+                file.write('[[miner]]'.join(blocks[:count + 1]))
+            code, out, errors = lab.attempt('volume', 'create', f'of-{count}', '--miners', lab.path('some.toml'))
+            expect(code == 0 and f'any {fail} miners may fail' in out.decode(), f'{count} miners: {out} {errors}')
+            expect(('6 are needed' in errors) == (count < 6), f'{count} miners: {errors}')
         lab.refused('volume', 'set', 'v', 'colour=blue', codes=(2,), says='colour')
         lab.refused('devnet', 'stop', '9', '--dir', lab.net, codes=(1,), says='9')
         lab.refused('run', lab.path('no-miner'), '--listen', '127.0.0.1:0', program='cumulus-miner')
@@ -148,15 +155,23 @@ def settings_and_requests():
         for frame in [struct.pack('<IB', 0xFFFFFFFF, 1), struct.pack('<IB', 5 << 20, 2), struct.pack('<IB', len(good), 9) + good, b'\0\0\0', frames[6][:9]]:
             expect(ask(lab, frame, end=True) == b'', f'{frame[:20]!r} was answered')
         expect(lab.daemon_pid() == pid, 'a request ended the daemon')
-        lab.run('volume', 'stop', 'v')
         settings = os.path.join(lab.home, 'volumes', 'v', 'settings.json')
         text = open(settings).read()
+        for key, values in {'outage-wait': ('nan', 'NAN', '-nan', 'nans', 'inf', '-inf', 'infinity', '-1s', '1e300', '1e9h', '', 's', '5x', '5s5'),
+                            'memory': ('99999T', '1', '-1', 'nan', '8E', '1.', ''), 'cache-size': ('99999T', '1K', '-5G', 'inf', '8E'), 'durability': ('', 'Local')}.items():
+            for value in values:
+                lab.refused('volume', 'set', 'v', f'{key}={value}', codes=(2,))
+                expect(open(settings).read() == text, f'{key}={value} was refused, and written')
+        for value in ('500ms', '0s', '90s', 'forever'):
+            expect(lab.json('volume', 'set', 'v', f'outage-wait={value}')['outage-wait'] == value, f'outage-wait={value} became another time')
+        lab.run('volume', 'set', 'v', 'outage-wait=4s')
+        lab.run('volume', 'stop', 'v')
         for spoiled in ('', '{', '[]', 'null', '{}', '{"version":"1"}', '{"version":1.5}', '{"version":1,"id":5}', '{"version":1,"memory":null}',
                         '{"version":1,"memory":-5}', '{"version":1,"memory":1}', '{"version":1,"durability":[]}', '{"version":1,"outage-wait":1e300}', '{"version":2}'):
             with open(settings, 'w') as file:
                 file.write(spoiled)
             for words in (('object', 'ls', 'v/b'), ('volume', 'set', 'v', 'memory=1G')):
-                said = lab.refused(*words, says='settings.json')
+                said = lab.refused(*words, codes=(1,), says='settings.json')
                 expect(('newer' in said) == (spoiled == '{"version":2}'), f'{spoiled}: {said}')
             expect('settings.json' in lab.run('volume', 'ls').decode(), f'{spoiled}: volume ls says nothing')
         with open(settings, 'w') as file:

@@ -9,6 +9,7 @@
 
 #include "objectstore/base/format.h"
 #include "tools/cumulus/new_volume_folder.h"
+#include "tools/names.h"
 #include "tools/sizes.h"
 
 namespace cumulus {
@@ -24,6 +25,14 @@ std::string absolute_path(const std::string& given) {
   std::error_code error;
   const std::filesystem::path path = std::filesystem::absolute(given, error);
   return error ? given : path.string();
+}
+
+constexpr double kOutageWaitMax = 1000.0 * 24 * 3600;  // seconds
+
+std::string outage_wait_text(const std::optional<Duration>& wait) {
+  if (!wait) return "forever";
+  const auto thousandths = std::chrono::ceil<std::chrono::milliseconds>(*wait).count();
+  return thousandths % 1000 == 0 ? format("{}s", thousandths / 1000) : format("{}ms", thousandths);
 }
 
 Error damaged_settings(const std::string& key) {
@@ -50,6 +59,7 @@ Home Home::locate(const std::optional<std::string>& given) {
 }
 
 Status check_volume_name(const std::string& name) {
+  TRY_OK(check_utf8(name));
   const bool bad = name.empty() || name.size() > 128 || name.front() == '.' || name.front() == '-' ||
                    std::ranges::any_of(name, [](char c) {
                      return c == '/' || c == '@' || c == ':' || static_cast<unsigned char>(c) <= 32;
@@ -141,10 +151,7 @@ Json VolumeSettings::to_json() const {
           {"durability", options.flush_means == Durability::remote ? "network" : "local"},
           {"cache-size", options.cache_bytes},
           {"memory", options.memory_bytes},
-          {"outage-wait",
-           options.outage_wait
-               ? format("{}s", std::chrono::duration_cast<std::chrono::seconds>(*options.outage_wait).count())
-               : "forever"}};
+          {"outage-wait", outage_wait_text(options.outage_wait)}};
 }
 
 Result<VolumeSettings> VolumeSettings::from_json(const Json& json) {
@@ -192,9 +199,10 @@ Status VolumeSettings::set(const std::string& key, const std::string& value) {
                            : unit == "m" ? amount * 60
                            : unit == "h" ? amount * 3600
                                          : amount;
-    if (end == value.c_str() || amount < 0 || seconds > 1e8 ||
+    if (end == value.c_str() || !(amount >= 0 && seconds <= kOutageWaitMax) ||
         (!unit.empty() && unit != "s" && unit != "ms" && unit != "m" && unit != "h"))
-      return fail(ErrorKind::invalid, format("'{}' is not a time: use 60s, 5m, 1h or forever", value));
+      return fail(ErrorKind::invalid,
+                  format("'{}' is not a time up to 1000 days: use 60s, 5m, 1h or forever", value));
     options.outage_wait = std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
     return {};
   }
@@ -209,8 +217,11 @@ Result<VolumeSettings> Home::load_settings(const std::string& name) const {
   if (json.is_discarded())
     return fail(ErrorKind::corrupt, path + " is not valid JSON: restore it, or recover the volume");
   auto settings = VolumeSettings::from_json(json);
-  if (!settings) return fail(settings.error().within(path));
-  return settings;
+  if (settings) return settings;
+  // Out of bounds in the file is damage, not what somebody has just given.
+  const Error& error = settings.error();
+  const Error shown(error.kind() == ErrorKind::invalid ? ErrorKind::corrupt : error.kind(), error.message());
+  return fail(shown.within(path));
 }
 
 Status Home::save_settings(const std::string& name, const VolumeSettings& settings) const {

@@ -13,6 +13,7 @@
 #include "objectstore/superblock.h"
 #include "tools/cumulus/commands.h"
 #include "tools/cumulus/new_volume_folder.h"
+#include "tools/names.h"
 #include "tools/sizes.h"
 
 namespace cumulus {
@@ -74,14 +75,14 @@ Status fill_home(const Home& home, const std::string& name, const SecretKey& mas
 }
 
 Result<std::optional<std::string>> new_passphrase(const Invocation& invocation, bool wanted) {
-  if (!invocation.passphrase_file.empty()) {
-    TRY(auto text, read_passphrase(invocation.passphrase_file, ""));
-    return text;
+  if (invocation.passphrase_file.empty() && !wanted) return std::nullopt;
+  TRY(auto first, read_passphrase(invocation.passphrase_file, "new passphrase: "));
+  if (invocation.passphrase_file.empty()) {
+    TRY(const auto second, read_passphrase("", "again: "));
+    if (first != second) return fail(ErrorKind::invalid, "the passphrases differ");
   }
-  if (!wanted) return std::nullopt;
-  TRY(auto first, read_passphrase("", "new passphrase: "));
-  TRY(const auto second, read_passphrase("", "again: "));
-  if (first != second) return fail(ErrorKind::invalid, "the passphrases differ");
+  if (!is_utf8(first))
+    return fail(ErrorKind::invalid, "the new passphrase is not UTF-8: choose one that can be typed anywhere");
   return first;
 }
 
@@ -104,6 +105,12 @@ std::string domain_warning(const VolumeShape& shape, const std::vector<MinerEntr
       "the list has {} failure domains and {}+{} needs {}: the loss of one domain can take more than "
       "{} slices of a segment, and its data with them",
       domains.size(), shape.k, shape.m, needed, shape.m);
+}
+
+// With fewer miners than slices, the loss of one takes several slices of a segment.
+unsigned miners_that_may_fail(const VolumeShape& shape, std::size_t miners) {
+  const std::size_t slices = std::size_t{shape.k} + shape.m;
+  return static_cast<unsigned>(shape.m / ((slices + miners - 1) / miners));
 }
 
 // Early and in plain words, rather than when the first write finds no place.
@@ -167,11 +174,18 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   const QuorumShape quorum = QuorumShape::for_volume(static_cast<std::uint32_t>(miners.size()), shape.m);
   const std::string warning = domain_warning(shape, miners);
   if (!warning.empty()) std::fprintf(stderr, "cumulus: %s\n", warning.c_str());
+  const unsigned may_fail = miners_that_may_fail(shape, miners.size());
+  if (may_fail < shape.m)
+    std::fprintf(stderr,
+                 "cumulus: with %zu miners, one holds several slices of a segment: %u are needed for any "
+                 "%u to fail at once ('cumulus miner add')\n",
+                 miners.size(), 0u + shape.k + shape.m, shape.m);
   if (invocation.json) {
     print_json({{"name", arguments.name},
                 {"id", settings.volume_id},
                 {"recovery_code", code},
                 {"code", arguments.code},
+                {"miners_may_fail", may_fail},
                 {"holders",
                  {{"count", quorum.holders},
                   {"quorum", quorum.quorum},
@@ -184,7 +198,7 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   std::printf(
       "any %u miners may fail at once; %u of its %u holders may be away and %u may lie about what is "
       "newest\n\n",
-      shape.m, quorum.may_be_away(), quorum.holders, quorum.may_lie());
+      may_fail, quorum.may_be_away(), quorum.holders, quorum.may_lie());
   std::printf(
       "Recovery code, shown this once. Write it down: it alone brings the data back, and whoever has it can "
       "read it.\n\n    %s\n",
