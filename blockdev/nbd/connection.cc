@@ -30,11 +30,25 @@ Connection::~Connection() = default;
 void Connection::end() {
   ending_ = true;
   changed_.notify_all();
-  if (in_transmission()) {
-    stream_->end_input();
-  } else {
-    cut();
-  }
+  if (!in_transmission()) return cut();
+  stream_->end_input();
+  if (grace_ == 0) start_grace();
+}
+
+void Connection::start_grace() {
+  const TimePoint until = shared_.runtime.now() + shared_.limits.goodbye_max;
+  grace_ = shared_.runtime.start_timer(until, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->grace_over();
+  });
+}
+
+// Again and again until the end: what the device is slow to answer is waited for, who is slow to take it is
+// not.
+void Connection::grace_over() {
+  late_ = true;
+  if (!output_.empty()) cut();
+  changed_.notify_all();
+  if (!broken_) start_grace();
 }
 
 void Connection::cut() {
@@ -59,6 +73,7 @@ Task<void> Connection::serve() {
   while (!broken_ && !output_.empty() && in_time) in_time = co_await changed_.wait_until(deadline);
   cut();
   co_await tasks_.join();
+  shared_.runtime.cancel_timer(grace_);
   device_.reset();
 }
 
@@ -149,12 +164,12 @@ bool Connection::is_full() const {
 }
 
 Task<void> Connection::transmit() {
-  while (!broken_ && !out_of_step_ && !goodbye_) {
+  while (!broken_ && !late_ && !out_of_step_ && !goodbye_) {
     if (take_small()) {
       if (!is_full()) continue;
       commit_batch();
       send_now();
-      while (is_full() && !broken_) co_await changed_.wait();
+      while (is_full() && !broken_ && !late_) co_await changed_.wait();
       continue;
     }
     commit_batch();
@@ -204,6 +219,7 @@ Task<bool> Connection::take_large(Request request) {
   const TimePoint deadline = shared_.runtime.now() + shared_.limits.payload_max;
   Semaphore::Hold of_client = co_await bytes_.acquire(length);
   Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(length);
+  if (broken_ || late_) co_return false;
   auto buffer = std::make_shared<Buffer>(length);
   const std::size_t here = std::min<std::size_t>(available(), length);
   std::copy_n(input_->data() + begin_, here, buffer->data());

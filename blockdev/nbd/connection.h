@@ -22,7 +22,7 @@ struct Limits {
   std::size_t handshakes_max = 64;                    // not yet in transmission; the oldest ends first
   Duration handshake_max = std::chrono::seconds(10);  // from connect to transmission
   Duration payload_max = std::chrono::seconds(30);    // half a write, then silence
-  Duration goodbye_max = std::chrono::seconds(5);     // replies not taken at the end
+  Duration goodbye_max = std::chrono::seconds(5);     // replies not taken at the end, requests not begun
   std::size_t requests_max = 256;                     // of one client, waiting for disk or miners
   std::uint64_t client_bytes_max = 16u << 20;         // of one client, in those; a larger one goes alone
   std::size_t output_max = 4u << 20;                  // of one client, not yet taken
@@ -59,7 +59,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // Until the client is gone or end() has finished what was in flight.
   Task<void> serve();
-  // Politely: what was received is answered, then it closes.
+  // Politely: what was received is answered, then it closes. After goodbye_max no more of it is begun, and a
+  // client that has answers left to take by then is cut off.
   void end();
   void cut();
 
@@ -84,6 +85,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void make_room();
   bool take_small();
   Task<bool> take_large(Request request);
+  void start_grace();
+  void grace_over();
   Task<bool> wait_or_cut(Stream::Outcome outcome, TimePoint deadline);
   std::size_t available() const { return end_ - begin_; }
 
@@ -140,6 +143,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool sending_ = false;  // a task waits for room in the socket
   bool broken_ = false;
   bool ending_ = false;
+  bool late_ = false;         // ending for goodbye_max: no more requests are begun
+  TimerId grace_ = 0;         // of end()
   bool out_of_step_ = false;  // the client does not speak the protocol
   bool goodbye_ = false;      // DISC
   std::size_t under_way_ = 0;

@@ -234,11 +234,15 @@ Task<void> Server::serve(std::shared_ptr<Connection> connection) {
   connections_.remove(connection);
 }
 
-Task<void> Server::close() {
+void Server::end() {
   closing_ = true;
   if (readiness_) readiness_->cancel();
   const std::vector<std::shared_ptr<Connection>> now(connections_.begin(), connections_.end());
   for (const auto& connection : now) connection->end();
+}
+
+Task<void> Server::close() {
+  end();
   co_await tasks_.join();
   readiness_.reset();
   if (listener_ >= 0) ::close(std::exchange(listener_, -1));

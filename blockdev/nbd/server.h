@@ -52,7 +52,9 @@ class Server final : public Host {
   void adopt(int socket, std::string peer);
   const std::string& where() const { return where_; }
   void start();
-  // Stops accepting, lets what is in flight finish, closes.
+  // Stops accepting, asks every connection to end.
+  void end();
+  // end(), lets what is in flight finish, closes.
   Task<void> close();
 
   // True while a writable device on it is open here.

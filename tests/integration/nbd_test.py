@@ -1,5 +1,6 @@
 """Disks over NBD on real processes: libnbd, nbdinfo, nbdcopy, qemu-img and qemu-io as clients; changed blocks, TLS, bad
 input, exclusive attach. Holds lines of blockdev/SEMANTICS.md."""
+import contextlib
 import json
 import os
 import re
@@ -230,7 +231,7 @@ def transmission(disk, extended=False):
     if extended:
         client.sendall(b'IHAVEOPT' + struct.pack('>II', 11, 0))
         expect(struct.unpack('>QIII', client.recv(20, socket.MSG_WAITALL))[2] == 1, 'extended headers were refused')
-    client.sendall(b'IHAVEOPT' + struct.pack('>II', 1, 4) + b'disk')
+    client.sendall(b'IHAVEOPT' + struct.pack('>II', 1, len(disk.name)) + disk.name.encode())
     expect(struct.unpack('>QH', client.recv(10, socket.MSG_WAITALL))[0] == SIZE, 'another size')
     return client
 
@@ -296,6 +297,65 @@ def resident(pid):
     """Bytes of memory that a process holds."""
     with open(f'/proc/{pid}/statm') as file:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGESIZE')
+
+
+def greedy_client(disk, length, count=10000):
+    """Asks for `count` reads of `length` bytes and takes no answer; length 0: sends half of a 32 MiB write's payload."""
+    client = transmission(disk)
+    client.setblocking(False)
+    requests = b''.join(struct.pack('>IHHQQI', 0x25609513, 0, 0, cookie, 0, length) for cookie in range(count))
+    if length == 0:
+        requests = struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, 32 << 20) + bytes(16 << 20)
+    sent, until = 0, time.monotonic() + 5
+    while sent < len(requests) and time.monotonic() < until:
+        try:
+            sent += client.send(requests[sent:sent + (1 << 20)])
+            until = time.monotonic() + 1
+        except BlockingIOError:
+            time.sleep(0.01)
+    return client
+
+
+def receive(client, length):
+    """Exactly so many bytes, or fewer when the other side ended."""
+    data = b''
+    while len(data) < length and (piece := client.recv(length - len(data))):
+        data += piece
+    return data
+
+
+def greedy_at_the_end():
+    """Stopping waits a few seconds for clients that take no answers or do not go on with a payload, whose sockets stay open."""
+    with Lab().up() as lab:
+        disks = [Disk(lab), Disk(lab, name='disk2')]
+        data = lab.random.randbytes(8 << 20)
+        disks[0].connect().pwrite(data, 0)
+        for what, words in (('nbd stop', ('nbd', 'stop', f'{lab.volume}/disk')), ('volume stop', ('volume', 'stop', lab.volume))):
+            with contextlib.ExitStack() as held:
+                for disk, lengths in ((disks[0], (4096, 128 << 10, 4 << 20, 0)), (disks[1], (4096, 0) if what == 'volume stop' else ())):
+                    for length in lengths:
+                        held.enter_context(greedy_client(disk, length))
+                # Most of these answers lie with the daemon when it is told to stop: who takes them, gets them.
+                late = held.enter_context(transmission(disks[0]))
+                late.sendall(b''.join(struct.pack('>IHHQQI', 0x25609513, 0, 0, cookie, 0, 1 << 20) for cookie in range(4)))
+                time.sleep(1)
+                began = time.monotonic()
+                stopping = lab.start(*words)
+                for _ in range(4):
+                    expect(receive(late, 16 + (1 << 20))[16:] == data[:1 << 20], f'{what}: an answer in flight was lost')
+                try:
+                    _, errors = stopping.communicate(timeout=25)
+                except subprocess.TimeoutExpired:
+                    stopping.kill()
+                    stopping.communicate()
+                    expect(False, f'{what} is not done after 25 s')
+                took = time.monotonic() - began
+                expect(stopping.returncode == 0, f'{what}: {errors.decode()}')
+                print(f'  {what}: {took:.1f} s')
+                expect(took < 15, f'{what} took {took:.1f} s')
+            disks[0].serve()
+        expect(disks[0].connect().pread(len(data), 0) == data, 'other bytes')
+        lab.run('nbd', 'stop', f'{lab.volume}/disk')
 
 
 def unread_answers():
@@ -408,4 +468,4 @@ def tls():
 
 
 if __name__ == '__main__':
-    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'unread_answers', 'tls', 'hosts')])
+    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'unread_answers', 'greedy_at_the_end', 'tls', 'hosts')])

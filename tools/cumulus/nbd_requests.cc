@@ -36,12 +36,16 @@ Task<Result<Json>> serve_nbd_wait(Desk& desk, Session& session, Json request) {
 Task<Result<Json>> serve_nbd_stop(Desk& desk, Session&, Json request) {
   const std::string image = request.value("image", "");
   std::size_t stopped = 0;
-  const std::vector<Resident*> now = desk.residents.list();
-  for (Resident* one : now) {
-    auto* server = dynamic_cast<NbdResident*>(one);
+  std::vector<std::string> addresses;
+  for (Resident* one : desk.residents.list()) {
+    const auto* server = dynamic_cast<NbdResident*>(one);
     if (server == nullptr || (!image.empty() && server->image() != image)) continue;
-    co_await server->stop();
+    one->begin_stop();
+    addresses.push_back(server->address());
+  }
+  for (const std::string& address : addresses) {
     ++stopped;
+    if (NbdResident* server = server_at(desk, address)) co_await server->stop();  // or it has ended meanwhile
   }
   if (stopped == 0)
     co_return fail(ErrorKind::not_found,

@@ -40,6 +40,7 @@ class NbdResident final : public Resident {
   Json describe() const override;
   bool holds(DatasetId dataset) const override;
   Task<Status> write_out() override;
+  void begin_stop() override { server_->end(); }
   Task<void> stop() override;
 
   const std::string& image() const { return request_.image; }

@@ -47,6 +47,7 @@ Task<Status> Residents::write_out() {
 }
 
 Task<void> Residents::stop_all() {
+  for (Resident* one : list_) one->begin_stop();
   while (!list_.empty()) {
     Resident* last = list_.back();
     co_await last->stop();

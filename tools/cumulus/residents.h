@@ -26,6 +26,8 @@ class Resident {
   // Brings into the volume what was promised to clients and is still outside it (a kernel's dirty pages), so
   // that a snapshot or a sync that follows includes it. May be called while stop() runs.
   virtual Task<Status> write_out() = 0;
+  // Tells its clients that it is to end, without waiting: before several are stopped one after the other.
+  virtual void begin_stop() {}
   // Ends it as politely as it allows, and returns when it has ended and left the list.
   virtual Task<void> stop() = 0;
 };
