@@ -192,7 +192,7 @@ Task<Result<FetchedRange>> SliceFetcher::attempt(change::Placed placed, std::uin
 
   auto gathered = co_await gather(stripes, pieces, std::move(out), length, until);
   const bool spoiled = !gathered && gathered.error().kind() != ErrorKind::unsupported;
-  for (std::uint16_t i = 0; spoiled && i < placed.miners.size(); ++i)
+  for (const std::uint16_t i : slice_indices(spoiled ? placed.miners.size() : 0))
     if (std::ranges::any_of(stripes, [i](const auto& stripe) { return stripe->asked_in_vain(i); }))
       lost.push_back(i);
   leave(std::move(stripes));
