@@ -184,6 +184,13 @@ class Volume {
   // on with the longest whole prefix when the tail's segments cannot all be read. Then like open().
   static Task<Result<std::unique_ptr<Volume>>> recover(VolumeParts parts, VolumeOptions options,
                                                        OpenMode mode, bool accept_loss, Progress progress);
+  // Ends a volume that nobody has open on this home, for good: a quorum accepts the destroyed mark, then
+  // every slice is deleted on every miner that answers. Returns those that were not told, or not to the end,
+  // each with the reason. Until that list is empty it may be called again and goes on from where it came to.
+  // From the moment that the mark is first offered to a miner this home opens the volume no more; an error
+  // before that says that nothing was destroyed. Errors: as open(), not_found, closed (interrupted).
+  static Task<Result<std::vector<std::string>>> destroy(VolumeParts parts, VolumeOptions options,
+                                                        Progress progress);
   virtual ~Volume() = default;
 
   // --- datasets ---
@@ -267,9 +274,6 @@ class Volume {
   virtual Task<Status> drop_cache() = 0;
   // Miners of the volume: the superblock's encrypted list and, where a holder changes, its holder set follow.
   virtual Task<Status> set_miners(std::vector<MinerEntry> miners) = 0;
-  // The destroyed mark is accepted by a quorum, then every slice is deleted on every miner that answers; says
-  // which did not.
-  virtual Task<Result<std::vector<std::string>>> destroy(Progress progress) = 0;
   virtual void set_options(const VolumeOptions& options) = 0;
 
   // From now on nothing waits for miners: reads that need them, remote flushes, checks, repairs and other

@@ -1,15 +1,18 @@
 #include "objectstore/store/destroyer.h"
 
+#include "objectstore/base/check.h"
+#include "objectstore/io/sync.h"
 #include "objectstore/manifest.h"
 
 namespace cumulus {
 
-Destroyer::Destroyer(Runtime& runtime, SliceTransport& transport, TailKeeper& tail, Duration request_deadline)
-    : runtime_(runtime), transport_(transport), tail_(tail), request_deadline_(request_deadline) {}
+Destroyer::Destroyer(Runtime& runtime, SliceTransport& transport, const Superblock& mark,
+                     Duration request_deadline)
+    : runtime_(runtime), transport_(transport), request_deadline_(request_deadline) {
+  CHECK(mark.destroyed);
+}
 
-Task<Result<std::vector<std::string>>> Destroyer::destroy(Progress progress, Duration patience) {
-  tail_.update([](TailKeeper::Intent& intent) { intent.destroyed = true; });
-  CO_TRY_OK(co_await tail_.settled(patience));
+Task<Result<std::vector<std::string>>> Destroyer::delete_slices(Progress progress) {
   deleted_ = 0;
   interrupted_ = false;
   std::vector<std::string> left;

@@ -1,5 +1,6 @@
-// Destroyer: ends a volume. A quorum of holders accepts the destroyed mark first, so that no other home can
-// open or write it any more; then every slice is deleted on every miner that answers. Reactor thread.
+// Destroyer: gives back what a destroyed volume holds: every slice is deleted on every miner that answers.
+// It must never begin before a quorum of holders has accepted the destroyed mark: until then another home may
+// still write the volume. Reactor thread.
 #pragma once
 
 #include <string>
@@ -7,26 +8,25 @@
 
 #include "objectstore/object_store.h"
 #include "objectstore/slice_transport.h"
-#include "objectstore/store/tail_keeper.h"
+#include "objectstore/superblock.h"
 
 namespace cumulus {
 
 class Destroyer {
  public:
-  Destroyer(Runtime& runtime, SliceTransport& transport, TailKeeper& tail, Duration request_deadline);
+  // `mark`: the destroyed record that a quorum has accepted (checked).
+  Destroyer(Runtime& runtime, SliceTransport& transport, const Superblock& mark, Duration request_deadline);
 
   // Progress in slices deleted (total unknown: 0). Returns the miners that did not answer, or not to the end,
-  // each with the reason: what they hold is ciphertext without an owner. unavailable, fenced: the mark was
-  // not accepted and nothing was deleted. closed: interrupted after the mark; call again to go on.
-  Task<Result<std::vector<std::string>>> destroy(Progress progress,
-                                                 Duration patience = std::chrono::seconds(30));
+  // each with the reason: what they hold is ciphertext without an owner. May be called again, for those.
+  // closed: interrupted.
+  Task<Result<std::vector<std::string>>> delete_slices(Progress progress);
 
  private:
   Task<void> empty_miner(MinerEntry miner, std::vector<std::string>& left, const Progress& progress);
 
   Runtime& runtime_;
   SliceTransport& transport_;
-  TailKeeper& tail_;
   Duration request_deadline_;
   std::uint64_t deleted_ = 0;
   bool interrupted_ = false;

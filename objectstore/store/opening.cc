@@ -13,6 +13,7 @@
 #include "objectstore/erasure/geometry.h"
 #include "objectstore/log/replay.h"
 #include "objectstore/memory_shares.h"
+#include "objectstore/store/ending.h"
 #include "objectstore/store/holder_survey.h"
 #include "objectstore/store/inventory.h"
 #include "objectstore/store/log_replayer.h"
@@ -94,13 +95,13 @@ Task<Status> StoreVolume::open(OpenMode mode) {
     co_return fail(
         ErrorKind::not_found,
         format("{} does not hold an opened volume: use 'cumulus volume recover'", parts_.directory));
+  CO_TRY_OK(check_not_ending(parts_.disk, parts_.directory, home_.record()));
   Superblock known = *home_.record().seen;
 
   CO_TRY(const Survey survey,
          co_await survey_holders(parts_.runtime, transport_, id_, home_.record(),
                                  mode == OpenMode::steal ? kPatienceToDecide : kPatienceAtOpen, tasks_));
-  if (survey.newest && survey.newest->destroyed)
-    co_return fail(ErrorKind::fenced, "the volume was destroyed");
+  if (survey.newest && survey.newest->destroyed) co_return fail(destroyed_error());
   if (survey.newest && survey.newest->version >= known.version && !home_.record().wrote(*survey.newest)) {
     if (!survey.newest->closed_cleanly && mode != OpenMode::steal)
       co_return fail(fenced_error(*survey.newest));
@@ -175,7 +176,7 @@ Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress prog
     co_return fail(survey.errors.empty() ? ErrorKind::not_found : ErrorKind::unavailable,
                    "no miner holds a volume of this recovery code: check the code and the miners file" + why);
   }
-  if (survey.newest->destroyed) co_return fail(ErrorKind::fenced, "the volume was destroyed");
+  if (survey.newest->destroyed) co_return fail(destroyed_error());
   if (!survey.quorum_reached)
     co_return fail(
         ErrorKind::unavailable,

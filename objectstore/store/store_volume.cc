@@ -8,7 +8,6 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/store/checker.h"
-#include "objectstore/store/destroyer.h"
 #include "objectstore/store/repairer.h"
 #include "objectstore/store/segment_audit.h"
 #include "objectstore/store/slice_upload.h"
@@ -375,14 +374,6 @@ Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
   CO_TRY_OK(co_await tail_->set_miners(miners));
   transport_.set_miners(std::move(miners));
   co_return Status();
-}
-
-Task<Result<std::vector<std::string>>> StoreVolume::destroy(Progress progress) {
-  if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  Destroyer destroyer(parts_.runtime, asked_, *tail_, options_.request_deadline);
-  auto done = co_await destroyer.destroy(std::move(progress));
-  if (done) fenced({ErrorKind::fenced, "the volume was destroyed"});
-  co_return done;
 }
 
 void StoreVolume::set_options(const VolumeOptions& options) {

@@ -96,7 +96,6 @@ class StoreVolume final : public Volume {
   Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) override;
   Task<Status> drop_cache() override;
   Task<Status> set_miners(std::vector<MinerEntry> miners) override;
-  Task<Result<std::vector<std::string>>> destroy(Progress progress) override;
   void set_options(const VolumeOptions& options) override;
   void stop_waiting() override;
   Task<Status> close() override;

@@ -256,7 +256,7 @@ Task<bool> TailKeeper::ask_promise(MinerId holder) {
   const HolderState& state = answer->state;
   if (!answer->accepted) {
     note_refusal(holder, state, nullptr);
-    co_return false;
+    co_return links_[holder].promised;
   }
   if (!state.promised || state.promised->ballot != ballot_ || state.promised->volume != base_.volume) {
     link.error = "its answer contradicts itself";
@@ -317,14 +317,7 @@ void TailKeeper::note_refusal(const MinerId& holder, const HolderState& state, c
   }
   if (base_.version == 0 && state_ == State::promising && ours)
     return fence(Error(ErrorKind::exists, "the volume exists already on these miners"));
-  if (ours && state.accepted->destroyed) {
-    // Our own mark, under an earlier version: a destroyed volume takes nothing more, and needs nothing more.
-    if (proposed != nullptr && proposed->destroyed && state.accepted->ballot == ballot_)
-      note_acked(holder, proposed->version);
-    else
-      fence(Error(ErrorKind::fenced, "the volume was destroyed"));
-    return;
-  }
+  if (ours && state.accepted->destroyed) return note_destroyed(holder, *state.accepted, proposed);
   if (state.highest_ballot() > ballot_) {
     fence(reason_of(state));
     return;
@@ -342,6 +335,29 @@ void TailKeeper::note_refusal(const MinerId& holder, const HolderState& state, c
   }
   // A record of an earlier opening that reached no quorum: ours must have a higher version.
   version_floor_ = std::max(version_floor_, state.accepted->version);
+  wake_.notify_all();
+}
+
+// A holder that has taken the mark takes nothing more, from nobody: for who wants the volume destroyed that
+// is as good as its promise, and as its acceptance of any other mark.
+void TailKeeper::note_destroyed(const MinerId& holder, const Superblock& mark, const Superblock* proposed) {
+  if (adopt_ != Adopt::destroyed && !(proposed != nullptr && proposed->destroyed && mark.ballot == ballot_))
+    return fence(Error(ErrorKind::fenced, "the volume was destroyed"));
+  if (proposed == nullptr) {
+    links_[holder].promised = true;
+    intent_.destroyed = true;
+    if (mark.newer_than(known_)) {
+      known_ = mark;
+      ensure_links();
+    }
+  } else if (proposed->destroyed) {
+    note_acked(holder, proposed->version);
+  } else {
+    // It was not heard before: the record goes out again, with the mark.
+    links_[holder].error = "it has taken the destroyed mark";
+    intent_.destroyed = true;
+    version_floor_ = std::max(version_floor_, proposed->version + 1);
+  }
   wake_.notify_all();
 }
 
@@ -422,11 +438,12 @@ bool TailKeeper::promised_by_quorum() const {
 }
 
 Status TailKeeper::may_adopt(const Superblock& newest) const {
+  if (newest.destroyed && adopt_ == Adopt::destroyed) return {};
   if (newest.destroyed) return fail(ErrorKind::fenced, "the volume was destroyed");
   if (base_.version == 0 && newest.version != 0)
     return fail(ErrorKind::exists, "the volume exists already on these miners");
   if (newest.version == 0 || adopt_ == Adopt::any || home_.record().wrote(newest)) return {};
-  if (adopt_ == Adopt::own_or_closed && newest.closed_cleanly) return {};
+  if ((adopt_ == Adopt::own_or_closed || adopt_ == Adopt::destroyed) && newest.closed_cleanly) return {};
   return fail(ErrorKind::fenced, "the volume is in use by " + describe_writer(keys_, newest) +
                                      "; close it there, or take it over with --steal");
 }
@@ -443,6 +460,7 @@ void TailKeeper::adopt_known() {
   if (!miners_changed_ && known_.version != 0) {
     if (auto listed = open_miners(keys_, known_.sealed_miners)) miners_ = *std::move(listed);
   }
+  intent_.destroyed = intent_.destroyed || known_.destroyed;
   wanted_holders_ = choose_holders(miners_, known_.m, known_.holders);
   version_floor_ = std::max(version_floor_, known_.version);
   state_ = State::adopting;

@@ -39,6 +39,7 @@ enum class Adopt : std::uint8_t {
   own,            // only what this home wrote (a restart)
   own_or_closed,  // ... or what another home closed cleanly
   any,            // steal
+  destroyed,      // as own_or_closed, or a destroyed one: to end it. Holders that took the mark count as yes
 };
 
 class TailKeeper {
@@ -94,6 +95,8 @@ class TailKeeper {
   void update(const std::function<void(Intent&)>& change);
   // The tail that is accepted or will be proposed next.
   const Tail& wanted_tail() const { return intent_.tail; }
+  // The destroyed mark is accepted or will be proposed next.
+  bool wants_destroyed() const { return intent_.destroyed; }
   // The same as update() for a tail alone, paced unless somebody awaits() a position that it covers.
   void advance(const Tail& tail);
   // While the returned guard lives, a tail that covers `position` is proposed at once. The keeper outlives
@@ -147,6 +150,7 @@ class TailKeeper {
   Task<bool> ask_promise(MinerId holder);
   Task<bool> ask_accept(MinerId holder);
   void note_refusal(const MinerId& holder, const HolderState& state, const Superblock* proposed);
+  void note_destroyed(const MinerId& holder, const Superblock& mark, const Superblock* proposed);
   void note_acked(const MinerId& holder, std::uint64_t version);
 
   Task<void> run();

@@ -574,5 +574,61 @@ TEST(TailKeeper, DestroyedIsForEver) {
   });
 }
 
+// Kills all holders but `alive`, and offers them the mark.
+Task<void> mark_minority(StoreWorld& world, Home& home, std::size_t alive) {
+  for (std::size_t at = alive; at < world.network.size(); ++at) world.network.kill(at);
+  home.tail->update([](TailKeeper::Intent& intent) { intent.destroyed = true; });
+  EXPECT_EQ(kind_of(co_await home.tail->settled(300ms)), ErrorKind::unavailable);
+  co_await home.close();
+}
+
+// Destroying again counts those that took the mark before: they promise and accept nothing more.
+TEST(TailKeeper, AMarkThatReachedTooFewIsFinished) {
+  StoreWorld world(6);
+  Home home(world, "a", 1);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await home.create(4, 2));
+    co_await mark_minority(world, home, 2);
+    for (std::size_t at = 2; at < 6; ++at) world.network.start(at);
+    EXPECT_EQ(kind_of(co_await home.open(Adopt::own, false)), ErrorKind::fenced);
+    co_await home.close();
+    EXPECT_OK(co_await home.open(Adopt::destroyed, false));
+    EXPECT_TRUE(home.tail->accepted().destroyed);
+    co_await home.close();
+    // And once more, when nobody promises anything to anybody.
+    EXPECT_OK(co_await home.open(Adopt::destroyed, false));
+    EXPECT_TRUE(home.tail->accepted().destroyed);
+    co_await home.end();
+  });
+}
+
+// The mark lies at one holder that was away while another home went on; the newest record is not destroyed.
+TEST(TailKeeper, AnOldMarkIsFinishedOnlyByWhoMayEndTheVolume) {
+  StoreWorld world(6);
+  Home first(world, "a", 1);
+  Home second(world, "b", 2);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await first.create(4, 2));
+    EXPECT_OK(co_await first.set_tail(1));
+    co_await mark_minority(world, first, 1);
+    world.network.kill(0);
+    for (std::size_t at = 1; at < 6; ++at) world.network.start(at);
+    EXPECT_OK(co_await second.open(Adopt::any, true));
+    EXPECT_OK(co_await second.set_tail(2));
+    world.network.start(0);
+    // It is in use by the second home, whatever the one holder has.
+    EXPECT_EQ(kind_of(co_await first.open(Adopt::destroyed, false)), ErrorKind::fenced);
+    co_await first.close();
+    co_await second.close();
+    EXPECT_OK(co_await second.open(Adopt::destroyed, false));
+    second.tail->update([](TailKeeper::Intent& intent) { intent.destroyed = true; });
+    EXPECT_OK(co_await second.tail->settled(2s));
+    EXPECT_TRUE(second.tail->accepted().destroyed);
+    EXPECT_EQ(second.tail->accepted().tail.through.sequence, 2u);
+    co_await first.end();
+    co_await second.end();
+  });
+}
+
 }  // namespace
 }  // namespace cumulus

@@ -61,8 +61,8 @@ Result<OpenRequest> OpenRequest::from_json(const Json& json) {
   return request;
 }
 
-Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home, std::string name,
-                                                     OpenRequest request, Progress progress) {
+Task<Result<std::unique_ptr<Stack>>> Stack::lay_ground(Reactor& reactor, Home home, std::string name,
+                                                       OpenRequest request) {
   auto stack = std::make_unique<Stack>();
   const std::string directory = home.volume(name);
   CO_TRY(stack->settings_, home.load_settings(name));
@@ -77,10 +77,13 @@ Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home
   stack->disk_ = make_uring_file_system(reactor);
   CO_TRY(stack->transport_,
          make_tcp_transport(reactor, transport_identity(*stack->keys_), std::move(miners)));
+  co_return stack;
+}
 
-  const KeyTree& keys = *stack->keys_;
+VolumeParts Stack::parts(Reactor& reactor, std::string directory) {
+  const KeyTree& keys = *keys_;
   RocksDbOptions engine;
-  const MemoryShares memory(stack->settings_.options.memory_bytes);
+  const MemoryShares memory(settings_.options.memory_bytes);
   engine.block_cache_bytes = memory.index_blocks;
   engine.write_buffer_bytes = memory.index_writes;
   const auto open_engine = [&reactor, &keys, engine](std::string path, std::function<Status()> barrier,
@@ -88,8 +91,25 @@ Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home
     return open_rocksdb_engine(reactor, std::move(path), keys.index_key().clone(), std::move(barrier), fresh,
                                engine);
   };
-  VolumeParts parts{reactor,         *stack->disk_, *stack->transport_, keys,
-                    stack->metrics_, directory,     open_engine,        writer_label()};
+  return {reactor, *disk_, *transport_, keys, metrics_, std::move(directory), open_engine, writer_label()};
+}
+
+Task<Result<std::vector<std::string>>> Stack::destroy(Reactor& reactor, Home home, std::string name,
+                                                      OpenRequest request, Progress progress) {
+  std::string directory = home.volume(name);
+  CO_TRY(const auto stack,
+         co_await lay_ground(reactor, std::move(home), std::move(name), std::move(request)));
+  VolumeParts parts = stack->parts(reactor, std::move(directory));
+  auto left = co_await Volume::destroy(std::move(parts), stack->settings_.options, std::move(progress));
+  co_await stack->transport_->close();
+  co_return left;
+}
+
+Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home, std::string name,
+                                                     OpenRequest request, Progress progress) {
+  std::string directory = home.volume(name);
+  CO_TRY(auto stack, co_await lay_ground(reactor, std::move(home), std::move(name), request));
+  VolumeParts parts = stack->parts(reactor, std::move(directory));
   const OpenMode mode = request.steal ? OpenMode::steal : OpenMode::read_write;
   Result<std::unique_ptr<Volume>> volume = fail(ErrorKind::invalid, "unknown way to open a volume");
   if (request.kind == OpenRequest::Kind::create)

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "netclient/tcp_transport.h"
 #include "objectstore/crypto/key_tree.h"
@@ -15,7 +16,7 @@ namespace cumulus {
 
 // How the volume is opened: what the starting command asks of the daemon.
 struct OpenRequest {
-  enum class Kind : std::uint8_t { open, create, recover };
+  enum class Kind : std::uint8_t { open, create, recover, destroy };
   Kind kind = Kind::open;
   bool steal = false;
   bool accept_loss = false;
@@ -33,6 +34,9 @@ class Stack {
   // Reads key, settings and miners from the volume's folder. The reactor outlives the stack.
   static Task<Result<std::unique_ptr<Stack>>> assemble(Reactor& reactor, Home home, std::string name,
                                                        OpenRequest request, Progress progress);
+  // Ends the volume instead of opening it: see Volume::destroy().
+  static Task<Result<std::vector<std::string>>> destroy(Reactor& reactor, Home home, std::string name,
+                                                        OpenRequest request, Progress progress);
   Task<Status> close();
 
   Volume& volume() { return *volume_; }
@@ -41,6 +45,11 @@ class Stack {
   VolumeSettings& settings() { return settings_; }
 
  private:
+  // All but the volume.
+  static Task<Result<std::unique_ptr<Stack>>> lay_ground(Reactor& reactor, Home home, std::string name,
+                                                         OpenRequest request);
+  VolumeParts parts(Reactor& reactor, std::string directory);
+
   VolumeSettings settings_;
   Metrics metrics_;
   std::unique_ptr<FileSystem> disk_;

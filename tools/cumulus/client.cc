@@ -20,6 +20,8 @@
 namespace cumulus {
 namespace {
 
+constexpr int kRacesMax = 10;
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -123,10 +125,27 @@ Error Client::with_volume(const Error& error) const {
 }
 
 Status Client::start(OpenRequest request, bool must_be_new, const std::string& what) {
+  TRY_OK(start_daemon(std::move(request), must_be_new, what));
+  return {};
+}
+
+// Another command may start a daemon in the moment between the end of one and the start of the other.
+Result<Json> Client::destroy() {
+  OpenRequest request;
+  request.kind = OpenRequest::Kind::destroy;
+  for (int attempt = 0;; ++attempt) {
+    TRY_OK(stop());
+    auto result = start_daemon(request, true, "deleting slices");
+    if (result || result.error().kind() != ErrorKind::exists || attempt == kRacesMax) return result;
+  }
+}
+
+// What the daemon says at the end of its start.
+Result<Json> Client::start_daemon(OpenRequest request, bool must_be_new, const std::string& what) {
   // A daemon that is just ending still holds the lock; one that is just starting does not listen yet.
   for (const double give_up = seconds_now() + 120; seconds_now() < give_up;) {
     if (auto running = connect(); running) {
-      if (!must_be_new) return {};
+      if (!must_be_new) return Json();
       return fail(ErrorKind::exists, format("volume '{}' is open already on this machine", name_));
     }
     end_mounts_of_killed(home_, name_);
@@ -166,21 +185,22 @@ Status Client::start(OpenRequest request, bool must_be_new, const std::string& w
     FILE* answers = ::fdopen(out[0], "r");
     ProgressLine progress(what, false);
     bool busy = false;
-    bool ready = false;
+    std::optional<Json> ready;
     std::optional<Error> error;
     char* line = nullptr;
     std::size_t capacity = 0;
     while (!ready && !busy && !error && ::getline(&line, &capacity, answers) > 0) {
       const Json answer = Json::parse(line, nullptr, false);
       if (!answer.is_object()) continue;
-      ready = answer.contains("ready");
+      if (answer.contains("ready")) ready = Json();
+      if (answer.contains("result")) ready = answer["result"];
       busy = answer.contains("busy");
       if (answer.contains("progress")) progress.show(answer["progress"][0], answer["progress"][1]);
       if (answer.contains("error")) error = error_from(answer["error"]);
     }
     std::free(line);
     std::fclose(answers);
-    if (ready) return {};
+    if (ready) return *ready;
     if (error) return fail(with_volume(*error));
     if (!busy) return fail(ErrorKind::io, format("the volume's daemon ended while it started: see {}", log));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));

@@ -46,11 +46,14 @@ class Client {
   using DataOut = std::function<Status(ByteView)>;
   Result<Json> call(Json request, const std::string& what, bool bytes, int descriptor = -1,
                     const DataIn& data_in = {}, const DataOut& data_out = {});
+  // Ends the daemon that runs, and starts one that destroys the volume instead of serving it: its result.
+  Result<Json> destroy();
   // True when a daemon runs; asks it to end. One that starts or ends already is waited for.
   Result<bool> stop();
 
  private:
   Result<DaemonSocket> connect();
+  Result<Json> start_daemon(OpenRequest request, bool must_be_new, const std::string& what);
   Result<OpenRequest> with_passphrase(OpenRequest request);
   Error with_volume(const Error& error) const;
 

@@ -67,6 +67,12 @@ class Daemon {
       tell(ready_, {{"progress", {done, total}}});
       return true;
     };
+    if (request_.kind == OpenRequest::Kind::destroy) {
+      CO_TRY(const auto left, co_await Stack::destroy(reactor_, home_, name_, request_, progress));
+      tell(ready_, {{"result", {{"unanswered", left}}}});
+      log_info("volume '{}' is destroyed; miners that were not told: {}", name_, left.size());
+      co_return Status();
+    }
     CO_TRY(stack_, co_await Stack::assemble(reactor_, home_, name_, request_, progress));
     CO_TRY_OK(listen());
     // A recovery is finished, whether the command that asked for it is still there or not.

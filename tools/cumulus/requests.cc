@@ -131,12 +131,6 @@ Answer volume_drop_cache(Desk& desk, Session&, Json) {
   co_return Json::object();
 }
 
-Answer volume_destroy(Desk& desk, Session& session, Json) {
-  CO_TRY(const auto silent, co_await desk.stack.volume().destroy(progress_of(session)));
-  desk.stop();
-  co_return Json{{"unanswered", silent}};
-}
-
 Answer volume_set(Desk& desk, Session&, Json request) {
   CO_TRY(VolumeSettings settings, desk.home.load_settings(desk.name));
   desk.stack.settings() = settings;
@@ -300,7 +294,6 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"volume.check", volume_check},
     {"volume.repair", volume_repair},
     {"volume.drop-cache", volume_drop_cache},
-    {"volume.destroy", volume_destroy},
     {"volume.set", volume_set},
     {"miner.set", miner_set},
     {"daemon.stop", daemon_stop},

@@ -318,14 +318,22 @@ Result<int> destroy(const Invocation& invocation, const Arguments& arguments) {
       return fail(ErrorKind::denied, "not destroyed");
   }
   Client client = invocation.client(arguments.name);
-  TRY(const Json result, client.call({{"request", "volume.destroy"}}, "deleting slices", false));
-  static_cast<void>(client.stop());
-  std::error_code error;
-  std::filesystem::remove_all(home.volume(arguments.name), error);
-  if (error) return fail(from_errno(error.value(), "remove " + home.volume(arguments.name)));
+  TRY(const Json result, client.destroy());
   if (invocation.json) print_json(result);
   for (const Json& silent : result["unanswered"])
     std::fprintf(stderr, "cumulus: not told: %s\n", silent.get<std::string>().c_str());
+  const std::string folder = home.volume(arguments.name);
+  if (!result["unanswered"].empty())
+    return fail(
+        ErrorKind::unavailable,
+        format("volume '{0}' is destroyed, but {1} of its miners still hold slices: run 'cumulus volume "
+               "destroy {0}' again when they answer, or delete {2}, which keeps the key for that, when "
+               "they never will",
+               arguments.name, result["unanswered"].size(), folder));
+  TRY_OK(client.stop());  // it has ended when its lock is free
+  std::error_code error;
+  std::filesystem::remove_all(folder, error);
+  if (error) return fail(from_errno(error.value(), "remove " + folder));
   return 0;
 }
 
