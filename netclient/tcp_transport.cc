@@ -143,6 +143,9 @@ Task<Status> Transport::call(MinerId miner, std::shared_ptr<Exchange> exchange, 
                              TimePoint deadline) {
   if (closed_) co_return fail(ErrorKind::closed, "the transport was closed");
   const auto found = links_.find(miner);
+  // Segments that were found by their slices name nobody for those that no miner showed.
+  if (miner == MinerId{})
+    co_return fail(ErrorKind::unavailable, "it is not known which miner has it; those that answer do not");
   if (found == links_.end())
     co_return fail(ErrorKind::unavailable, format("miner {}: not in the volume's miner list", miner.brief()));
   ++calls_;

@@ -261,7 +261,7 @@ class Volume {
   // Everything accepted before the call, durable as `level` says. Progress in dirty bytes.
   virtual Task<Status> flush(Durability level, Progress progress = {}) = 0;
   virtual Task<Status> flush() = 0;  // to VolumeOptions::flush_means
-  virtual Task<Status> wait(Commit commit, Durability level) = 0;
+  virtual Task<Status> wait(Commit commit, Durability level, Progress progress = {}) = 0;
   virtual Task<Status> wait(Commit commit) = 0;  // to VolumeOptions::flush_means
   // Why something that was accepted before is lost: the local disk failed, or another home has taken the
   // volume over before it was on the miners. For good; nullopt while all is well.
@@ -273,8 +273,12 @@ class Volume {
   virtual Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) = 0;
   virtual Task<Status> drop_cache() = 0;
   // Miners of the volume: the superblock's encrypted list and, where a holder changes, its holder set follow.
-  virtual Task<Status> set_miners(std::vector<MinerEntry> miners) = 0;
+  // invalid: too few for the shape, whatever is said. denied, unless `lost`: one that goes holds slices that
+  // the volume knows of; repair rebuilds them afterwards, as it does those of any lost miner.
+  virtual Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost = false) = 0;
   virtual void set_options(const VolumeOptions& options) = 0;
+  // Why nothing reaches the miners just now; empty: it does, or there is nothing to send.
+  virtual std::string obstacle() const = 0;
 
   // From now on nothing waits for miners: reads that need them, remote flushes, checks, repairs and other
   // care end with `closed`, those under way too. What the local disk answers goes on. Before close(), when

@@ -19,6 +19,11 @@ struct VolumeShape {
   std::uint8_t segment_log2 =
       23;  // 8 MiB: 2 MiB slices amortise a round trip, and a segment fits many times in memory
 
+  // How few miners can hold all slices of a segment, at most max(m, 1) each: so any of them may fail.
+  std::size_t miners_min() const {
+    const std::size_t most = m == 0 ? 1 : m;
+    return (std::size_t{k} + m + most - 1) / most;
+  }
   Status validate() const;  // k 1..32, m 0..16, segments 64 KiB..64 MiB
 };
 

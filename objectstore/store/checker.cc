@@ -54,8 +54,10 @@ void Checker::note_segment(const change::Placed& placed, const AuditedSegment& a
     // A miner that cannot be asked counts as missing: nobody knows better.
     if (slice.state == SliceState::wrong) damaged_.insert(placed.segment);
     ++(slice.state == SliceState::wrong ? report_.slices_wrong : report_.slices_missing);
-    note_problem(format("{}: slice {} on miner {} is {}: {}", name_of(placed.segment), i,
-                        placed.miners[i].brief(), to_string(slice.state), slice.detail));
+    const bool known = placed.miners[i] != MinerId{};
+    note_problem(format("{}: slice {}{} is {}: {}", name_of(placed.segment), i,
+                        known ? " on miner " + placed.miners[i].brief() : "", to_string(slice.state),
+                        slice.detail));
   }
   if (audited.count(SliceState::good) < placed.k)
     note_problem(format("{}: only {} good slices could be read, {} are needed: its data cannot be read now",

@@ -203,7 +203,12 @@ Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bo
   CO_TRY_OK(co_await tail_->known_at_home());
   Tail reached = tail_->accepted().tail;
   LogStart start;
-  CO_TRY_OK(co_await rebuild_from_miners(reached, accept_loss, progress, start));
+  const Status rebuilt = co_await rebuild_from_miners(reached, accept_loss, progress, start);
+  if (!rebuilt) {
+    // Interrupted, say. Nothing was written under this ballot: who comes next need not steal it.
+    co_await tell_closed();
+    co_return fail(rebuilt.error());
+  }
   start.epoch = ballot.epoch;
   start.instance = ballot.instance;
   co_return co_await start_writing(start, {}, reached);

@@ -72,7 +72,7 @@ void Pusher::stop_waiting() {
 }
 
 Task<void> Pusher::close() {
-  stopping_ = true;
+  stopping_ = over_ = true;
   wake_.notify_all();
   progress_.notify_all();
   tail_.changed().notify_all();  // follow_tail() waits there
@@ -146,6 +146,7 @@ Task<void> Pusher::follow_tail() {
       stored_ = accepted;
       move_prefix();
     }
+    over_ = over_ || tail_.fenced();
     progress_.notify_all();
     wake_.notify_all();
     co_await tail_.changed().wait();
@@ -190,18 +191,26 @@ Task<void> Pusher::work() {
     queue_.pop_front();
     ++in_flight_;
     Duration pause = kRetryMin;
-    while (!stopping_ && !tail_.fenced()) {
+    while (!over_) {
       const Status stored = co_await store(item);
-      if (stored || stopping_) break;
-      std::string& obstacle = obstacles_[item.segment.header.id];
-      obstacle = name_of(item.segment.header.id) + ": " + stored.error().message();
-      log_warn("{}", obstacle);
+      if (stored || over_ || tail_.fenced()) break;
+      note_obstacle(item.segment.header.id, stored.error().message());
+      log_warn("{}", obstacles_[item.segment.header.id]);
       const TimePoint until = runtime_.now() + pause;
-      while (!stopping_ && runtime_.now() < until) co_await wake_.wait_until(until);
+      while (!over_ && runtime_.now() < until) co_await wake_.wait_until(until);
       pause = std::min(pause * 2, kRetryMax);
     }
     --in_flight_;
   }
+}
+
+void Pusher::note_obstacle(const SegmentId& segment, const std::string& reason) {
+  obstacles_[segment] = name_of(segment) + ": " + reason;
+}
+
+// The prefix waits for its first segment: what keeps that one is the reason.
+std::string Pusher::obstacle() const {
+  return obstacles_.empty() ? tail_.obstacle() : obstacles_.begin()->second;
 }
 
 Task<Status> Pusher::store(Item& item) {
@@ -215,6 +224,8 @@ Task<Status> Pusher::store(Item& item) {
   plan.request_deadline = options_.request_deadline;
   plan.volume = keys_.volume_id();
   plan.m = options_.shape.m;
+  plan.on_destroyed = [this] { tail_.doubt(); };
+  plan.on_waiting = [this, id = segment.header.id](const std::string& reason) { note_obstacle(id, reason); };
   plan.miners.resize(prepared->slices.size());
   if (item.again) plan.miners = co_await find_held(segment.header.id, *prepared);
   std::uint64_t sent = 0;
@@ -228,7 +239,7 @@ Task<Status> Pusher::store(Item& item) {
     plan.slices.push_back(std::move(source));
   }
   CO_TRY(std::vector<MinerId> miners,
-         co_await upload_slices(runtime_, transport_, eligible_, std::move(plan), stopping_, wake_));
+         co_await upload_slices(runtime_, transport_, eligible_, std::move(plan), over_, wake_));
   if (tail_.fenced()) co_return fail(*tail_.fenced());
 
   change::Placed placed;

@@ -64,7 +64,7 @@ class Pusher {
   std::size_t in_flight() const { return in_flight_; }
   std::uint64_t crowded() const { return crowded_; }  // segments stored so since start
   // Why nothing moves just now, for status; empty: it does, or there is nothing to do.
-  std::string obstacle() const { return obstacles_.empty() ? std::string() : obstacles_.begin()->second; }
+  std::string obstacle() const;
   // Returns when the accepted tail covers `position` (its segment must have been sealed, or be about to).
   // `progress` gets dirty bytes, about five times a second; false interrupts (closed). fenced: it never will.
   Task<Status> wait_remote(LogPosition position, Progress progress = {});
@@ -94,6 +94,7 @@ class Pusher {
   Task<Status> load_bytes(SealedSegment& segment);
   Task<Result<std::shared_ptr<Prepared>>> prepare(const SealedSegment& segment);
   Task<std::vector<MinerId>> find_held(const SegmentId& segment, const Prepared& prepared);
+  void note_obstacle(const SegmentId& segment, const std::string& reason);
   void advance(const SealedSegment& segment);
   void move_prefix();
 
@@ -117,6 +118,7 @@ class Pusher {
   std::uint64_t crowded_ = 0;
   std::map<SegmentId, std::string> obstacles_;  // why each of these is not stored yet
   bool stopping_ = false;
+  bool over_ = false;      // stopping, or fenced: nothing more is sent
   bool unwaited_ = false;  // stop_waiting() was called
 
   Signal wake_;      // workers, and uploads that wait for miners

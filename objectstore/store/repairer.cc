@@ -42,6 +42,7 @@ Task<Result<RepairReport>> Repairer::repair(std::optional<SegmentId> after, Prog
   failure_.reset();
   stopping_ = false;
   unspread_.clear();
+  undrained_.clear();
   damaged_.clear();
   co_await find_miners();
   CO_TRY_OK(co_await plan(after));
@@ -274,7 +275,10 @@ Task<void> Repairer::spread(const change::Placed& placed, const AuditedSegment& 
   for (const std::uint16_t index : moving) trial[index] = MinerId{};
   const auto wider = place(volume_, placed.segment, placed.m, std::move(trial), eligible_.candidates());
   if (!wider || wider->crowded) {  // too few miners still
-    if (list_is_wide_enough(placed)) unspread_.insert(placed.segment);
+    if (list_is_wide_enough(placed))
+      unspread_.insert(placed.segment);
+    else if (std::ranges::any_of(miners, [&](const MinerId& id) { return eligible_.draining(id); }))
+      undrained_.insert(placed.segment);
     co_return;
   }
   change::Placed now = placed;
@@ -298,6 +302,11 @@ bool Repairer::list_is_wide_enough(const change::Placed& placed) const {
 }
 
 void Repairer::note_unspread() {
+  if (!undrained_.empty())
+    report_.problems.push_back(format(
+        "{} segments stay on miners that drain: without them the list has no miner for each slice; add "
+        "miners and repair again",
+        undrained_.size()));
   report_.unspread = unspread_.size();
   if (unspread_.empty()) return;
   std::string why;

@@ -79,6 +79,7 @@ class Repairer {
   std::size_t kept_ = 0;       // segments_ up to here are
   TimePoint keep_at_;
   std::set<SegmentId> unspread_;
+  std::set<SegmentId> undrained_;  // on a draining miner, and the list is too short to move them
   std::set<SegmentId> damaged_;
   RepairReport report_;
   std::optional<Error> failure_;

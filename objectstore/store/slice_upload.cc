@@ -61,6 +61,7 @@ Task<void> put_slice(Runtime& runtime, SliceTransport& transport, EligibleMiners
              error.message());
     // `exists` is about this segment only: the miner is well.
     if (error.kind() != ErrorKind::exists) eligible.note_failure(miner, error.kind());
+    if (error.kind() == ErrorKind::fenced && upload.plan.on_destroyed) upload.plan.on_destroyed();
     upload.last_failure = "miner " + miner.brief() + ": " + error.message();
     upload.refused.push_back(miner);
     slot.preferred_failed = slot.preferred_failed || miner == slot.source.preferred;
@@ -113,6 +114,7 @@ Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTranspor
       given_up = true;
       break;
     }
+    if (upload.plan.on_waiting) upload.plan.on_waiting(upload.last_failure);
     // Nobody can take the rest now. Refusals are forgotten: whoever comes back is asked again.
     upload.refused.clear();
     for (Slot& slot : upload.slots) slot.preferred_failed = false;

@@ -32,10 +32,14 @@ struct UploadPlan {
   // When set: give up (unavailable) rather than wait for miners to come back.
   bool once = false;
   std::vector<MinerId> avoid;  // with `once`: take no slice of these now
+  // When set: called when a miner says that the volume was destroyed.
+  std::function<void()> on_destroyed;
+  // When set: called when nobody can take the rest now, with the reason, before it waits.
+  std::function<void(const std::string& reason)> on_waiting;
 };
 
 // The miners of all k + m slices, in order. closed: `stopping` became true (its owner notifies `wake`). That
-// a miner calls the volume destroyed is one miner's word: it is passed over like any other failure.
+// a miner calls the volume destroyed is one miner's word: it is passed over like any other failure, and told.
 Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTransport& transport,
                                                  EligibleMiners& eligible, UploadPlan plan,
                                                  const bool& stopping, Signal& wake);

@@ -109,11 +109,11 @@ Task<Status> StoreVolume::flush(Durability level, Progress progress) {
   co_return co_await remote(data, progress);
 }
 
-Task<Status> StoreVolume::wait(Commit commit, Durability level) {
+Task<Status> StoreVolume::wait(Commit commit, Durability level, Progress progress) {
   if (level == Durability::accepted) co_return co_await committer_->written(commit.position);
   CO_TRY_OK(co_await committer_->durable(commit.position));
   if (level == Durability::local) co_return Status();
-  co_return co_await remote(commit.position, {});
+  co_return co_await remote(commit.position, progress);
 }
 
 std::optional<Error> StoreVolume::loss() const {
@@ -363,16 +363,36 @@ Task<Status> StoreVolume::drop_cache() {
   co_return Status();
 }
 
-Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners) {
+Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners, bool lost) {
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
+  std::vector<MinerEntry> gone;
+  for (const MinerEntry& old : transport_.miners())
+    if (std::ranges::none_of(miners, [&](const MinerEntry& entry) { return entry.id == old.id; }))
+      gone.push_back(old);
+  if (!gone.empty() && miners.size() < shape_.miners_min())
+    co_return fail(ErrorKind::invalid,
+                   format("{} miners would be left, and {}+{} slices need at least {}: add others first",
+                          miners.size(), shape_.k, shape_.m, shape_.miners_min()));
+  if (!gone.empty() && !lost) CO_TRY_OK(co_await may_go(gone));
   // Old holders must be reachable until the joint change is accepted.
   std::vector<MinerEntry> both = miners;
-  for (const MinerEntry& old : transport_.miners())
-    if (std::ranges::none_of(both, [&](const MinerEntry& entry) { return entry.id == old.id; }))
-      both.push_back(old);
+  both.insert(both.end(), gone.begin(), gone.end());
   transport_.set_miners(std::move(both));
   CO_TRY_OK(co_await tail_->set_miners(miners));
   transport_.set_miners(std::move(miners));
+  co_return Status();
+}
+
+Task<Status> StoreVolume::may_go(const std::vector<MinerEntry>& gone) {
+  CO_TRY(const std::vector<change::Placed> placed, co_await placed_segments(*index_));
+  for (const MinerEntry& miner : gone) {
+    const auto held = std::ranges::count_if(placed, [&](const change::Placed& segment) {
+      return std::ranges::find(segment.miners, miner.id) != segment.miners.end();
+    });
+    if (held != 0)
+      co_return fail(ErrorKind::denied, format("miner {} holds slices of {} of {} segments", miner.id.brief(),
+                                               held, placed.size()));
+  }
   co_return Status();
 }
 
@@ -422,7 +442,11 @@ Task<Status> StoreVolume::close() {
 // Closed cleanly: another home may then open without stealing. Only when everything is Remote, and never
 // waited for long.
 Task<void> StoreVolume::mark_closed() {
-  if (tail_->wanted_tail().position < committer_->accepted_data() || !tail_->claimed()) co_return;
+  if (tail_->wanted_tail().position >= committer_->accepted_data() && tail_->claimed())
+    co_await tell_closed();
+}
+
+Task<void> StoreVolume::tell_closed() {
   const Status settled = co_await tail_->close_cleanly(kFarewell);
   if (!settled) log_warn("the miners were not told that the volume is closed: {}", settled.error().message());
 }

@@ -88,14 +88,16 @@ class StoreVolume final : public Volume {
                                                std::uint64_t length) override;
   Task<Status> flush(Durability level, Progress progress) override;
   Task<Status> flush() override { return flush(options_.flush_means, {}); }
-  Task<Status> wait(Commit commit, Durability level) override;
+  Task<Status> wait(Commit commit, Durability level, Progress progress = {}) override;
   std::optional<Error> loss() const override;
   Task<Status> wait(Commit commit) override { return wait(commit, options_.flush_means); }
   Task<Result<VolumeStatus>> status(bool ask_miners) override;
   Task<Result<CheckReport>> check(bool with_data, Progress progress) override;
   Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) override;
   Task<Status> drop_cache() override;
-  Task<Status> set_miners(std::vector<MinerEntry> miners) override;
+  std::string obstacle() const override { return pusher_->dirty_bytes() == 0 ? "" : pusher_->obstacle(); }
+  Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost = false) override;
+  Task<Status> may_go(const std::vector<MinerEntry>& gone);
   void set_options(const VolumeOptions& options) override;
   void stop_waiting() override;
   Task<Status> close() override;
@@ -143,6 +145,7 @@ class StoreVolume final : public Volume {
   void release_stored();
   bool may_begin_later() const;
   Task<void> mark_closed();
+  Task<void> tell_closed();
   Task<void> keep_house();
   void fenced(const Error& reason);
 

@@ -17,6 +17,11 @@ constexpr std::uint64_t kVersionsReserved = 1000;
 // The newest accepted record is written to the home file at least this often while it changes; a lost second
 // means only that a rollback of the miners within it would go unnoticed by this machine.
 constexpr Duration kRememberInterval = std::chrono::seconds(1);
+constexpr Duration kDoubtInterval = std::chrono::seconds(5);
+constexpr const char* kReadOnlyNow =
+    "; this home is read-only now: what it had not stored on the miners can be read until the volume is "
+    "closed "
+    "here, and is set aside in its folder, not deleted, when it is opened again";
 
 bool same_set(std::vector<MinerId> a, std::vector<MinerId> b) {
   std::ranges::sort(a);
@@ -89,9 +94,7 @@ Task<Status> TailKeeper::claim(Ballot ballot, Adopt adopt, Duration patience) {
   }
   if (fenced_) co_return fail(*fenced_);
   if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
-  if (state_ != State::claimed)
-    co_return fail(ErrorKind::unavailable,
-                   "too few miners that keep the superblock answered: " + silent_holders());
+  if (state_ != State::claimed) co_return fail(too_few_holders());
   co_return Status();
 }
 
@@ -135,6 +138,13 @@ void TailKeeper::advance(const Tail& tail) {
   wake_.notify_all();
 }
 
+void TailKeeper::doubt() {
+  if (state_ != State::claimed || (doubted_at_ && runtime_.now() < *doubted_at_ + kDoubtInterval)) return;
+  doubted_at_ = runtime_.now();
+  urgent_revision_ = ++wanted_revision_;
+  wake_.notify_all();
+}
+
 TailKeeper::Awaited::Awaited(TailKeeper& keeper, LogPosition position)
     : keeper_(keeper), entry_(keeper.awaited_.insert(position)) {
   keeper_.wake_.notify_all();
@@ -174,9 +184,7 @@ Task<Status> TailKeeper::settled(Duration patience) {
   while (!fenced_ && !closing_ && interrupted == interrupted_ &&
          (state_ != State::claimed || accepted_revision_ < revision || !holders_settled())) {
     const bool woken = co_await changed_.wait_until(deadline);
-    if (!woken)
-      co_return fail(ErrorKind::unavailable,
-                     "too few miners that keep the superblock answered: " + silent_holders());
+    if (!woken) co_return fail(too_few_holders());
   }
   if (fenced_) co_return fail(*fenced_);
   if (closing_ || interrupted != interrupted_)
@@ -184,14 +192,26 @@ Task<Status> TailKeeper::settled(Duration patience) {
   co_return Status();
 }
 
-std::string TailKeeper::silent_holders() const {
+Error TailKeeper::too_few_holders() const {
+  const std::string failing = failing_holders();
+  return {ErrorKind::unavailable, "too few miners that keep the superblock answered: " +
+                                      (failing.empty() ? "no answer in time" : failing)};
+}
+
+std::string TailKeeper::obstacle() const {
+  const bool accepted = current_ && accepted_ == *current_ && accepted_revision_ == wanted_revision_;
+  if (fenced_ || accepted || failing_holders().empty()) return {};
+  return too_few_holders().message();
+}
+
+std::string TailKeeper::failing_holders() const {
   std::string text;
   for (const auto& [id, link] : links_) {
     if (link.error.empty() || !is_holder(id)) continue;
     if (!text.empty()) text += "; ";
     text += id.brief() + ": " + link.error;
   }
-  return text.empty() ? "no answer in time" : text;
+  return text;
 }
 
 // --- one task for each holder: it promises first, then accepts whatever is current ---
@@ -328,9 +348,9 @@ void TailKeeper::note_refusal(const MinerId& holder, const HolderState& state, c
   }
   if (state.accepted->ballot == ballot_) {
     fence(Error(ErrorKind::fenced,
-                "another copy of this very machine writes the volume (a cloned or resumed virtual machine?); "
-                "this home "
-                "is read-only now and keeps its log for export"));
+                std::string("another copy of this very machine writes the volume (a cloned or resumed "
+                            "virtual machine?)") +
+                    kReadOnlyNow));
     return;
   }
   // A record of an earlier opening that reached no quorum: ours must have a higher version.
@@ -539,14 +559,13 @@ Superblock TailKeeper::compose() {
 // --- the end ---
 
 Error TailKeeper::reason_of(const HolderState& state) const {
-  const std::string tail = "; this home is read-only now and keeps its log for export";
   if (state.accepted && state.accepted->ballot > ballot_)
     return {ErrorKind::fenced,
-            "the volume was opened for writing by " + describe_writer(keys_, *state.accepted) + tail};
+            "the volume was opened for writing by " + describe_writer(keys_, *state.accepted) + kReadOnlyNow};
   const Ballot higher = state.highest_ballot();
   return {ErrorKind::fenced,
           format("another home claims the volume (epoch {}, opening {})", higher.epoch, higher.open_number) +
-              tail};
+              kReadOnlyNow};
 }
 
 void TailKeeper::fence(Error reason) {

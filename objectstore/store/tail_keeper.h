@@ -91,6 +91,10 @@ class TailKeeper {
   // The miner list that the record carries, or will.
   const std::vector<MinerEntry>& miners() const { return miners_; }
 
+  // Why what is wanted is not accepted yet: the holders that failed, each with its reason; empty: it is, or
+  // none has.
+  std::string obstacle() const;
+
   // Changes what is wanted; proposed soon after claiming, together with whatever else changed meanwhile.
   void update(const std::function<void(Intent&)>& change);
   // The tail that is accepted or will be proposed next.
@@ -114,16 +118,19 @@ class TailKeeper {
   };
   // Returns when all that was wanted at the call is accepted. unavailable after `patience`; fenced; closed.
   Task<Status> settled(Duration patience);
-  // A new miner list; the holder set follows by a joint change. Returns when it is accepted; unavailable
-  // after `patience` (it goes on being proposed). The transport must know the old holders and the new ones
-  // until then. invalid: empty, or too long for the superblock.
   // Once the home file says that this home is the writer: until then a crash would leave a log that nobody
   // knows to be the volume's. After claim(). Errors: the disk's.
   Task<Status> known_at_home();
+  // A new miner list; the holder set follows by a joint change. Returns when it is accepted; unavailable
+  // after `patience` (it goes on being proposed). The transport must know the old holders and the new ones
+  // until then. invalid: empty, or too long for the superblock.
   Task<Status> set_miners(std::vector<MinerEntry> miners, Duration patience = std::chrono::seconds(30));
   // Marks the record closed cleanly, so that another home may open the volume without stealing it. For the
   // end.
   Task<Status> close_cleanly(Duration patience);
+  // A miner says that the volume is not this home's any more. That is one miner's word: the holders are
+  // asked, by proposing again what is wanted, at most every five seconds.
+  void doubt();
   // Notified after every change of accepted(), claimed() and fenced(), and on close().
   Signal& changed() { return changed_; }
 
@@ -167,7 +174,8 @@ class TailKeeper {
   Superblock compose();
   void fence(Error reason);
   Error reason_of(const HolderState& state) const;
-  std::string silent_holders() const;
+  std::string failing_holders() const;
+  Error too_few_holders() const;
 
   Runtime& runtime_;
   SliceTransport& transport_;
@@ -204,6 +212,7 @@ class TailKeeper {
   std::uint64_t accepted_revision_ = 0;
   std::uint64_t version_floor_ = 0;  // the next version is above it
   TimePoint remembered_at_;
+  std::optional<TimePoint> doubted_at_;
   std::optional<Error> remember_error_;  // of the last attempt
 
   std::map<MinerId, Link> links_;

@@ -164,7 +164,9 @@ Task<T> FakeTransport::call(MinerId miner, std::uint64_t size, TimePoint deadlin
                             std::function<T(SimMiner&)> work, Calls kind, const void* owner) {
   if (closed_) co_return fail(ErrorKind::closed, "the transport was closed");
   SimNetwork::Host* host = network_.find(miner);
-  if (host == nullptr) co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": no such host");
+  const bool listed = std::ranges::find(miners_, miner, &MinerEntry::id) != miners_.end();
+  if (host == nullptr || !listed)
+    co_return fail(ErrorKind::unavailable, "miner " + miner.brief() + ": no such host");
   if (host->impostor)
     co_return fail(ErrorKind::denied, "miner " + miner.brief() + ": another identity answers at its address");
   const TimePoint begin = runtime_.now();

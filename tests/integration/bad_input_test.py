@@ -18,7 +18,7 @@ def words_and_files():
         for words in ((), ('volume',), ('bogus',), ('--bogus',), ('volume', 'bogus'), ('volume', 'status'), ('volume', 'status', 'v', 'w'), ('volume', 'status', '--bogus', 'v'),
                       ('clone', 'v/a@b', 'v/c', '--count', '0'), ('devnet', 'up', '--miners', '-1')):
             lab.refused(*words, codes=(2,), says=('cumulus', '--help'))
-        for words in ((), ('bogus',), ('run',), ('run', 'd', '--listen'), ('init', 'd', '--capacity', 'much')):
+        for words in ((), ('bogus',), ('run',), ('run', 'd', '--listen'), ('init', 'd', '--capacity', 'much'), ('init', 'd', '--capacity', '0')):
             lab.refused(*words, codes=(2,), says=('cumulus-miner', '--help'), program='cumulus-miner')
         lab.run('devnet', 'up', '--dir', lab.net)
         make = ('volume', 'create', 'v', '--miners', lab.list)

@@ -121,8 +121,10 @@ TEST(Pusher, WaitsForMinersAndLosesNothing) {
     Pusher& pusher = world.start_pusher();
     for (std::size_t at = 0; at < 6; ++at) world.network.kill(at);
     for (int i = 0; i < 8; ++i) pusher.push(world.make());
+    EXPECT_EQ(pusher.obstacle(), "");
     co_await world.reactor.sleep_for(700ms);
     EXPECT_EQ(pusher.remote(), 0u);
+    EXPECT_NE(pusher.obstacle().find("miner"), std::string::npos) << pusher.obstacle();
     EXPECT_EQ(pusher.dirty_bytes(), 8 * PushWorld::kSegment);
     for (std::size_t at = 0; at < 6; ++at) world.network.start(at);
     std::uint64_t seen = 0;
@@ -241,6 +243,28 @@ TEST(Pusher, AFencedWriterSendsNothingMore) {
     pusher.push(world.make());
     co_await world.reactor.sleep_for(50ms);
     EXPECT_EQ(world.placed.count({SegmentKind::log, 1, 2}), 0u);
+    co_await thief.end();
+    co_await world.end();
+  });
+}
+
+// The newest record that this home could see says nothing of it; only what miners answer does.
+TEST(Pusher, AWriterLearnsThatItsVolumeWasDestroyed) {
+  PushWorld world(6);
+  Home thief(world, "thief", 2);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.open(4, 2));
+    Pusher& pusher = world.start_pusher();
+    EXPECT_OK(co_await thief.open(Adopt::any, true));
+    thief.tail->update([](TailKeeper::Intent& intent) { intent.destroyed = true; });
+    EXPECT_OK(co_await thief.tail->settled(2s));
+    pusher.push(world.make());
+    const TimePoint give_up = world.reactor.now() + 60s;
+    const Progress patience = [&](std::uint64_t, std::uint64_t) { return world.reactor.now() < give_up; };
+    const Status remote = co_await pusher.wait_remote(10, patience);
+    EXPECT_FALSE(remote);
+    EXPECT_EQ(remote.error().kind(), ErrorKind::fenced) << remote.error().message();
+    EXPECT_NE(remote.error().message().find("destroyed"), std::string::npos) << remote.error().message();
     co_await thief.end();
     co_await world.end();
   });

@@ -59,7 +59,12 @@ ProgressLine::~ProgressLine() {
   if (shown_ && terminal_) std::fprintf(stderr, "\r\033[K");
 }
 
-void ProgressLine::show(std::uint64_t done, std::uint64_t total) {
+void ProgressLine::show(const Json& report) {
+  const Json& amounts = report["progress"];
+  show(amounts[0], amounts[1], report.value("waiting_for", ""));
+}
+
+void ProgressLine::show(std::uint64_t done, std::uint64_t total, const std::string& waiting_for) {
   const double now = seconds_now();
   if (last_ == 0) first_done_ = done;
   if (now - (last_ == 0 ? began_ : last_) < (terminal_ ? 0.2 : 5.0)) return;
@@ -73,6 +78,7 @@ void ProgressLine::show(std::uint64_t done, std::uint64_t total) {
   if (rate >= 1) line += format(", {}/s", amount(static_cast<std::uint64_t>(rate)));
   if (rate >= 1 && total > done)
     line += format(", {}s left", static_cast<std::uint64_t>(static_cast<double>(total - done) / rate));
+  if (!waiting_for.empty()) line += "; waiting: " + waiting_for;
   std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
   std::fflush(stderr);
   shown_ = true;
@@ -195,7 +201,7 @@ Result<Json> Client::start_daemon(OpenRequest request, bool must_be_new, const s
       if (answer.contains("ready")) ready = Json();
       if (answer.contains("result")) ready = answer["result"];
       busy = answer.contains("busy");
-      if (answer.contains("progress")) progress.show(answer["progress"][0], answer["progress"][1]);
+      if (answer.contains("progress")) progress.show(answer);
       if (answer.contains("error")) error = error_from(answer["error"]);
     }
     std::free(line);
@@ -233,7 +239,7 @@ Result<Json> Client::call(Json request, const std::string& what, bool bytes, int
     }
     const Json answer = Json::parse(text_of(frame.body), nullptr, false);
     if (!answer.is_object()) return fail(ErrorKind::corrupt, "the volume's daemon answers nonsense");
-    if (answer.contains("progress")) progress.show(answer["progress"][0], answer["progress"][1]);
+    if (answer.contains("progress")) progress.show(answer);
     if (answer.contains("error")) return fail(with_volume(error_from(answer["error"])));
     if (answer.contains("result")) return answer["result"];
   }
@@ -259,7 +265,7 @@ Result<bool> Client::stop() {
     }
     if (!told) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  if (told) ::flock(lock, LOCK_EX);
+  while (told && ::flock(lock, LOCK_EX) != 0 && errno == EINTR) continue;
   ::close(lock);
   return told;
 }

@@ -17,7 +17,10 @@ class ProgressLine {
  public:
   ProgressLine(std::string what, bool bytes);
   ~ProgressLine();
-  void show(std::uint64_t done, std::uint64_t total);
+  // `waiting_for`: why nothing moves; empty: it does.
+  void show(std::uint64_t done, std::uint64_t total, const std::string& waiting_for = {});
+  // A progress report of the daemon.
+  void show(const Json& report);
 
  private:
   std::string what_;

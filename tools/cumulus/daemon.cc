@@ -30,10 +30,10 @@ constexpr std::size_t kSessionsMax = 256;
 using Token = asio::use_awaitable_t<ReactorExecutor>;
 using Acceptor = asio::basic_socket_acceptor<asio::local::stream_protocol, ReactorExecutor>;
 
-void tell(int ready, const Json& line) {
+// False when the starting command is gone.
+bool tell(int ready, const Json& line) {
   const std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  static_cast<void>(!::write(ready, text.data(),
-                             text.size()));  // the starting command may be gone: the daemon serves others
+  return ::write(ready, text.data(), text.size()) >= 0 || errno != EPIPE;
 }
 
 class Daemon {
@@ -64,8 +64,7 @@ class Daemon {
  private:
   Task<Status> serve() {
     const Progress progress = [this](std::uint64_t done, std::uint64_t total) {
-      tell(ready_, {{"progress", {done, total}}});
-      return true;
+      return tell(ready_, {{"progress", {done, total}}});
     };
     if (request_.kind == OpenRequest::Kind::destroy) {
       CO_TRY(const auto left, co_await Stack::destroy(reactor_, home_, name_, request_, progress));
@@ -75,7 +74,7 @@ class Daemon {
     }
     CO_TRY(stack_, co_await Stack::assemble(reactor_, home_, name_, request_, progress));
     CO_TRY_OK(listen());
-    // A recovery is finished, whether the command that asked for it is still there or not.
+    // From here on a recovery is finished, whether the command that asked for it is still there or not.
     if (request_.kind == OpenRequest::Kind::recover)
       ::unlink(NewVolumeFolder::mark_of(home_.volume(name_)).c_str());
     tasks_.spawn(accept_loop());

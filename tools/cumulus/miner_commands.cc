@@ -12,6 +12,7 @@ namespace {
 std::string volume;
 std::string file;
 std::string identity;
+bool lost = false;
 
 Result<std::vector<MinerEntry>> listed(const Invocation& invocation) {
   const Home home = invocation.home_folder();
@@ -21,8 +22,9 @@ Result<std::vector<MinerEntry>> listed(const Invocation& invocation) {
 
 Result<int> replace(const Invocation& invocation, const std::vector<MinerEntry>& miners) {
   Client client = invocation.client(volume);
-  TRY(const Json result, client.call({{"request", "miner.set"}, {"miners", print_miner_list(miners)}},
-                                     "telling the holders", false));
+  TRY(const Json result,
+      client.call({{"request", "miner.set"}, {"miners", print_miner_list(miners)}, {"lost", lost}},
+                  "telling the holders", false));
   if (invocation.json) print_json(result);
   return 0;
 }
@@ -79,9 +81,13 @@ Result<int> remove(const Invocation& invocation) {
   TRY(auto miners, listed(invocation));
   TRY(const std::size_t at, one_named(miners));
   miners.erase(miners.begin() + static_cast<std::ptrdiff_t>(at));
-  if (miners.empty())
-    return fail(ErrorKind::invalid, "a volume without miners keeps nothing: this is the last one");
-  return replace(invocation, miners);
+  auto done = replace(invocation, miners);
+  if (!done && done.error().kind() == ErrorKind::denied)
+    return fail(ErrorKind::denied,
+                format("{}: 'cumulus miner drain {} {}' moves them to others first; if it is lost for good, "
+                       "say --lost, and 'cumulus volume repair {}' afterwards",
+                       done.error().message(), volume, identity, volume));
+  return done;
 }
 
 // What the draining miners hold, and with an identity what that miner holds, moves to the others.
@@ -126,7 +132,7 @@ Result<int> status(const Invocation& invocation) {
 void add_miner_commands(CLI::App& app, Invocation& invocation) {
   auto* miner = app.add_subcommand("miner", "a volume's miners")->require_subcommand(1)->fallthrough();
   const auto command = [&](const char* name, const char* help, const char* example,
-                           std::function<Result<int>()> body) {
+                           const std::function<Result<int>()>& body) {
     auto* made = miner->add_subcommand(name, help)->fallthrough();
     made->add_option("VOLUME", volume, "the volume")->required()->type_name("");
     made->footer(std::string("Example: cumulus miner ") + example);
@@ -144,11 +150,12 @@ void add_miner_commands(CLI::App& app, Invocation& invocation) {
           "drain photos 1f2e3d4c", [&invocation] { return drain(invocation); })
       ->add_option("MINER", identity, "the beginning of its identity, or its address")
       ->type_name("");
-  command("remove", "take a miner off the list; repair then rebuilds what it held", "remove photos 1f2e3d4c",
-          [&invocation] { return remove(invocation); })
-      ->add_option("MINER", identity, "the beginning of its identity, or its address")
+  auto* off = command("remove", "take a miner off the list, once it was drained", "remove photos 1f2e3d4c",
+                      [&invocation] { return remove(invocation); });
+  off->add_option("MINER", identity, "the beginning of its identity, or its address")
       ->required()
       ->type_name("");
+  off->add_flag("--lost", lost, "it will not come back: repair rebuilds what it held");
 }
 
 }  // namespace cumulus

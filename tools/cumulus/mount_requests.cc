@@ -16,10 +16,6 @@ using Answer = Task<Result<Json>>;
 constexpr std::uint8_t kFileChunkLog2 = 20;
 constexpr std::uint8_t kFileCellLog2 = 14;
 
-Progress progress_of(Session& session) {
-  return [&session](std::uint64_t done, std::uint64_t total) { return session.progress(done, total); };
-}
-
 // Reads wait as long as the last mount that said so wants: the volume has one setting for all.
 Status apply_outage_wait(Desk& desk, const MountOptions& options, bool for_good) {
   if (options.outage_wait.empty()) return {};
@@ -55,7 +51,7 @@ Answer mount_serve(Desk& desk, Session& session, Json request) {
 Answer mount_flush(Desk& desk, Session& session, Json request) {
   const Durability level = request.value("sync", false) ? Durability::remote : Durability::local;
   std::string directory = request.value("directory", "");
-  Progress progress = progress_of(session);
+  Progress progress = sending_progress(desk, session);
   CO_TRY_OK(
       co_await desk.mounts.flush(desk.stack.volume(), std::move(directory), level, std::move(progress)));
   co_return Json::object();
@@ -70,7 +66,7 @@ Answer mount_wait(Desk& desk, Session& session, Json request) {
   }
   if (desk.mounts.is_mounted(directory)) co_return Json{{"mounted", true}};
   if (request.value("sync", false)) {
-    Progress progress = progress_of(session);
+    Progress progress = sending_progress(desk, session);
     CO_TRY_OK(co_await desk.stack.volume().flush(Durability::remote, std::move(progress)));
   }
   co_return Json::object();

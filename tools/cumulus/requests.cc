@@ -63,6 +63,7 @@ Json status_json(const VolumeStatus& status, Desk& desk) {
           {"live", status.live},
           {"garbage", status.garbage},
           {"dirty", status.dirty},
+          {"waiting_for", desk.stack.volume().obstacle()},
           {"segments", status.segments},
           {"segments_crowded", status.segments_crowded},
           {"segments_degraded", status.segments_degraded},
@@ -90,13 +91,10 @@ Answer volume_status(Desk& desk, Session&, Json) {
   co_return status_json(status, desk);
 }
 
-Progress progress_of(Session& session) {
-  return [&session](std::uint64_t done, std::uint64_t total) { return session.progress(done, total); };
-}
-
 Answer volume_sync(Desk& desk, Session& session, Json) {
   CO_TRY_OK(co_await desk.residents.write_out());
-  CO_TRY_OK(co_await desk.stack.volume().flush(Durability::remote, progress_of(session)));
+  Progress progress = sending_progress(desk, session);
+  CO_TRY_OK(co_await desk.stack.volume().flush(Durability::remote, std::move(progress)));
   CO_TRY(const VolumeStatus status, co_await desk.stack.volume().status(false));
   co_return Json{{"tail",
                   {{"epoch", status.tail.through.epoch},
@@ -141,7 +139,7 @@ Answer volume_set(Desk& desk, Session&, Json request) {
 
 Answer miner_set(Desk& desk, Session&, Json request) {
   CO_TRY(auto miners, parse_miner_list(text(request, "miners"), "miners"));
-  CO_TRY_OK(co_await desk.stack.volume().set_miners(miners));
+  CO_TRY_OK(co_await desk.stack.volume().set_miners(miners, request.value("lost", false)));
   CO_TRY_OK(
       Home::write_file(desk.home.volume(desk.name) + "/miners.toml", view_of(print_miner_list(miners))));
   co_return Json{{"miners", miners.size()}};
@@ -198,9 +196,10 @@ Answer object_put(Desk& desk, Session& session, Json request) {
   CO_TRY(const Commit commit,
          co_await bucket.put(desk.reactor, text(request, "object"), size, source, progress_of(session)));
   const bool remote = request.value("sync", false);
-  CO_TRY_OK(co_await volume.wait(
-      commit,
-      remote ? Durability::remote : std::max(Durability::local, desk.stack.settings().options.flush_means)));
+  const Durability level =
+      remote ? Durability::remote : std::max(Durability::local, desk.stack.settings().options.flush_means);
+  Progress progress = sending_progress(desk, session);
+  CO_TRY_OK(co_await volume.wait(commit, level, std::move(progress)));
   CO_TRY(const BucketEntry entry, co_await bucket.stat(text(request, "object")));
   Json answer = entry_json(entry);
   answer["position"] = commit.position;

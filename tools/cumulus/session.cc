@@ -141,14 +141,16 @@ Task<Status> Session::send_json(Json json) {
   co_return co_await send(FrameKind::json, view_of(text));
 }
 
-bool Session::progress(std::uint64_t done, std::uint64_t total) {
+bool Session::progress(std::uint64_t done, std::uint64_t total, const std::string& waiting_for) {
   if (gone_) return false;
   if (runtime_.now() < progressed_ + std::chrono::milliseconds(200)) return true;
   progressed_ = runtime_.now();
   Semaphore::Hold turn;
   if (!sending_.try_acquire(turn)) return true;
   // Small, and dropped when the socket is full: progress is never worth waiting for.
-  const std::string text = Json{{"progress", {done, total}}}.dump();
+  Json report{{"progress", {done, total}}};
+  if (!waiting_for.empty()) report["waiting_for"] = waiting_for;
+  const std::string text = report.dump(-1, ' ', false, Json::error_handler_t::replace);
   Bytes frame(kFrameHeader + text.size());
   const auto length = static_cast<std::uint32_t>(text.size());
   std::memcpy(frame.data(), &length, sizeof length);

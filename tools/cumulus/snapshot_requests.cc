@@ -10,10 +10,6 @@ namespace {
 
 std::string text(const Json& request, const char* key) { return request.value(key, ""); }
 
-Progress progress_of(Session& session) {
-  return [&session](std::uint64_t done, std::uint64_t total) { return session.progress(done, total); };
-}
-
 Result<const DatasetInfo*> dataset_named(Desk& desk, const std::string& name) {
   const DatasetInfo* info = desk.stack.volume().find_dataset(name);
   if (info == nullptr)

@@ -98,8 +98,7 @@ Result<VolumeSettings> settings_of(const Arguments& arguments, const KeyTree& ke
 std::string domain_warning(const VolumeShape& shape, const std::vector<MinerEntry>& miners) {
   std::set<std::string> domains;
   for (const MinerEntry& miner : miners) domains.insert(miner.domain);
-  const unsigned most = std::max<unsigned>(shape.m, 1);
-  const unsigned needed = (0u + shape.k + shape.m + most - 1) / most;
+  const std::size_t needed = shape.miners_min();
   if (domains.size() >= needed) return "";
   return format(
       "the list has {} failure domains and {}+{} needs {}: the loss of one domain can take more than "
@@ -142,11 +141,9 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   TRY(const VolumeShape shape, parse_shape(arguments.code, arguments.segment));
   TRY(const auto miners, load_miner_list(arguments.miners));
   if (miners.empty()) return fail(ErrorKind::invalid, arguments.miners + " lists no miners");
-  const std::size_t fewest = (std::size_t{shape.k} + shape.m + std::max<std::size_t>(shape.m, 1) - 1) /
-                             std::max<std::size_t>(shape.m, 1);
-  if (miners.size() < fewest)
-    return fail(ErrorKind::invalid, format("{} needs at least {} miners, {} lists {}", arguments.code, fewest,
-                                           arguments.miners, miners.size()));
+  if (miners.size() < shape.miners_min())
+    return fail(ErrorKind::invalid, format("{} needs at least {} miners, {} lists {}", arguments.code,
+                                           shape.miners_min(), arguments.miners, miners.size()));
   SystemRandom random;
   SecretKey master;
   random.fill(master.view());
@@ -263,6 +260,8 @@ void print_status(const Json& status) {
   std::printf("used        %s on the miners, about %s of it garbage\n", size_of(status, "used").c_str(),
               size_of(status, "garbage").c_str());
   std::printf("dirty       %s not yet on the miners\n", size_of(status, "dirty").c_str());
+  if (const std::string waiting_for = text("waiting_for"); !waiting_for.empty())
+    std::printf("waiting     %s\n", waiting_for.c_str());
   std::printf("segments    %s stored, %s crowded\n", status["segments"].dump().c_str(),
               status["segments_crowded"].dump().c_str());
   std::printf("local cache %s\n", size_of(status, "cache").c_str());

@@ -16,6 +16,8 @@ namespace cumulus::miner_commands {
 
 namespace {
 
+constexpr std::uint64_t kCapacityMin = 64u << 20;  // the largest slice
+
 void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
@@ -153,6 +155,12 @@ Task<int> init(Reactor& reactor, FileSystem& files, Init arguments) {
       print_error(kProgram, endpoint.error());
       co_return kExitUsage;
     }
+  }
+  if (arguments.capacity < kCapacityMin) {
+    print_error(kProgram, Error(ErrorKind::invalid,
+                                cumulus::format("--capacity: {} is too little: a miner has at least {}",
+                                                format_size(arguments.capacity), format_size(kCapacityMin))));
+    co_return kExitUsage;
   }
   // It becomes a line of DIR/config.
   const auto is_control = [](unsigned char letter) { return letter < 0x20 || letter == 0x7f; };

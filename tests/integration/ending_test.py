@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""What ends: a volume, and a miner's part in one. Neither happens by halves, by itself, or without being meant."""
+import os
+import subprocess
+import time
+
+from lab import Lab, expect, main, sha_of
+
+
+def stored(lab):
+    """Slices of any volume on all miners."""
+    return sum(lab.json('status', os.path.join(lab.net, f'miner-{index}'), program='cumulus-miner')['slices'] for index in range(1, 7))
+
+
+def volume_destroyed():
+    """Without a quorum nothing happens, then or later; once it has begun it is only finished, by whoever calls it again."""
+    with Lab() as lab:
+        lab.up()
+        folder = os.path.join(lab.home, 'volumes', lab.volume)
+        expected = {'one': lab.put_bytes('one', 500_000)}
+        lab.sync()
+        for miner in (1, 2, 3):
+            lab.miner('stop', miner)
+        lab.refused('volume', 'destroy', lab.volume, '--yes', codes=(1,), says='nothing was destroyed')
+        for miner in (1, 2, 3):
+            lab.miner('start', miner)
+        expected['two'] = lab.put_bytes('two', 500_000)
+        lab.sync()
+        lab.run('volume', 'stop', lab.volume)
+        lab.verify(expected)
+        for miner in (1, 2):
+            lab.miner('stop', miner)
+        code, _, errors = lab.attempt('volume', 'destroy', lab.volume, '--yes')
+        expect(code == 1 and 'again' in errors and errors.count('not told') == 2, f'with two miners away: {code}, {errors}')
+        lab.refused('volume', 'status', lab.volume, codes=(1,), says=('destroyed', 'cumulus volume destroy'))
+        lab.refused('object', 'get', f'{lab.volume}/b', 'one', lab.path('x'), codes=(1,), says='destroyed')
+        for miner in (1, 2):
+            lab.miner('start', miner)
+        expect(stored(lab) > 0, 'miners that were away have nothing')
+        lab.run('volume', 'destroy', lab.volume, '--yes')
+        expect(stored(lab) == 0, 'slices are left')
+        expect(not os.path.exists(folder), 'the folder is left')
+
+
+def destroy_interrupted():
+    """kill -9 of the command and its daemon at any moment: the volume is whole, or only to be destroyed."""
+    with Lab() as lab:
+        lab.up(create=False)
+        ends = set()
+        for pause in (0.0, 0.02, 0.04, 0.06, 0.08, 0.12, 0.2):
+            lab.run('volume', 'create', lab.volume, '--miners', lab.list, '--segment', '1M')
+            expected = {'one': lab.put_bytes('one', 4_000_000)}
+            lab.sync()
+            lab.run('volume', 'stop', lab.volume)
+            process = lab.start('volume', 'destroy', lab.volume, '--yes')
+            time.sleep(pause * lab.random.uniform(0.7, 1.3))
+            for pid, line in lab.processes().items():
+                if ' daemon ' in line or pid == process.pid:
+                    os.kill(pid, 9)
+            process.communicate()
+            if not os.path.exists(os.path.join(lab.home, 'volumes', lab.volume)):
+                ends.add('done')
+                continue
+            code, _, errors = lab.attempt('volume', 'status', lab.volume)
+            ends.add('whole' if code == 0 else 'begun')
+            if code == 0:
+                lab.verify(expected)
+                lab.check_clean(data=True)
+            else:
+                expect('destroyed' in errors, f'after a kill: {errors}')
+            lab.run('volume', 'destroy', lab.volume, '--yes')
+            expect(stored(lab) == 0, f'{pause}: slices are left')
+        print(f'  {sorted(ends)}', flush=True)
+
+
+def destroyed_elsewhere():
+    """A home that was cut off while another destroyed its volume learns it from the miners, and says so."""
+    with Lab() as lab:
+        lab.up()
+        lab.put_bytes('one', 100_000)
+        lab.sync()
+        other = lab.path('other')
+        lab.homes.append(other)
+        lab.run('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', '--steal', text=lab.recovery_code + '\n', home=other)
+        lab.run('volume', 'destroy', lab.volume, '--yes', home=other)
+        lab.run('object', 'put', f'{lab.volume}/b', 'late', lab.list)  # on this machine's disk: nobody has told it yet
+        lab.refused('volume', 'sync', lab.volume, codes=(1,), says=lab.volume, timeout=60)
+        status = lab.status()
+        expect(not status['writable'] and status['read_only_reason'], f'it goes on: {status["read_only_reason"]}')
+        lab.refused('object', 'put', f'{lab.volume}/b', 'later', lab.list, codes=(1,))
+
+
+def recovery_called_off():
+    """A recovery whose command is gone ends, and the next one begins at once, without --steal."""
+    with Lab() as lab:
+        lab.up()
+        expected = {str(i): lab.put_bytes(str(i), 2_000_000) for i in range(8)}
+        lab.sync()
+        lab.run('volume', 'stop', lab.volume)
+        for miner in range(1, 7):
+            lab.miner('slow', miner, '--delay', '100ms', '--rate', '1M')
+        other = lab.path('other')
+        lab.homes.append(other)
+        process = lab.start('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', home=other, stdin=subprocess.PIPE)
+        process.stdin.write(lab.recovery_code.encode() + b'\n')
+        process.stdin.close()
+        process.stdin = None
+        time.sleep(2)
+        expect(process.poll() is None, 'the recovery was through before it was called off')
+        process.terminate()
+        process.communicate()
+        for give_up in [time.time() + 20]:
+            while any(' daemon ' in line and other in line for line in lab.processes().values()):
+                expect(time.time() < give_up, 'the recovery goes on although nobody waits for it')
+                time.sleep(0.05)
+        for miner in range(1, 7):
+            lab.miner('slow', miner, '--off')
+        lab.run('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', text=lab.recovery_code + '\n', home=other)
+        lab.verify(expected, home=other)
+
+
+def miners_removed():
+    """A miner that holds slices does not go unnoticed, nor one of too few; what is drained goes, and what is lost is rebuilt."""
+    with Lab(miners=7) as lab:
+        lab.up()
+        expected = {'one': lab.put_bytes('one', 3_000_000)}
+        lab.sync()
+        names = [miner['identity'] for miner in lab.json('miner', 'ls', lab.volume)]
+        held = [lab.json('status', os.path.join(lab.net, f'miner-{index}'), program='cumulus-miner')['slices'] for index in range(1, 8)]
+        names = [name for _, name in sorted(zip(held, names), reverse=True)]
+        lab.refused('miner', 'remove', lab.volume, names[0], codes=(1,), says=('holds slices', 'drain', '--lost'))
+        expect(len(lab.json('miner', 'ls', lab.volume)) == 7, 'it was removed')
+        lab.run('miner', 'drain', lab.volume, names[0])
+        lab.run('miner', 'remove', lab.volume, names[0])
+        code, out, _ = lab.attempt('miner', 'drain', lab.volume, names[1])
+        expect(code == 1 and b'add miners' in out, f'six slices on five miners: {code}, {out}')
+        for name in names[1:4]:
+            lab.run('miner', 'remove', lab.volume, name, '--lost')
+            lab.run('volume', 'repair', lab.volume)
+        lab.refused('miner', 'remove', lab.volume, names[4], '--lost', codes=(2,), says='at least 3')
+        lab.drop_cache()
+        lab.verify(expected)
+
+
+def waiting_is_told():
+    """What cannot reach the miners says why while it waits, and can be called off."""
+    with Lab() as lab:
+        lab.up()
+        for miner in (1, 2, 3, 4):
+            lab.miner('stop', miner)
+        sha = lab.put_bytes('one', 1_000_000)
+        process = lab.start('object', 'put', f'{lab.volume}/b', 'two', lab.path('put-bytes'), '--sync')
+        said = process.stderr.readline().decode() + process.stderr.readline().decode()
+        expect('waiting' in said and 'miner' in said, f'put --sync without miners says {said!r}')
+        process.terminate()
+        process.communicate()
+        status = lab.status()
+        expect('miner' in status['waiting_for'], f'status says {status["waiting_for"]!r}')
+        expect(b'waiting' in lab.run('volume', 'status', lab.volume), 'status shows nothing of it')
+        for miner in (1, 2, 3, 4):
+            lab.miner('start', miner)
+        lab.sync()
+        expect(lab.status()['waiting_for'] == '', f'all is stored, and status says {lab.status()["waiting_for"]!r}')
+        lab.drop_cache()
+        lab.verify({'one': sha, 'two': sha_of(lab.path('put-bytes'))})
+
+
+if __name__ == '__main__':
+    main(volume_destroyed, destroy_interrupted, destroyed_elsewhere, recovery_called_off, miners_removed, waiting_is_told)
