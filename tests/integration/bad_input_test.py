@@ -18,8 +18,9 @@ def words_and_files():
         for words in ((), ('volume',), ('bogus',), ('--bogus',), ('volume', 'bogus'), ('volume', 'status'), ('volume', 'status', 'v', 'w'), ('volume', 'status', '--bogus', 'v'),
                       ('clone', 'v/a@b', 'v/c', '--count', '0'), ('devnet', 'up', '--miners', '-1')):
             lab.refused(*words, codes=(2,), says=('cumulus', '--help'))
-        for words in ((), ('bogus',), ('run',), ('run', 'd', '--listen'), ('init', 'd', '--capacity', 'much'), ('init', 'd', '--capacity', '0')):
+        for words in ((), ('bogus',), ('run',), ('run', 'd', '--listen'), ('init', 'd', '--capacity', 'much')):
             lab.refused(*words, codes=(2,), says=('cumulus-miner', '--help'), program='cumulus-miner')
+        lab.refused('init', lab.path('none'), '--capacity', '0', codes=(2,), says='at least 64', program='cumulus-miner')
         lab.run('devnet', 'up', '--dir', lab.net)
         make = ('volume', 'create', 'v', '--miners', lab.list)
         lab.refused('volume', 'create', '../v', '--miners', lab.list, codes=(2,))
