@@ -96,6 +96,13 @@ def keys_and_codes():
         expect(sha_of(lab.path('x')) == sha_of(lab.list), 'other bytes came back')
         lab.run('volume', 'stop', 'v')
         lab.run('volume', 'passwd', 'v', '--remove', '--passphrase-file', lab.path('right'))
+        miner = lab.path('miner')
+        lab.run('init', miner, '--capacity', '1G', program='cumulus-miner')
+        text = open(os.path.join(miner, 'identity')).read()
+        at = text.index('\n') + 7
+        with open(os.path.join(miner, 'identity'), 'w') as file:
+            file.write(text[:at] + ('0' if text[at] != '0' else '1') + text[at + 1:])
+        lab.refused('status', miner, codes=(1,), says='damaged', program='cumulus-miner')
         # A miner that shows another identity than the pinned one is not spoken to.
         text = open(os.path.join(folder, 'miners.toml')).read()
         first = re.search(r'[0-9a-f]{64}', text).group(0)

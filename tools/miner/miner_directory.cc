@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "objectstore/base/format.h"
+#include "objectstore/crypto/tls_identity.h"
 
 namespace cumulus {
 namespace {
@@ -66,6 +67,10 @@ Status write_private_file(const std::string& path, std::string_view content) {
   return {};
 }
 
+std::string public_key_of(const MinerDirectory::Seed& seed) {
+  return to_hex(TlsIdentity::from_seed(seed).public_key());
+}
+
 }  // namespace
 
 std::string MinerConfig::print() const {
@@ -107,7 +112,8 @@ Task<Status> MinerDirectory::create(const MinerConfig& config, const Seed& seed)
   if (::chmod(path_.c_str(), 0700) != 0) co_return fail(from_errno(errno, "chmod " + path_));
   CO_TRY_OK(files_.create_directories(holders_path()));
   CO_TRY_OK(files_.create_directories(path_ + "/bundles"));
-  CO_TRY_OK(write_private_file(identity_path(), cumulus::format("{}\n{}\n", kIdentityLabel, to_hex(seed))));
+  CO_TRY_OK(write_private_file(
+      identity_path(), cumulus::format("{}\n{}\n{}\n", kIdentityLabel, to_hex(seed), public_key_of(seed))));
   CO_TRY_OK(co_await write_config(config));
   co_return co_await files_.sync_directory(path_);
 }
@@ -135,6 +141,15 @@ Task<Result<MinerDirectory::Seed>> MinerDirectory::identity_seed() {
   Seed seed{};
   if (text.substr(0, line) != kIdentityLabel || !from_hex(text.substr(line + 1, 64), seed))
     co_return fail(ErrorKind::corrupt, identity_path() + ": not a miner's identity file");
+  // Directories of before the line was there have none.
+  std::string_view stated = text.substr(std::min(text.size(), line + 1 + 64));
+  while (stated.starts_with('\n')) stated.remove_prefix(1);
+  while (stated.ends_with('\n')) stated.remove_suffix(1);
+  if (!stated.empty() && stated != public_key_of(seed))
+    co_return fail(ErrorKind::corrupt,
+                   identity_path() +
+                       ": it is damaged, clients would take this for another miner: bring "
+                       "it back from a copy");
   co_return seed;
 }
 
