@@ -8,39 +8,36 @@
 namespace cumulus {
 namespace {
 
-using namespace std::chrono_literals;
-
-constexpr std::uint64_t kStepBudget = 3'000'000;
-constexpr std::size_t kStoryMost = 50;
-constexpr const char* kDirectory = "/home/volume";
-// SEMANTICS.md: what a kill may take, and time for the disk to do its work.
-constexpr Duration kKillMay = 150ms;
-
-SecretKey master_key(std::uint64_t seed) {
-  std::array<std::uint8_t, 32> bytes{};
-  for (std::size_t i = 0; i < sizeof seed; ++i) bytes[i] = static_cast<std::uint8_t>(seed >> (8 * i));
-  return SecretKey(bytes);
-}
-
-const char* name_of(unsigned death) {
-  constexpr std::array<const char*, 3> names = {"killed", "power cut", "home lost"};
-  return names[death];
+CrashHistoryPlan plan(bool tell) {
+  CrashHistoryPlan plan;
+  plan.lives = 16;
+  plan.first_groups = 4;
+  plan.actions_least = 5;
+  plan.actions_most = 60;
+  plan.more_actions = 200;
+  plan.one_opening_killed_of = 3;
+  plan.opening_steps = 400;
+  plan.names_of_own_counts = {"requests",
+                              "flushes",
+                              "writes with FUA",
+                              "snapshots",
+                              "clones",
+                              "resizes",
+                              "rollbacks",
+                              "flattened",
+                              "images and snapshots removed",
+                              "refused: a clone stands on it",
+                              "homes lost",
+                              "unanswered requests kept",
+                              "requests lost"};
+  plan.tell = tell;
+  return plan;
 }
 
 }  // namespace
 
-BlockHistory::BlockHistory(std::uint64_t seed, BlockHistoryOptions options)
-    : options_(options),
-      world_(std::make_unique<SimWorld>(seed)),
-      random_(seed * 31 + 7),
-      keys_(master_key(seed)),
-      disk_(random_.u64()) {
-  network_ = std::make_unique<SimNetwork>(world_->start_process("network"), 6, 1ull << 30);
-  volume_options_.cache_bytes = random_.between(24, 48) << 16;
-  // Every other volume's groups hold one transaction each: a border behind every one.
-  volume_options_.group_bytes =
-      random_.once_in(2) ? 256 : static_cast<std::uint32_t>(random_.between(4, 64)) << 10;
-  volume_options_.seal_bytes_min = 32u << 10;
+BlockHistory::BlockHistory(std::uint64_t seed, BlockCanary canary, bool tell)
+    : CrashHistory(seed, plan(tell)), canary_(canary) {
   if (random_.once_in(3)) volume_options_.flush_means = Durability::remote;
 }
 
@@ -51,80 +48,7 @@ void BlockHistory::Floor::raise(const Floor& other) {
     must |= other.must;
 }
 
-void BlockHistory::tell(std::string what) {
-  what = format("{:9.3f} ", std::chrono::duration<double>(world_->now().time_since_epoch()).count()) + what;
-  if (options_.tell) std::printf("%s\n", what.c_str());
-  story_.push_back(std::move(what));
-  if (story_.size() > kStoryMost) story_.erase(story_.begin());
-}
-
-void BlockHistory::fail_story(const std::string& what) {
-  if (over()) return;
-  tell("WRONG: " + what);
-  failure_ = what;
-}
-
-// --- the machine ---
-
-void BlockHistory::start_machine() {
-  auto* machine = new Machine;
-  static std::vector<Machine*> all;  // reachable, like everything that a kill leaves
-  all.push_back(machine);
-  machine->process = &world_->start_process("daemon");
-  machine->disk = std::make_unique<SimFileSystem>(*machine->process, disk_);
-  machine->transport = std::make_unique<FakeTransport>(*machine->process, *network_, 0, keys_.volume_id());
-  machine->transport->set_miners(network_->entries());
-  machine->written = &machine->metrics.counter("cumulus_log_bytes_total");
-  machine_ = machine;
-  killed_ = false;
-}
-
-VolumeParts BlockHistory::parts() {
-  const auto open_engine = [this, machine = machine_](const std::string&, std::function<Status()> barrier,
-                                                      bool fresh) -> Task<Result<std::unique_ptr<Engine>>> {
-    if (fresh) engine_ = std::make_shared<MapEngineDisk>();
-    MapEngineOptions options;
-    options.barrier = std::move(barrier);
-    options.seed = world_->random().u64();
-    co_return std::make_unique<MapEngine>(*machine->process, engine_, std::move(options));
-  };
-  return {*machine_->process, *machine_->disk, *machine_->transport, keys_,
-          machine_->metrics,  kDirectory,      open_engine,          "model@here"};
-}
-
-bool BlockHistory::run(Task<void> task, const std::string& what) {
-  const auto done = std::make_shared<bool>(false);
-  machine_->process->spawn(std::move(task), [done] { *done = true; });
-  for (std::uint64_t left = kStepBudget; !*done; --left) {
-    if (left == 0 || !world_->step()) {
-      fail_story("never ends: " + what);
-      return false;
-    }
-    const std::uint64_t written = machine_->written->value();
-    if (written != machine_->written_seen && life_.groups > 0 && --life_.groups == 0) {
-      count(BlockCount::at_group);
-      life_.steps = 1 + life_.steps_after_group;
-    }
-    machine_->written_seen = written;
-    if (life_.steps > 0 && --life_.steps == 0) {
-      killed_ = true;
-      if (!*done) count(BlockCount::in_the_middle);
-      return false;
-    }
-  }
-  return !over();
-}
-
-bool BlockHistory::run_status(Task<Status> task, const std::string& what) {
-  const auto body = [](BlockHistory& self, Task<Status> work, std::string name) -> Task<void> {
-    const Status done = co_await std::move(work);
-    if (!done) self.fail_story(name + ": " + done.error().message());
-  };
-  return run(body(*this, std::move(task), what), what);
-}
-
-// Nobody syncs what a killed process wrote: the power may go while the next one opens.
-void BlockHistory::die() {
+void BlockHistory::may_be_lost() {
   if (!died_) {
     kill_floor_ = floor_;
     for (std::size_t step = steps_.size(); step-- > 0;) {
@@ -133,54 +57,17 @@ void BlockHistory::die() {
       break;
     }
   }
+  if (life_.death == Death::home_lost) {
+    floor_ = *remote_floor_;
+    count(BlockCount::homes_lost);
+  }
   if (life_.death != Death::kill) kill_floor_ = floor_;
-  died_ = true;
-  world_->kill(*machine_->process);
-  machine_ = nullptr;
-  tell(name_of(static_cast<unsigned>(life_.death)));
-  // The engine of the dead process must not reach what the next one uses.
-  engine_ = std::make_shared<MapEngineDisk>(*engine_);
-  switch (life_.death) {
-    case Death::kill:
-      disk_.process_died();
-      return count(BlockCount::kills);
-    case Death::power:
-      disk_.power_cut();
-      return count(BlockCount::power_cuts);
-    case Death::home_lost:
-      disk_.process_died();
-      disk_.restore({});
-      engine_ = std::make_shared<MapEngineDisk>();
-      floor_ = kill_floor_ = *remote_floor_;
-      return count(BlockCount::homes_lost);
-  }
-}
-
-// --- the story ---
-
-std::string BlockHistory::run() {
-  create();
-  for (std::uint64_t life = 0; life < options_.lives && !over(); ++life) {
-    live();
-    if (over()) break;
-    if (killed_)
-      die();
-    else
-      close_cleanly();
-    if (!over()) revive();
-  }
-  if (!over()) care();
-  if (!over()) return "";
-  std::string text = failure_ + "\n";
-  for (const std::string& line : story_) text += line + "\n";
-  return text;
 }
 
 void BlockHistory::create() {
   start_machine();
   const auto body = [](BlockHistory& self, std::uint64_t size) -> Task<Status> {
-    const VolumeShape shape{2, 1, 16};
-    CO_TRY(self.machine_->volume, co_await Volume::create(self.parts(), shape, self.volume_options_));
+    CO_TRY_OK(co_await self.create_volume());
     Volume& volume = *self.machine_->volume;
     CO_TRY_OK(co_await create_image(volume, "a", size, 1));
     CO_TRY_OK(co_await create_image(volume, "b", 70'001, 1));
@@ -195,22 +82,8 @@ void BlockHistory::create() {
   remote_floor_ = floor_;
 }
 
-// Half of the lives end at the first groups, so that the borders lie close together.
 void BlockHistory::live() {
-  life_ = {};
-  life_.death = random_.once_in(3) ? Death::kill : Death::power;
-  const std::uint64_t way = below(8);
-  if (way < 4)
-    life_.groups = 1 + below(4);
-  else if (way < 6)
-    life_.groups = 1 + below(40);
-  else if (way < 7)
-    life_.steps = 1 + below(20'000);
-  if (life_.groups != 0 && random_.once_in(2)) life_.steps_after_group = below(60);
-  const std::uint64_t actions = random_.between(5, 60);
-  for (std::uint64_t i = 0; i < actions && !over() && !killed_; ++i) act();
-  // The others go on until they die, or are closed after all when nothing is written any more.
-  for (int i = 0; i < 200 && way < 7 && !over() && !killed_; ++i) act();
+  CrashHistory::live();
   if (killed_ && remote_floor_ && random_.once_in(4)) life_.death = Death::home_lost;
 }
 
@@ -235,68 +108,22 @@ void BlockHistory::act() {
     if (auto care = draw_care()) requests.push_back(std::move(*care));
     return send(std::move(requests));
   }
-  if (what < 96) {
-    const auto body = [](SimProcess& process, Duration time) -> Task<void> {
-      co_await process.sleep_for(time);
-    };
-    run(body(*machine_->process, std::chrono::milliseconds(below(1'500))), "sleep");
-    return;
-  }
+  if (what < 96) return sleep(std::chrono::milliseconds(below(1'500)));
   const bool remote = random_.once_in(2);
   if (!remote) {
     run_status(machine_->volume->drop_cache(), "drop_cache");
   } else if (run_status(machine_->volume->flush(Durability::remote, {}), "sync")) {
-    floor_.raise({steps_.size() - 1, steps_.back().all});
+    all_is_durable();
     remote_floor_ = floor_;
   }
 }
 
-void BlockHistory::close_cleanly() {
-  tell("close");
-  count(BlockCount::closed);
-  life_ = {};
-  machine_->devices.clear();
-  if (!run_status(machine_->volume->close(), "close")) return;
-  floor_.raise({steps_.size() - 1, steps_.back().all});
-  life_.death = Death::power;  // what was closed is on the disk
-  die();
+Task<Status> BlockHistory::detach() {
+  devices().clear();
+  co_return Status();
 }
 
-// False when this opening was killed.
-bool BlockHistory::open_again(bool from_miners) {
-  const auto body = [](BlockHistory& self, bool recover) -> Task<Status> {
-    Machine& at = *self.machine_;
-    if (recover) {
-      CO_TRY(at.volume,
-             co_await Volume::recover(self.parts(), self.volume_options_, OpenMode::steal, false, {}));
-    } else {
-      CO_TRY(at.volume, co_await Volume::open(self.parts(), self.volume_options_, OpenMode::read_write));
-    }
-    co_return Status();
-  };
-  return run_status(body(*this, from_miners), "open again");
-}
-
-bool BlockHistory::open_somehow() {
-  const bool from_miners = life_.death == Death::home_lost;
-  for (const std::size_t i : {0, 1, 2}) {
-    life_ = {};
-    if (i < 2 && !from_miners && random_.once_in(3)) {
-      life_.steps = 1 + below(400);
-      life_.death = random_.once_in(2) ? Death::kill : Death::power;
-    }
-    start_machine();
-    if (open_again(from_miners)) break;
-    if (over()) return false;
-    count(BlockCount::killed_opening);
-    die();
-  }
-  life_ = {};
-  return true;
-}
-
-void BlockHistory::revive() {
-  if (!open_somehow()) return;
+void BlockHistory::compare() {
   const auto found = std::make_shared<BlockModel>();
   if (run_status(read_all(found), "read everything")) settle_on(std::move(*found));
   if (!over()) check_honesty();
@@ -334,7 +161,6 @@ void BlockHistory::adopt(BlockModel found) {
   sent_.clear();
   floor_ = kill_floor_ = {};
   remote_floor_.reset();
-  died_ = false;
 }
 
 // What is said about holes and changes, of one disk.
@@ -345,7 +171,7 @@ void BlockHistory::check_honesty() {
   run_status(look_at(image, "", now().images.at(image).head), "what is allocated");
 }
 
-void BlockHistory::care() {
+void BlockHistory::end() {
   const auto body = [](BlockHistory& self) -> Task<Status> {
     Volume& volume = *self.machine_->volume;
     CO_TRY_OK(co_await volume.flush(Durability::remote, {}));

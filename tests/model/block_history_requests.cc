@@ -51,7 +51,7 @@ Task<void> BlockHistory::carry_out(SentPtr sent) {
       co_return;
     }
     BlockStatus done;
-    if (options_.canary != BlockCanary::flush_forgotten) done = co_await (*opened)->flush();
+    if (canary_ != BlockCanary::flush_forgotten) done = co_await (*opened)->flush();
     if (!done) sent->trouble = fault(done.error()).error().message();
     sent->durable = done.has_value();
     co_return;
@@ -83,7 +83,7 @@ Task<void> BlockHistory::change(SentPtr sent) {
   if (!done) sent->trouble = fault(done.error()).error().message();
   if (!done || !request.durable) co_return;
   BlockStatus kept;
-  if (options_.canary != BlockCanary::fua_forgotten) kept = co_await disk.make_durable(*done);
+  if (canary_ != BlockCanary::fua_forgotten) kept = co_await disk.make_durable(*done);
   if (!kept) sent->trouble = fault(kept.error()).error().message();
   sent->durable = kept.has_value();
 }
@@ -106,7 +106,7 @@ Task<Status> BlockHistory::care_for(const BlockRequest& request) {
   if (request.kind == Kind::flatten) co_return co_await flatten(image);
   if (request.kind == Kind::remove_snapshot)
     co_return co_await volume.remove_snapshot(id_of(image), request.name);
-  machine_->devices.erase(image);  // never while attached
+  devices().erase(image);  // never while attached
   if (request.kind == Kind::roll_back) co_return co_await volume.rollback(id_of(image), request.name);
   co_return co_await volume.remove_dataset(id_of(image));
 }
@@ -128,23 +128,23 @@ Task<Status> BlockHistory::flatten(const std::string& image) {
 Task<Status> BlockHistory::resize(const BlockRequest& request) {
   const std::string& image = request.images.front();
   const bool shrink = request.size < now().head(image).size();
-  if (shrink) machine_->devices.erase(image);  // never while attached
+  if (shrink) devices().erase(image);  // never while attached
   CO_TRY_OK(co_await resize_image(*machine_->volume, id_of(image), request.size, shrink));
-  const auto [first, last] = machine_->devices.equal_range(image);
+  const auto [first, last] = devices().equal_range(image);
   for (auto one = first; one != last; ++one) CO_TRY_OK(co_await one->second->refresh());
   co_return Status();
 }
 
 // One of those that are open, or now and then another.
 Task<Result<std::shared_ptr<BlockDevice>>> BlockHistory::device(std::string image) {
-  auto& devices = machine_->devices;
-  const auto open = devices.count(image);
+  Devices& all = devices();
+  const auto open = all.count(image);
   if (open < 3 && below(open + 1) == open) {
     CO_TRY(auto made, co_await BlockDevice::open(*machine_->volume, image, "", false));
-    devices.emplace(std::move(image), made);
+    all.emplace(std::move(image), made);
     co_return made;
   }
-  co_return std::next(devices.find(image), static_cast<std::ptrdiff_t>(below(open)))->second;
+  co_return std::next(all.find(image), static_cast<std::ptrdiff_t>(below(open)))->second;
 }
 
 void BlockHistory::take_answers() {

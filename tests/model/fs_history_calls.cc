@@ -101,7 +101,7 @@ bool FsHistory::open_node(ModelId id) {
   const auto body = [](FsHistory& self, NodeId node, OpenFlags how,
                        std::shared_ptr<Answer> into) -> Task<void> {
     const Caller nobody;
-    const auto handle = co_await self.machine_->files->open(nobody, node, how);
+    const auto handle = co_await self.mounted()->open(nobody, node, how);
     if (!handle) co_return self.fail_story("open: " + handle.error().message);
     into->handle = *handle;
   };
@@ -122,7 +122,7 @@ Task<void> FsHistory::execute(FsOperation operation, std::shared_ptr<Answer> ans
 }
 
 Task<void> FsHistory::execute_on_names(FsOperation operation, std::shared_ptr<Answer> answer) {
-  PosixFileSystem& files = *machine_->files;
+  PosixFileSystem& files = *mounted();
   const NodeId parent = real(operation.parent);
   switch (operation.kind) {
     case Kind::make_node: {
@@ -164,7 +164,7 @@ Task<void> FsHistory::execute_on_names(FsOperation operation, std::shared_ptr<An
 }
 
 Task<void> FsHistory::execute_on_data(FsOperation operation, std::shared_ptr<Answer> answer) {
-  PosixFileSystem& files = *machine_->files;
+  PosixFileSystem& files = *mounted();
   const NodeId node = real(operation.node);
   const OpenFile* opened = handle_of(operation.node);
   const HandleId handle = opened != nullptr ? opened->handle : 0;
@@ -223,16 +223,13 @@ Task<void> FsHistory::execute_on_snapshots(FsOperation operation, std::shared_pt
     answer->error = error_of(co_await volume.remove_snapshot(dataset_, operation.name));
     co_return;
   }
-  const FsStatus closed = co_await machine_->files->close();
-  if (!closed) co_return fail_story("close to go back: " + closed.error().message);
-  machine_->files.reset();
+  const Status closed = co_await detach();
+  if (!closed) co_return fail_story("close to go back: " + closed.error().message());
   answer->error = error_of(co_await volume.rollback(dataset_, operation.name));
-  FileSystemOptions mounted;
-  mounted.synchronous = synchronous_;
-  Runtime& runtime = *machine_->process;
-  auto files = co_await PosixFileSystem::open(runtime, volume, dataset_, "", mounted);
-  if (!files) co_return fail_story("mount after going back: " + files.error().message());
-  machine_->files = std::move(*files);
+  FileSystemOptions options;
+  options.synchronous = synchronous_;
+  const Status opened = co_await mount(options);
+  if (!opened) co_return fail_story("mount after going back: " + opened.error().message());
 }
 
 // --- what changes nothing that a walk shows ---
@@ -241,12 +238,12 @@ void FsHistory::fsync() {
   const NodeId node = real(any_node());
   const std::size_t floor = states_.size() - 1;
   tell("fsync");
-  if (options_.canary == FsCanary::fsync_forgotten) {
+  if (canary_ == FsCanary::fsync_forgotten) {
     floor_ = floor;
     return;
   }
   const auto body = [](FsHistory& self, NodeId at) -> Task<void> {
-    const FsStatus done = co_await self.machine_->files->fsync(at);
+    const FsStatus done = co_await self.mounted()->fsync(at);
     if (!done) self.fail_story("fsync: " + done.error().message);
   };
   if (run(body(*this, node), "fsync")) floor_ = floor;
@@ -264,7 +261,7 @@ void FsHistory::release_some() {
   opened_.erase(chosen);
   tell(format("release {}", closed.node));
   const auto body = [](FsHistory& self, HandleId handle) -> Task<void> {
-    const FsStatus done = co_await self.machine_->files->release(handle);
+    const FsStatus done = co_await self.mounted()->release(handle);
     if (!done) self.fail_story("release: " + done.error().message);
   };
   if (run(body(*this, closed.handle), "release") && handle_of(closed.node) == nullptr)
@@ -279,7 +276,7 @@ void FsHistory::read_some() {
   const auto into = std::make_shared<Bytes>(1 + below(60'000));
   const auto body = [](FsHistory& self, HandleId handle, std::uint64_t at,
                        std::shared_ptr<Bytes> to) -> Task<void> {
-    PosixFileSystem& files = *self.machine_->files;
+    PosixFileSystem& files = *self.mounted();
     FsResult<std::size_t> got = 0;
     if (!files.try_read(handle, at, *to, got)) got = co_await files.read(handle, at, *to);
     if (!got) co_return self.fail_story("read: " + got.error().message);
@@ -304,7 +301,7 @@ void FsHistory::seek_some() {
   const auto answer = std::make_shared<FsResult<std::uint64_t>>();
   const auto body = [](FsHistory& self, NodeId node, std::uint64_t at, bool wants_data,
                        std::shared_ptr<FsResult<std::uint64_t>> into) -> Task<void> {
-    *into = co_await self.machine_->files->seek(node, at, wants_data);
+    *into = co_await self.mounted()->seek(node, at, wants_data);
   };
   if (!run(body(*this, real(*file), offset, for_data, answer), "seek")) return;
   const auto& found = *answer;
@@ -324,15 +321,11 @@ void FsHistory::seek_some() {
 }
 
 void FsHistory::compare_all() {
-  const auto found = std::make_shared<FsWalk>();
-  const auto body = [](FsHistory& self, std::shared_ptr<FsWalk> into) -> Task<void> {
-    *into = co_await walk(*self.machine_->files, 1 + self.below(40));
-  };
-  if (!run(body(*this, found), "walk")) return;
-  const std::string differs =
-      found->trouble.empty() ? difference(FsModel::picture(now().nodes()), found->picture) : found->trouble;
+  const FsWalk found = walk_all();
+  if (over() || killed_) return;
+  const std::string differs = difference(FsModel::picture(now().nodes()), found.picture);
   if (!differs.empty()) return fail_story("a walk: " + differs);
-  for (const auto& [path, id] : FsModel::paths(now().nodes())) real_[id] = found->nodes.at(path);
+  for (const auto& [path, id] : FsModel::paths(now().nodes())) real_[id] = found.nodes.at(path);
 }
 
 }  // namespace cumulus
