@@ -131,16 +131,15 @@ class Load:
         return older
 
 
-def kill_soon(lab, load, most=0.3):
-    """kill -9 at any moment from now on, while requests are in flight; joined by the caller."""
+def kill_under_load(lab, disk, load):
+    """kill -9 at any moment while requests are in flight on both connections; returns when the daemon is gone."""
+    load.connect(disk)
     pid = lab.daemon_pid()
-
-    def kill():
-        time.sleep(load.random.uniform(0.02, most))
-        os.kill(pid, signal.SIGKILL)
-    killer = threading.Thread(target=kill)
+    killer = threading.Timer(load.random.uniform(0.02, 0.3), os.kill, (pid, signal.SIGKILL))
     killer.start()
-    return killer, pid
+    load.run(lambda _: False)
+    killer.join()
+    lab.gone(pid)
 
 
 def killed():
@@ -151,11 +150,7 @@ def killed():
         lives = 100 if LONG else 4
         lost = 0
         for _ in range(lives):
-            load.connect(disk)
-            killer, pid = kill_soon(lab, load)
-            load.run(lambda _: False)
-            killer.join()
-            lab.gone(pid)
+            kill_under_load(lab, disk, load)
             disk.serve()
             lost += load.compare(disk, answered_are_there=False)
         expect(load.flushes > lives, f'{load.flushes} flushes were answered: the test proves little')
@@ -170,11 +165,7 @@ def libnbd_reconnects():
         load = Load(lab.random.random())
         lives = 30 if LONG else 4
         for _ in range(lives):
-            load.connect(disk)
-            killer, pid = kill_soon(lab, load)
-            load.run(lambda _: False)
-            killer.join()
-            lab.gone(pid)
+            kill_under_load(lab, disk, load)
             disk.serve('--reconnect-safe')
             load.compare(disk, answered_are_there=True)
             load.connect(disk)

@@ -14,6 +14,7 @@ import nbd
 from lab import Lab, expect, main, sha_of
 
 SIZE = 64 << 20
+GREEDY_READS = 10_000
 
 
 def tool(*words, fails=False, timeout=120):
@@ -299,20 +300,23 @@ def resident(pid):
         return int(file.read().split()[1]) * os.sysconf('SC_PAGESIZE')
 
 
-def greedy_client(disk, length, count=10000):
-    """Asks for `count` reads of `length` bytes and takes no answer; length 0: sends half of a 32 MiB write's payload."""
+def greedy_client(disk, length, meanwhile=lambda: None):
+    """Asks for GREEDY_READS reads of `length` bytes and takes no answer; length 0: sends a 32 MiB write but for its last MiB.
+    `meanwhile` is called as often as something was sent or could not be."""
     client = transmission(disk)
     client.setblocking(False)
-    requests = b''.join(struct.pack('>IHHQQI', 0x25609513, 0, 0, cookie, 0, length) for cookie in range(count))
     if length == 0:
-        requests = struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, 32 << 20) + bytes(16 << 20)
-    sent, until = 0, time.monotonic() + 5
+        requests = struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, 32 << 20) + bytes(31 << 20)
+    else:
+        requests = b''.join(struct.pack('>IHHQQI', 0x25609513, 0, 0, cookie, 0, length) for cookie in range(GREEDY_READS))
+    sent, until = 0, time.monotonic() + 10
     while sent < len(requests) and time.monotonic() < until:
         try:
             sent += client.send(requests[sent:sent + (1 << 20)])
             until = time.monotonic() + 1
         except BlockingIOError:
             time.sleep(0.01)
+        meanwhile()
     return client
 
 
@@ -368,29 +372,17 @@ def unread_answers():
         good.flush()
         held = good.pread(4096, 0)
         pid = lab.daemon_pid()
-        before = most = resident(pid)
-        greedy = [transmission(disk) for _ in range(12)]
-        asked = 0
-        for number, client in enumerate(greedy):
-            client.setblocking(False)
-            if number >= 8:
-                requests = struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, 32 << 20) + bytes(31 << 20)
-            else:
-                length = (4096, 128 << 10, 4 << 20, 32 << 20)[number % 4]
-                requests = b''.join(struct.pack('>IHHQQI', 0x25609513, 0, 0, cookie, 0, length) for cookie in range(10000))
-                asked += 10000 * length
-            sent, until = 0, time.monotonic() + 10
-            while sent < len(requests) and time.monotonic() < until:
-                try:
-                    sent += client.send(requests[sent:sent + (1 << 20)])
-                    until = time.monotonic() + 1
-                except BlockingIOError:
-                    time.sleep(0.01)
-                most = max(most, resident(pid))
+        before = resident(pid)
+        held_memory = [before]
+        lengths = [4096, 128 << 10, 4 << 20, 32 << 20] * 2 + [0] * 4
+        greedy = []
+        for length in lengths:
+            greedy.append(greedy_client(disk, length, meanwhile=lambda: held_memory.append(resident(pid))))
             began = time.monotonic()
             expect(good.pread(4096, 0) == held, 'other bytes')
             expect(time.monotonic() - began < 5, f'another client waited {time.monotonic() - began:.1f} s')
-        most = max(most, resident(pid))
+        asked = GREEDY_READS * sum(lengths)
+        most = max(*held_memory, resident(pid))
         # A client may have 16 MiB under way, or one request, and 4 MiB that it has not taken; all together 64 MiB of payloads.
         expect(most - before < 448 << 20, f'{asked >> 30} GiB were asked for and not taken: {(most - before) >> 20} MiB more are held')
         for client in greedy:
