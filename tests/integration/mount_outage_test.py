@@ -93,13 +93,27 @@ class Miners:
                 self.lab.miner(aloud, number)
 
 
+def mount_with_small_cache(lab):
+    """Where a volume is mounted whose cache a writer soon fills."""
+    lab.up()
+    lab.run('volume', 'set', lab.volume, 'cache-size=64M')
+    top = lab.path('mnt')
+    os.mkdir(top)
+    lab.run('mount', lab.volume, top)
+    return top
+
+
+def sha_of_written():
+    """Of all that the writers write."""
+    digest = hashlib.sha256()
+    for number in range(SIZE):
+        digest.update(random.Random(number).randbytes(MIB))
+    return digest.hexdigest()
+
+
 def outage(silent):
     with Lab() as lab:
-        lab.up()
-        lab.run('volume', 'set', lab.volume, 'cache-size=64M')
-        top = lab.path('mnt')
-        os.mkdir(top)
-        lab.run('mount', lab.volume, top)
+        top = mount_with_small_cache(lab)
         miners = Miners(lab, silent)
         cold = random.Random(7).randbytes(6 * MIB)
         with open(f'{top}/cold', 'wb') as file:
@@ -154,10 +168,7 @@ def afterwards(lab, top, cold):
         writer.kill()
         expect(False, f'the writer waits at {written} MiB though the miners are back')
     expect(writer.returncode == 0, f'a writer after the outage: {writer.stderr.read().decode()}')
-    digest = hashlib.sha256()
-    for number in range(SIZE):
-        digest.update(random.Random(number).randbytes(MIB))
-    expect(sha_of(f'{top}/big') == digest.hexdigest(), 'other bytes than were written')
+    expect(sha_of(f'{top}/big') == sha_of_written(), 'other bytes than were written')
 
 
 def miners_killed():
@@ -171,11 +182,7 @@ def miners_silent():
 def writer_goes_on():
     """A writer that waits when the miners go away goes on when they return, and hears nothing of it."""
     with Lab() as lab:
-        lab.up()
-        lab.run('volume', 'set', lab.volume, 'cache-size=64M')
-        top = lab.path('mnt')
-        os.mkdir(top)
-        lab.run('mount', lab.volume, top)
+        top = mount_with_small_cache(lab)
         miners = Miners(lab, False)
         miners.away()
         writer = start_writer(f'{top}/big', 0, SIZE)
@@ -183,13 +190,10 @@ def writer_goes_on():
         expect(writer.poll() is None and written < SIZE, f'the writer does not wait: {written} MiB')
         miners.back()
         expect(writer.wait(120) == 0, f'the writer: {writer.stderr.read().decode()}')
-        digest = hashlib.sha256()
-        for number in range(SIZE):
-            digest.update(random.Random(number).randbytes(MIB))
         lab.run('umount', top, '--sync', timeout=300)
         lab.drop_cache()
         lab.run('mount', lab.volume, top)
-        expect(sha_of(f'{top}/big') == digest.hexdigest(), 'other bytes than were written')
+        expect(sha_of(f'{top}/big') == sha_of_written(), 'other bytes than were written')
         lab.run('umount', top)
         lab.check_clean(data=True)
 
