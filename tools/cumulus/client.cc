@@ -130,8 +130,8 @@ Error Client::with_volume(const Error& error) const {
   return error.kind() == ErrorKind::fenced ? error.within(format("volume '{}'", name_)) : error;
 }
 
-Status Client::start(OpenRequest request, bool must_be_new, const std::string& what) {
-  TRY_OK(start_daemon(std::move(request), must_be_new, what));
+Status Client::start(const OpenRequest& request, bool must_be_new, const std::string& what) {
+  TRY_OK(start_daemon(request, must_be_new, what));
   return {};
 }
 
@@ -147,7 +147,8 @@ Result<Json> Client::destroy() {
 }
 
 // What the daemon says at the end of its start.
-Result<Json> Client::start_daemon(OpenRequest request, bool must_be_new, const std::string& what) {
+Result<Json> Client::start_daemon(const OpenRequest& request, bool must_be_new, const std::string& what) {
+  std::optional<OpenRequest> complete;
   // A daemon that is just ending still holds the lock; one that is just starting does not listen yet.
   for (const double give_up = seconds_now() + 120; seconds_now() < give_up;) {
     if (auto running = connect(); running) {
@@ -155,8 +156,9 @@ Result<Json> Client::start_daemon(OpenRequest request, bool must_be_new, const s
       return fail(ErrorKind::exists, format("volume '{}' is open already on this machine", name_));
     }
     end_mounts_of_killed(home_, name_);
-    TRY(const OpenRequest complete, with_passphrase(request));
-    request = complete;
+    if (!complete) {
+      TRY(complete, with_passphrase(request));
+    }
     int in[2];
     int out[2];
     if (::pipe2(in, O_CLOEXEC) != 0) return fail(from_errno(errno, "start the volume's daemon"));
@@ -184,7 +186,7 @@ Result<Json> Client::start_daemon(OpenRequest request, bool must_be_new, const s
     ::close(in[0]);
     ::close(out[1]);
     if (child > 0) ::waitpid(child, nullptr, 0);
-    const std::string text = request.to_json().dump() + "\n";
+    const std::string text = complete->to_json().dump() + "\n";
     static_cast<void>(!::write(in[1], text.data(), text.size()));
     ::close(in[1]);
 
@@ -261,7 +263,8 @@ Result<bool> Client::stop() {
   while (!told && ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
     if (auto running = connect(); running) {
       told = running->send(FrameKind::json, view_of(R"({"request":"daemon.stop"})")).has_value();
-      static_cast<void>(running->receive());
+      const auto answer = running->receive();  // or the end of the connection: the lock says the rest
+      static_cast<void>(answer);
     }
     if (!told) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }

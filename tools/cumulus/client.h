@@ -43,7 +43,7 @@ class Client {
   void makes_the_volume() { makes_the_volume_ = true; }
 
   // Starts the daemon with this request unless one runs; for create, recover and steal one must not run.
-  Status start(OpenRequest request, bool must_be_new, const std::string& what);
+  Status start(const OpenRequest& request, bool must_be_new, const std::string& what);
   // One request, its result. `data_in` feeds data frames until it gives none; `data_out` takes them.
   using DataIn = std::function<Result<Bytes>()>;
   using DataOut = std::function<Status(ByteView)>;
@@ -56,7 +56,7 @@ class Client {
 
  private:
   Result<DaemonSocket> connect();
-  Result<Json> start_daemon(OpenRequest request, bool must_be_new, const std::string& what);
+  Result<Json> start_daemon(const OpenRequest& request, bool must_be_new, const std::string& what);
   Result<OpenRequest> with_passphrase(OpenRequest request);
   Error with_volume(const Error& error) const;
 
