@@ -217,7 +217,7 @@ Result<Json> Client::start_daemon(const OpenRequest& request, bool must_be_new, 
               format("the daemon of volume '{}' neither serves nor ends: see its daemon.log", name_));
 }
 
-Result<Json> Client::call(Json request, const std::string& what, bool bytes, int descriptor,
+Result<Json> Client::call(const Json& request, const std::string& what, bool bytes, int descriptor,
                           const DataIn& data_in, const DataOut& data_out) {
   TRY_OK(check_texts(request));
   if (!makes_the_volume_) TRY_OK(home_.check_volume(name_));

@@ -47,7 +47,7 @@ class Client {
   // One request, its result. `data_in` feeds data frames until it gives none; `data_out` takes them.
   using DataIn = std::function<Result<Bytes>()>;
   using DataOut = std::function<Status(ByteView)>;
-  Result<Json> call(Json request, const std::string& what, bool bytes, int descriptor = -1,
+  Result<Json> call(const Json& request, const std::string& what, bool bytes, int descriptor = -1,
                     const DataIn& data_in = {}, const DataOut& data_out = {});
   // Ends the daemon that runs, and starts one that destroys the volume instead of serving it: its result.
   Result<Json> destroy();

@@ -20,9 +20,9 @@ struct Arguments {
 };
 Arguments arguments;
 
-Result<int> ask(const Invocation& invocation, const std::string& volume, Json request) {
+Result<int> ask(const Invocation& invocation, const std::string& volume, const Json& request) {
   Client client = invocation.client(volume);
-  TRY(const Json answer, client.call(std::move(request), "", false));
+  TRY(const Json answer, client.call(request, "", false));
   if (invocation.json) print_json(answer);
   return 0;
 }

@@ -88,14 +88,14 @@ Result<std::uint64_t> begin_import(Client& client, const ImageCopy& copy, const 
   Json mark = {{"request", "image.mark"}, {"image", copy.image}};
   Json ask = mark;
   ask["ask"] = true;
-  const auto known = client.call(std::move(ask), "", false);
+  const auto known = client.call(ask, "", false);
   if (!known && known.error().kind() != ErrorKind::not_found) return fail(known.error());
   if (!known) {
     TRY_OK(client.call({{"request", "image.create"}, {"image", copy.image}, {"size", size}}, "", false));
     mark["position"] = 0;
     mark["source_size"] = static_cast<std::uint64_t>(source.st_size);
     mark["source_modified_ns"] = modified_ns(source);
-    TRY_OK(client.call(std::move(mark), "", false));
+    TRY_OK(client.call(mark, "", false));
     return 0;
   }
   const Json note = known->value("mark", Json());

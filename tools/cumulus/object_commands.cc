@@ -68,7 +68,7 @@ Status for_each_object(Client& client, const std::string& bucket, const std::str
     request["prefix"] = prefix;
     request["after"] = after;
     request["limit"] = kPage;
-    TRY(const Json page, client.call(std::move(request), "", false));
+    TRY(const Json page, client.call(request, "", false));
     for (const Json& entry : page) TRY_OK(visit(entry));
     if (page.size() < kPage) return {};
     after = page.back().value("name", "");
@@ -205,7 +205,7 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
     Client client = invocation.client(target.first);
     Json request = bucket_request("object.stat", target.second);
     request["object"] = arguments.object;
-    TRY(const Json result, client.call(std::move(request), "", false));
+    TRY(const Json result, client.call(request, "", false));
     if (invocation.json) {
       print_json(result);
     } else {
@@ -224,7 +224,7 @@ void add_object_commands(CLI::App& app, Invocation& invocation) {
     Client client = invocation.client(target.first);
     Json request = bucket_request("object.rm", target.second);
     request["object"] = arguments.object;
-    TRY(const Json result, client.call(std::move(request), "", false));
+    TRY(const Json result, client.call(request, "", false));
     static_cast<void>(result);
     return 0;
   });

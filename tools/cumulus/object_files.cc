@@ -99,9 +99,9 @@ Status write_all(int fd, ByteView bytes, const std::string& path) {
 Result<Json> get_into(Client& client, Json request, const std::string& object, int fd,
                       const std::string& path) {
   request["file"] = printable(path);
-  if (passable(fd)) return client.call(std::move(request), object, true, fd);
+  if (passable(fd)) return client.call(request, object, true, fd);
   const Client::DataOut out = [fd, &path](ByteView bytes) { return write_all(fd, bytes, path); };
-  return client.call(std::move(request), object, true, -1, {}, out);
+  return client.call(request, object, true, -1, {}, out);
 }
 
 // Why nothing is stored of it; nullptr for a file that is, and for a folder with something in it.
@@ -147,7 +147,7 @@ Result<Json> put_file(Client& client, const std::string& bucket, const std::stri
   struct stat info{};
   if (::fstat(file.get(), &info) == 0 && S_ISDIR(info.st_mode))
     return fail(ErrorKind::invalid, format("{} is a folder: give -r", path));
-  if (passable(file.get()) && path != "-") return client.call(std::move(request), object, true, file.get());
+  if (passable(file.get()) && path != "-") return client.call(request, object, true, file.get());
   const Client::DataIn data = [&file, &path]() -> Result<Bytes> {
     Bytes piece(kDataFrameMax);
     std::size_t size = 0;
@@ -161,7 +161,7 @@ Result<Json> put_file(Client& client, const std::string& bucket, const std::stri
     piece.resize(size);
     return piece;
   };
-  return client.call(std::move(request), object, true, -1, data);
+  return client.call(request, object, true, -1, data);
 }
 
 Result<Json> get_to_stdout(Client& client, const std::string& bucket, const std::string& object) {
@@ -170,7 +170,7 @@ Result<Json> get_to_stdout(Client& client, const std::string& bucket, const std:
   const Client::DataOut out = [](ByteView bytes) {
     return write_all(STDOUT_FILENO, bytes, "standard output");
   };
-  return client.call(std::move(request), "", true, -1, {}, out);
+  return client.call(request, "", true, -1, {}, out);
 }
 
 Result<Json> get_file(Client& client, const std::string& bucket, const std::string& object,

@@ -44,7 +44,7 @@ Result<int> create(const Invocation& invocation) {
     request["targets"].push_back({{"dataset", one.dataset}, {"snapshot", one.snapshot}});
   }
   Client client = invocation.client(volume);
-  TRY(const Json ignored, client.call(std::move(request), "", false));
+  TRY(const Json ignored, client.call(request, "", false));
   static_cast<void>(ignored);
   return 0;
 }
@@ -163,7 +163,7 @@ class Descriptor {
 };
 
 // To a file: under a name of its own until it is whole and durable.
-Result<Json> send_to(Client& client, Json request) {
+Result<Json> send_to(Client& client, const Json& request) {
   const bool standard = file == "-";
   if (standard && ::isatty(STDOUT_FILENO) != 0)
     return fail(ErrorKind::invalid, "the stream is not for a terminal: redirect it, or give --output FILE");
@@ -172,7 +172,7 @@ Result<Json> send_to(Client& client, Json request) {
                                 : ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (out.get() < 0) return fail(from_errno(errno, "write " + part));
   const Client::DataOut data = [&out](ByteView bytes) { return write_all(out.get(), bytes); };
-  auto result = client.call(std::move(request), standard ? "" : "exporting", true, -1, {}, data);
+  auto result = client.call(request, standard ? "" : "exporting", true, -1, {}, data);
   if (standard) return result;
   if (result && ::fsync(out.get()) != 0) result = fail(from_errno(errno, "write " + part));
   if (result && ::rename(part.c_str(), file.c_str()) != 0) result = fail(from_errno(errno, "rename " + part));

@@ -278,10 +278,10 @@ void print_status(const Json& status) {
   }
 }
 
-Result<int> simple(const Invocation& invocation, const std::string& volume, Json request,
+Result<int> simple(const Invocation& invocation, const std::string& volume, const Json& request,
                    const std::string& what) {
   Client client = invocation.client(volume);
-  TRY(const Json result, client.call(std::move(request), what, what == "sending"));
+  TRY(const Json result, client.call(request, what, what == "sending"));
   if (invocation.json) print_json(result);
   return 0;
 }
