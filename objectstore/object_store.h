@@ -277,6 +277,8 @@ class Volume {
   // the volume knows of; repair rebuilds them afterwards, as it does those of any lost miner.
   virtual Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost = false) = 0;
   virtual void set_options(const VolumeOptions& options) = 0;
+  // The miners as the volume knows them now, which may be another list than it was opened with.
+  virtual std::vector<MinerEntry> miners() const = 0;
   // Why nothing reaches the miners just now; empty: it does, or there is nothing to send.
   virtual std::string obstacle() const = 0;
 

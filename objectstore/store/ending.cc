@@ -43,9 +43,11 @@ class Ending {
     CO_TRY_OK(co_await home_.load(id_));
     std::optional<Superblock> mark = home_.record().seen;
     if (!mark || !mark->destroyed) {
-      CO_TRY_OK(co_await spread_mark());
+      CO_TRY_OK(co_await spread_mark(progress));
       mark = tail_->accepted();
     }
+    // Slices are wherever the volume last was, whatever list this home has.
+    follow_list(transport_, parts_.keys, *mark, true);
     Destroyer destroyer(parts_.runtime, transport_, *mark, deadline_);
     co_return co_await destroyer.delete_slices(std::move(progress));
   }
@@ -57,13 +59,17 @@ class Ending {
   }
 
  private:
-  Task<Status> spread_mark() {
+  Task<Status> spread_mark(const Progress& progress) {
     CO_TRY(begun_, parts_.disk.exists(mark_path(parts_.directory)));
-    CO_TRY(const Survey survey,
-           co_await survey_holders(parts_.runtime, transport_, id_, home_.record(), kPatience, stragglers_));
+    CO_TRY(const Survey survey, co_await survey_members(parts_.runtime, transport_, parts_.keys,
+                                                        home_.record(), false, kPatience, stragglers_));
     CO_TRY_OK(may_begin(survey));
     CO_TRY_OK(co_await claim(survey));
     if (!begun_) {
+      // The last moment to think better of it.
+      if (progress && !progress(0, 0))
+        co_return fail(ErrorKind::closed,
+                       after(kUnharmed, Error(ErrorKind::closed, "interrupted")).message());
       const Bytes nothing;
       const Status noted = co_await parts_.disk.replace_file(mark_path(parts_.directory), nothing);
       if (!noted) co_return fail(after(kUnharmed, noted.error()));

@@ -4,8 +4,14 @@
 #include <memory>
 #include <set>
 
+#include "objectstore/base/log.h"
+#include "objectstore/crypto/key_tree.h"
+#include "objectstore/store/sealed_label.h"
+
 namespace cumulus {
 namespace {
+
+constexpr int kSurveysMax = 4;  // each begins with a list that the one before it brought
 
 bool contains(const std::vector<MinerId>& ids, const MinerId& id) {
   return std::ranges::find(ids, id) != ids.end();
@@ -101,6 +107,39 @@ Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport,
         "the miners show a state older than this machine has seen: they were rolled back, or restored "
         "from an old copy. Nothing was changed; restore the miners, or recover from another quorum");
   co_return survey;
+}
+
+bool follow_list(SliceTransport& transport, const KeyTree& keys, const Superblock& record,
+                 bool keep_addresses) {
+  if (record.version == 0) return false;
+  auto listed = open_miners(keys, record.sealed_miners);
+  if (!listed || listed->empty()) {
+    log_warn("volume {}: the miner list of the newest record cannot be read: this home's is used",
+             record.volume.brief());
+    return false;
+  }
+  const std::vector<MinerEntry> before = transport.miners();
+  if (keep_addresses) {
+    for (MinerEntry& miner : *listed) {
+      const auto ours = std::ranges::find(before, miner.id, &MinerEntry::id);
+      if (ours != before.end()) miner.address = ours->address;
+    }
+  }
+  if (*listed == before) return false;
+  transport.set_miners(*std::move(listed));
+  return true;
+}
+
+Task<Result<Survey>> survey_members(Runtime& runtime, SliceTransport& transport, const KeyTree& keys,
+                                    HomeRecord home, bool given, Duration patience, TaskGroup& stragglers) {
+  for (int round = 1;; ++round) {
+    CO_TRY(Survey survey,
+           co_await survey_holders(runtime, transport, keys.volume_id(), home, patience, stragglers));
+    if (!survey.newest) co_return survey;
+    const bool keep = given || home.wrote(*survey.newest);
+    const bool other = follow_list(transport, keys, *survey.newest, keep);
+    if (!other || survey.quorum_reached || round == kSurveysMax) co_return survey;
+  }
 }
 
 }  // namespace cumulus

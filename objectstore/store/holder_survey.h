@@ -16,6 +16,8 @@
 
 namespace cumulus {
 
+class KeyTree;
+
 // n holders (QuorumShape::for_volume): those of `current` that are still listed stay, then distinct failure
 // domains first, in list order. Deterministic.
 std::vector<MinerId> choose_holders(const std::vector<MinerEntry>& miners, std::uint8_t m,
@@ -39,5 +41,18 @@ struct Survey {
 // Requests that nobody waits for any more end in `stragglers`, by the same deadline.
 Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport, VolumeId volume,
                                     HomeRecord home, Duration patience, TaskGroup& stragglers);
+
+// The record's list says who the volume's miners are; whatever the transport was given (a home's file) may be
+// of before a change that another home made. From here on the transport has the record's list; of miners that
+// both know it keeps its own address when `keep_addresses`. False: it had that list already, or the record's
+// cannot be read.
+bool follow_list(SliceTransport& transport, const KeyTree& keys, const Superblock& record,
+                 bool keep_addresses);
+
+// As survey_holders(), and follows the newest record's list: asks again while that names miners that were not
+// asked and a quorum of its holders has not answered. `given`: the transport's addresses were just given by
+// the owner, and are kept; otherwise those of a record that another home wrote are newer.
+Task<Result<Survey>> survey_members(Runtime& runtime, SliceTransport& transport, const KeyTree& keys,
+                                    HomeRecord home, bool given, Duration patience, TaskGroup& stragglers);
 
 }  // namespace cumulus

@@ -80,44 +80,74 @@ void Inventory::add(VolumeId volume, const MinerId& miner, const SliceListing& s
   segment->copies.emplace_back(slice.index, better ? std::exchange(first, miner) : miner);
 }
 
-Inventory::Chain Inventory::chain_to(const Tail& tail) const {
-  Chain chain;
-  if (tail.through.sequence == 0) return chain;
+// Down from the tail, each by the chain value that the one after it names, as far as manifests are listed.
+Inventory::History Inventory::history_of(const Tail& tail) const {
   std::map<Digest, const Segment*> by_chain;
   for (const auto& [id, same] : segments_)
     if (id.kind == SegmentKind::log)
       for (const auto& segment : same) by_chain.emplace(segment->manifest.chain(), segment.get());
-  Digest wanted = tail.chain;
-  Sequence sequence = tail.through.sequence;
-  while (sequence != 0) {
-    const auto found = by_chain.find(wanted);
-    if (found == by_chain.end() || found->second->manifest.id().sequence != sequence) {
-      chain.missing = format("log segment {} (of {}) is on none of the miners that answered", sequence,
-                             tail.through.sequence);
-      chain.segments.clear();
-      return chain;
-    }
-    const Segment& segment = *found->second;
-    if (segment.slices_seen() < segment.manifest.k)
-      chain.missing = format("log segment {} (of {}): {} slices found, {} are needed", sequence,
-                             tail.through.sequence, segment.slices_seen(), segment.manifest.k);
-    chain.segments.push_back(&segment);
-    wanted = segment.manifest.header.previous_chain;
-    --sequence;
+  History history{{}, tail.through.sequence, tail.chain};
+  while (history.below != 0) {
+    const auto found = by_chain.find(history.chain);
+    if (found == by_chain.end() || found->second->manifest.id().sequence != history.below) break;
+    history.segments.push_back(found->second);
+    history.chain = found->second->manifest.header.previous_chain;
+    --history.below;
   }
-  std::ranges::reverse(chain.segments);
-  if (wanted != Digest{}) chain.missing = "the log's first segment does not begin the log";
+  std::ranges::reverse(history.segments);
+  return history;
+}
+
+Inventory::Chain Inventory::chain_to(const Tail& tail) const {
+  Chain chain;
+  if (tail.through.sequence == 0) return chain;
+  History history = history_of(tail);
+  if (history.below != 0) {
+    chain.missing = format("log segment {} (of {}) is on none of the miners that answered", history.below,
+                           tail.through.sequence);
+    return chain;
+  }
+  chain.segments = std::move(history.segments);
+  for (const Segment* segment : chain.segments) {
+    if (segment->slices_seen() >= segment->manifest.k) continue;
+    chain.missing =
+        format("log segment {} (of {}): {} slices found, {} are needed", segment->manifest.id().sequence,
+               tail.through.sequence, segment->slices_seen(), segment->manifest.k);
+    break;
+  }
+  if (history.chain != Digest{}) chain.missing = "the log's first segment does not begin the log";
   return chain;
 }
 
-Inventory::Chain Inventory::longest_prefix() const {
+// Of two histories that part: the newer writer's. It went on from what was accepted, or from what was left
+// when the owner gave the rest up; the other one was fenced.
+bool Inventory::is_newer(const std::vector<const Segment*>& one, const std::vector<const Segment*>& other) {
+  const auto [a, b] = std::ranges::mismatch(one, other);
+  if (a != one.end() && b != other.end()) {
+    const Epoch epoch = (*a)->manifest.id().epoch;
+    const Epoch other_epoch = (*b)->manifest.id().epoch;
+    if (epoch != other_epoch) return epoch > other_epoch;
+  }
+  return one.size() > other.size();
+}
+
+Inventory::Chain Inventory::longest_prefix(const Tail& tail) const {
+  Chain best;
+  const History history = history_of(tail);
+  if (history.below == 0 && history.chain == Digest{}) {
+    for (const Segment* segment : history.segments) {
+      if (segment->slices_seen() < segment->manifest.k) break;
+      best.segments.push_back(segment);
+    }
+    return best;
+  }
+  // Nobody lists segment `below`: what came before it is any history that ends there.
   std::map<std::pair<Sequence, Digest>, std::vector<const Segment*>> after;
   for (const auto& [id, same] : segments_)
-    if (id.kind == SegmentKind::log)
+    if (id.kind == SegmentKind::log && id.sequence < history.below)
       for (const auto& segment : same)
         if (segment->slices_seen() >= segment->manifest.k)
           after[{id.sequence, segment->manifest.header.previous_chain}].push_back(segment.get());
-  Chain best;
   // Depth first over forks (two homes): they are few, and each ends at the loser's last segment.
   std::vector<std::vector<const Segment*>> forks = {{}};
   while (!forks.empty()) {
@@ -133,7 +163,7 @@ Inventory::Chain Inventory::longest_prefix() const {
       }
       path.push_back(next->second.front());
     }
-    if (path.size() > best.segments.size()) best.segments = std::move(path);
+    if (is_newer(path, best.segments)) best.segments = std::move(path);
   }
   return best;
 }

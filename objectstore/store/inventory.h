@@ -42,8 +42,10 @@ class Inventory {
     std::string missing;
   };
   Chain chain_to(const Tail& tail) const;
-  // The longest whole prefix from the first segment on, for a person's decision to accept loss.
-  Chain longest_prefix() const;
+  // What can be read of the tail's history from the first segment on, for a person's decision to accept loss.
+  // Where nobody lists a segment of it, the histories that end there, and of those that part the newer
+  // writer's.
+  Chain longest_prefix(const Tail& tail) const;
 
   const std::map<SegmentId, std::vector<std::unique_ptr<Segment>>>& segments() const { return segments_; }
   const std::vector<std::string>& unanswered() const { return unanswered_; }
@@ -52,6 +54,13 @@ class Inventory {
   static Task<void> list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime,
                                VolumeId volume, MinerEntry miner, Duration request_deadline);
   void add(VolumeId volume, const MinerId& miner, const SliceListing& slice);
+  struct History {
+    std::vector<const Segment*> segments;  // in order
+    Sequence below = 0;                    // the segment before them, 0: there is none
+    Digest chain{};                        // its chain value
+  };
+  History history_of(const Tail& tail) const;
+  static bool is_newer(const std::vector<const Segment*>& one, const std::vector<const Segment*>& other);
 
   // Two homes may have written the same identity; the chain tells which one counts.
   std::map<SegmentId, std::vector<std::unique_ptr<Segment>>> segments_;

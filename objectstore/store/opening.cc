@@ -98,9 +98,9 @@ Task<Status> StoreVolume::open(OpenMode mode) {
   CO_TRY_OK(check_not_ending(parts_.disk, parts_.directory, home_.record()));
   Superblock known = *home_.record().seen;
 
-  CO_TRY(const Survey survey,
-         co_await survey_holders(parts_.runtime, transport_, id_, home_.record(),
-                                 mode == OpenMode::steal ? kPatienceToDecide : kPatienceAtOpen, tasks_));
+  const Duration patience = mode == OpenMode::steal ? kPatienceToDecide : kPatienceAtOpen;
+  CO_TRY(const Survey survey, co_await survey_members(parts_.runtime, transport_, parts_.keys, home_.record(),
+                                                      false, patience, tasks_));
   if (survey.newest && survey.newest->destroyed) co_return fail(destroyed_error());
   if (survey.newest && survey.newest->version >= known.version && !home_.record().wrote(*survey.newest)) {
     if (!survey.newest->closed_cleanly && mode != OpenMode::steal)
@@ -108,6 +108,7 @@ Task<Status> StoreVolume::open(OpenMode mode) {
     co_return co_await take_over(*survey.newest, mode == OpenMode::steal ? Adopt::any : Adopt::own_or_closed);
   }
   if (survey.newest && survey.newest->version > known.version) known = *survey.newest;
+  follow_list(transport_, parts_.keys, known, true);
 
   CO_TRY_OK(co_await open_rooms(known, false));
   if (co_await ends_before(known.tail)) {
@@ -151,8 +152,11 @@ Task<Status> StoreVolume::close_rooms() {
 
 // Another home wrote the newest record: what this home holds is of the past. It is set aside, not deleted.
 Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
-  const std::string aside =
-      parts_.directory + format("/superseded-{}", parts_.runtime.wall_now() / 1'000'000'000);
+  std::string aside = parts_.directory + format("/superseded-{}", parts_.runtime.wall_now() / 1'000'000'000);
+  for (bool taken = true; taken;) {
+    CO_TRY(taken, parts_.disk.exists(aside));
+    if (taken) aside += '+';
+  }
   for (const std::string name : {"segments", "index", "replay"}) {
     const std::string from = format("{}/{}", parts_.directory, name);
     CO_TRY(const bool there, parts_.disk.exists(from));
@@ -167,8 +171,8 @@ Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
 
 Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress progress) {
   CO_TRY_OK(co_await home_.load(id_));
-  CO_TRY(const Survey survey,
-         co_await survey_holders(parts_.runtime, transport_, id_, home_.record(), kPatienceToDecide, tasks_));
+  CO_TRY(const Survey survey, co_await survey_members(parts_.runtime, transport_, parts_.keys, home_.record(),
+                                                      true, kPatienceToDecide, tasks_));
   if (!survey.newest) {
     std::string why;
     for (const auto& [miner, error] : survey.errors)
@@ -201,9 +205,13 @@ Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bo
   const Ballot ballot = home_.record().next_ballot(newest.ballot, true, new_instance());
   CO_TRY_OK(co_await tail_->claim(ballot, adopt, kPatienceToDecide));
   CO_TRY_OK(co_await tail_->known_at_home());
+  follow_list(transport_, parts_.keys, tail_->accepted(), true);
   Tail reached = tail_->accepted().tail;
   LogStart start;
-  const Status rebuilt = co_await rebuild_from_miners(reached, accept_loss, progress, start);
+  Status rebuilt = co_await rebuild_from_miners(reached, accept_loss, progress, start);
+  // What was given up must be gone for everybody before anything is built on what is left.
+  if (rebuilt && reached != tail_->accepted().tail)
+    rebuilt = co_await tail_->cut_back(reached, kPatienceToDecide);
   if (!rebuilt) {
     // Interrupted, say. Nothing was written under this ballot: who comes next need not steal it.
     co_await tell_closed();
@@ -361,7 +369,7 @@ Task<Status> StoreVolume::rebuild_from_miners(Tail& tail, bool accept_loss, cons
       co_return fail(kind, message + ". Bring those miners back, or lose what is missing with --accept-loss");
     }
     log_warn("recovering with loss: {}", message);
-    chain = inventory_->longest_prefix();
+    chain = inventory_->longest_prefix(tail);
   }
   of_the_log_ = {chain.segments.begin(), chain.segments.end()};
   LogReplayer replayer(parts_.runtime, parts_.keys, *fetcher_, *slots_, *index_);
@@ -446,6 +454,7 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   if (replay_marks_.front().sequence != saved_mark_) CO_TRY_OK(co_await save_replay_start());
   slots_->set_replay_floor(saved_mark_ + 1);
   tasks_.spawn(keep_house());
+  tasks_.spawn(follow_claimed_list());
   co_return Status();
 }
 
@@ -502,98 +511,6 @@ Task<Status> StoreVolume::note_placements() {
   of_the_log_.clear();
   inventory_.reset();
   co_return Status();
-}
-
-// --- the replay mark: DIR/replay ---
-//
-// magic "CUMREPLY" | version u16 | sequence u64 | previous chain 32 | last group before it u64 | its tag 16 |
-// SHA-256 of all before. It says from which local segment on the log is needed; an older one is as good, only
-// slower.
-
-namespace {
-constexpr std::string_view kReplayMagic = "CUMREPLY";
-}
-
-Task<Status> StoreVolume::save_replay_start() {
-  const Semaphore::Hold turn = co_await mark_turn_.acquire();
-  const ReplayMark mark = replay_marks_.front();
-  Bytes bytes;
-  Encoder out(bytes);
-  out.bytes(view_of(kReplayMagic));
-  out.u16(1);
-  out.u64(mark.sequence + 1);
-  out.bytes(mark.chain);
-  out.u64(mark.last_group);
-  out.bytes(mark.tag);
-  out.bytes(sha256(bytes));
-  CO_TRY_OK(co_await parts_.disk.replace_file(parts_.directory + "/replay", std::move(bytes)));
-  // The floor moves after the mark: what is evicted is never needed by a restart.
-  saved_mark_ = mark.sequence;
-  slots_->set_replay_floor(mark.sequence + 1);
-  co_return Status();
-}
-
-Task<ReplayStart> StoreVolume::load_replay_start() {
-  ReplayStart start;  // the whole log
-  const auto bytes = co_await parts_.disk.read_file(parts_.directory + "/replay", 4096);
-  if (!bytes || bytes->size() < 32) co_return start;
-  const ByteView body = ByteView(*bytes).first(bytes->size() - 32);
-  Decoder in(body);
-  const bool magic = text_of(in.bytes(kReplayMagic.size())) == kReplayMagic && in.u16() == 1;
-  const Sequence sequence = in.u64();
-  const Digest chain = in.array<32>();
-  const LogPosition group = in.u64();
-  const auto tag = in.array<16>();
-  if (!magic || !in.done() || !equal(sha256(body), ByteView(*bytes).last(32))) co_return start;
-  start.sequence = sequence;
-  saved_mark_ = sequence - 1;
-  start.previous_chain = chain;
-  start.previous = LastGroup{group, tag};
-  co_return start;
-}
-
-// --- how far a repair has come: DIR/repair (FORMAT.md) ---
-
-namespace {
-constexpr std::string_view kRepairMagic = "CUMREPAI";
-}
-
-// nullopt: begin anew. One that does not parse costs only time.
-Task<std::optional<SegmentId>> StoreVolume::load_repair_position() {
-  const auto bytes = co_await parts_.disk.read_file(parts_.directory + "/repair", 4096);
-  if (!bytes || bytes->size() < 32) co_return std::nullopt;
-  const ByteView body = ByteView(*bytes).first(bytes->size() - 32);
-  Decoder in(body);
-  const bool magic = text_of(in.bytes(kRepairMagic.size())) == kRepairMagic && in.u16() == 1;
-  const std::uint8_t kind = in.u8();
-  SegmentId through;
-  through.kind = static_cast<SegmentKind>(kind);
-  through.epoch = in.u64();
-  through.sequence = in.u64();
-  const bool known = kind >= static_cast<std::uint8_t>(SegmentKind::log) &&
-                     kind <= static_cast<std::uint8_t>(SegmentKind::manifest);
-  if (!magic || !known || !in.done() || !equal(sha256(body), ByteView(*bytes).last(32)))
-    co_return std::nullopt;
-  co_return through;
-}
-
-Task<void> StoreVolume::keep_repair_position(std::optional<SegmentId> through) {
-  const std::string path = parts_.directory + "/repair";
-  Status kept;
-  if (through) {
-    Bytes bytes;
-    Encoder out(bytes);
-    out.bytes(view_of(kRepairMagic));
-    out.u16(1);
-    out.u8(static_cast<std::uint8_t>(through->kind));
-    out.u64(through->epoch);
-    out.u64(through->sequence);
-    out.bytes(sha256(bytes));
-    kept = co_await parts_.disk.replace_file(path, std::move(bytes));
-  } else if (const auto there = parts_.disk.exists(path); there && *there) {
-    kept = parts_.disk.remove(path);
-  }
-  if (!kept) log_warn("how far the repair has come cannot be kept: {}", kept.error().message());
 }
 
 }  // namespace cumulus

@@ -24,7 +24,7 @@ Status VolumeOptions::validate() const {
     return fail(ErrorKind::invalid, "the daemon needs at least 128M of memory");
   if (cache_bytes > kCacheMax || memory_bytes > kMemoryMax)
     return fail(ErrorKind::invalid,
-                format("a cache of {} bytes and {} of memory are too much: 1024T and 1T at most", cache_bytes,
+                format("a cache of {} bytes with {} bytes of memory: at most 1024T and 1T can be used", cache_bytes,
                        memory_bytes));
   if (outage_wait && *outage_wait < Duration::zero())
     return fail(ErrorKind::invalid, "nobody waits for less than no time");

@@ -167,6 +167,19 @@ Task<Status> Pusher::wait_remote(LogPosition position, Progress progress) {
   co_return Status();
 }
 
+Task<Status> Pusher::wait_for_those_under_way(Duration patience) {
+  const std::uint64_t last = begun_;
+  const TimePoint deadline = runtime_.now() + patience;
+  while (!under_way_.empty() && *under_way_.begin() <= last) {
+    if (stopping_ || unwaited_) co_return fail(ErrorKind::closed, "the volume is being closed");
+    if (runtime_.now() >= deadline)
+      co_return fail(ErrorKind::unavailable,
+                     "segments are on their way to the miners, and do not get there: " + obstacle());
+    co_await progress_.wait_until(deadline);
+  }
+  co_return Status();
+}
+
 // --- sending ---
 
 Task<void> Pusher::watch_miners() {
@@ -190,6 +203,8 @@ Task<void> Pusher::work() {
     Item item = std::move(queue_.front());
     queue_.pop_front();
     ++in_flight_;
+    const std::uint64_t number = ++begun_;
+    under_way_.insert(number);
     Duration pause = kRetryMin;
     while (!over_) {
       const Status stored = co_await store(item);
@@ -201,6 +216,8 @@ Task<void> Pusher::work() {
       pause = std::min(pause * 2, kRetryMax);
     }
     --in_flight_;
+    under_way_.erase(number);
+    progress_.notify_all();
   }
 }
 
@@ -347,6 +364,7 @@ Task<std::vector<MinerId>> Pusher::find_held(const SegmentId& segment, const Pre
   const std::uint32_t per_miner_max = std::max<std::uint32_t>(1, options_.shape.m);
   TaskGroup asks(runtime_);
   for (const MinerEntry& entry : miners) {
+    if (entry.weight <= 0) continue;  // it drains, or is about to go
     asks.spawn([&, miner = entry.id]() -> Task<void> {
       const TimePoint deadline = runtime_.now() + options_.request_deadline;
       auto answer = co_await transport_.have(miner, wanted, deadline);

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "objectstore/base/metrics.h"
@@ -69,6 +70,10 @@ class Pusher {
   // `progress` gets dirty bytes, about five times a second; false interrupts (closed). fenced: it never will.
   Task<Status> wait_remote(LogPosition position, Progress progress = {});
 
+  // Returns when every segment that is being sent at the call is stored. unavailable after `patience`;
+  // closed.
+  Task<Status> wait_for_those_under_way(Duration patience);
+
   // wait_remote() ends with `closed` from now on; sending goes on.
   void stop_waiting();
   // Stops sending; what was not stored stays in its local slot for push_again() of the next opening.
@@ -112,6 +117,8 @@ class Pusher {
 
   std::deque<Item> queue_;
   std::size_t in_flight_ = 0;
+  std::uint64_t begun_ = 0;            // segments taken off the queue
+  std::set<std::uint64_t> under_way_;  // by their number among those
   Tail stored_;
   std::map<Sequence, Ahead> stored_ahead_;   // beyond the contiguous prefix
   std::map<Sequence, std::uint64_t> dirty_;  // bytes of log segments that the accepted tail does not cover

@@ -27,6 +27,7 @@ StoreVolume::StoreVolume(VolumeParts parts, VolumeOptions options)
       options_(options),
       id_(parts_.keys.volume_id()),
       home_(parts_.disk, parts_.directory),
+      list_turn_(parts_.runtime, 1),
       mark_turn_(parts_.runtime, 1),
       house_(parts_.runtime),
       tasks_(parts_.runtime) {}
@@ -149,9 +150,12 @@ void StoreVolume::segment_sealed(SealedSegment segment) {
 
 // A segment is on k+m miners: write it down, and let it leave the disk once that is durable in the index.
 Task<Status> StoreVolume::segment_stored(change::Placed placed) {
-  ++stored_segments_;
-  stored_bytes_ += placed.length;
   const SegmentId segment = placed.segment;
+  CO_TRY(const auto known, co_await index_->placed(segment));
+  if (!known) {  // else it was sent again: its note was there when this opening counted
+    ++stored_segments_;
+    stored_bytes_ += placed.length;
+  }
   const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
     return std::vector<Change>{placed};
   };
@@ -360,39 +364,6 @@ Task<Status> StoreVolume::drop_cache() {
   CO_TRY_OK(saved);
   cells_->forget_recent();
   slots_->drop_clean();
-  co_return Status();
-}
-
-Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners, bool lost) {
-  if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  std::vector<MinerEntry> gone;
-  for (const MinerEntry& old : transport_.miners())
-    if (std::ranges::none_of(miners, [&](const MinerEntry& entry) { return entry.id == old.id; }))
-      gone.push_back(old);
-  if (!gone.empty() && miners.size() < shape_.miners_min())
-    co_return fail(ErrorKind::invalid,
-                   format("{} miners would be left, and {}+{} slices need at least {}: add others first",
-                          miners.size(), shape_.k, shape_.m, shape_.miners_min()));
-  if (!gone.empty() && !lost) CO_TRY_OK(co_await may_go(gone));
-  // Old holders must be reachable until the joint change is accepted.
-  std::vector<MinerEntry> both = miners;
-  both.insert(both.end(), gone.begin(), gone.end());
-  transport_.set_miners(std::move(both));
-  CO_TRY_OK(co_await tail_->set_miners(miners));
-  transport_.set_miners(std::move(miners));
-  co_return Status();
-}
-
-Task<Status> StoreVolume::may_go(const std::vector<MinerEntry>& gone) {
-  CO_TRY(const std::vector<change::Placed> placed, co_await placed_segments(*index_));
-  for (const MinerEntry& miner : gone) {
-    const auto held = std::ranges::count_if(placed, [&](const change::Placed& segment) {
-      return std::ranges::find(segment.miners, miner.id) != segment.miners.end();
-    });
-    if (held != 0)
-      co_return fail(ErrorKind::denied, format("miner {} holds slices of {} of {} segments", miner.id.brief(),
-                                               held, placed.size()));
-  }
   co_return Status();
 }
 

@@ -95,9 +95,9 @@ class StoreVolume final : public Volume {
   Task<Result<CheckReport>> check(bool with_data, Progress progress) override;
   Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) override;
   Task<Status> drop_cache() override;
+  std::vector<MinerEntry> miners() const override { return transport_.miners(); }
   std::string obstacle() const override { return pusher_->dirty_bytes() == 0 ? "" : pusher_->obstacle(); }
   Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost = false) override;
-  Task<Status> may_go(const std::vector<MinerEntry>& gone);
   void set_options(const VolumeOptions& options) override;
   void stop_waiting() override;
   Task<Status> close() override;
@@ -127,11 +127,17 @@ class StoreVolume final : public Volume {
   Task<Status> take_over(const Superblock& newest, Adopt adopt);
   Task<Status> recover_from(const Superblock& newest, Adopt adopt, bool accept_loss, Progress progress);
   Error fenced_error(const Superblock& newest) const;
-  Task<Status> save_replay_start();  // and moves the cache's floor
   Task<Status> begin_later();
+  // --- home_marks.cc ---
+  Task<Status> save_replay_start();  // and moves the cache's floor
   Task<ReplayStart> load_replay_start();
   Task<std::optional<SegmentId>> load_repair_position();
   Task<void> keep_repair_position(std::optional<SegmentId> through);
+  // --- members.cc ---
+  Task<void> follow_claimed_list();
+  Task<Status> may_go(std::vector<MinerEntry> gone);
+  Task<void> take_back(std::vector<MinerEntry> before, std::vector<MinerEntry> wanted);
+  // --- store_volume.cc ---
   Task<Status> count_degraded(VolumeStatus& status);
 
   Task<Status> commit_one(Change change);
@@ -188,8 +194,10 @@ class StoreVolume final : public Volume {
   std::set<const Inventory::Segment*> of_the_log_;  // of inventory_: what was replayed
   std::set<SegmentId> damaged_;                     // seen to have wrong slices by the last check or repair
   bool repairing_ = false;
+  std::uint64_t list_changes_ = 0;  // calls of set_miners()
   bool closing_ = false;
   Sequence saved_mark_ = 0;  // of the mark that DIR/replay has
+  Semaphore list_turn_;      // one at a time changes the miner list
   Semaphore mark_turn_;      // one at a time saves DIR/replay
   Signal house_;
   TaskGroup tasks_;

@@ -145,6 +145,16 @@ void TailKeeper::doubt() {
   wake_.notify_all();
 }
 
+Task<Status> TailKeeper::cut_back(Tail tail, Duration patience) {
+  CHECK(claimed());
+  update([&](Intent& intent) {
+    intent.tail = tail;
+    for (CheckpointRef& checkpoint : intent.checkpoints)
+      if (checkpoint.position > tail.position) checkpoint = {};
+  });
+  co_return co_await settled(patience);
+}
+
 TailKeeper::Awaited::Awaited(TailKeeper& keeper, LogPosition position)
     : keeper_(keeper), entry_(keeper.awaited_.insert(position)) {
   keeper_.wake_.notify_all();

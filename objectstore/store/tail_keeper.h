@@ -103,6 +103,10 @@ class TailKeeper {
   bool wants_destroyed() const { return intent_.destroyed; }
   // The same as update() for a tail alone, paced unless somebody awaits() a position that it covers.
   void advance(const Tail& tail);
+  // The only way a tail goes back (or to another history): what is not before it is given up, by the owner's
+  // own decision. Returns when a quorum has accepted that. Once claimed. unavailable after `patience`;
+  // fenced; closed.
+  Task<Status> cut_back(Tail tail, Duration patience);
   // While the returned guard lives, a tail that covers `position` is proposed at once. The keeper outlives
   // it.
   class Awaited {

@@ -109,10 +109,7 @@ def recovery_called_off():
         expect(process.poll() is None, 'the recovery was through before it was called off')
         process.terminate()
         process.communicate()
-        for give_up in [time.time() + 20]:
-            while any(' daemon ' in line and other in line for line in lab.processes().values()):
-                expect(time.time() < give_up, 'the recovery goes on although nobody waits for it')
-                time.sleep(0.05)
+        lab.without_daemon()
         for miner in range(1, 7):
             lab.miner('slow', miner, '--off')
         lab.run('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', text=lab.recovery_code + '\n', home=other)
@@ -142,6 +139,89 @@ def miners_removed():
         lab.verify(expected)
 
 
+def destroy_called_off():
+    """Ctrl-C before anything was destroyed: nothing is, later either."""
+    with Lab() as lab:
+        lab.up()
+        expected = {'one': lab.put_bytes('one', 500_000)}
+        lab.sync()
+        lab.run('volume', 'stop', lab.volume)
+        for miner in range(1, 7):
+            lab.miner('slow', miner, '--delay', '400ms', '--rate', '10M')
+        process = lab.start('volume', 'destroy', lab.volume, '--yes')
+        time.sleep(0.8)
+        process.terminate()
+        process.communicate()
+        lab.without_daemon()
+        for miner in range(1, 7):
+            lab.miner('slow', miner, '--off')
+        lab.verify(expected)
+
+
+def list_change_fails():
+    """Too few miners agree to a new list: nothing is placed on what was not added, and it is not added later either."""
+    with Lab(miners=7) as lab:
+        lab.run('devnet', 'up', '--miners', 7, '--dir', lab.net)
+        blocks = ['[[miner]]' + block for block in open(lab.list).read().split('[[miner]]')[1:]]
+        first, more = lab.path('first.toml'), lab.path('more.toml')
+        for path, chosen in ((first, blocks[:6]), (more, blocks[6:])):
+            with open(path, 'w') as file:
+                file.write('\n'.join(chosen))
+        lab.run('volume', 'create', lab.volume, '--miners', first, '--segment', '1M')
+        expected = {'one': lab.put_bytes('one', 500_000)}
+        lab.sync()
+        for miner in (1, 2, 3):
+            lab.miner('stop', miner)
+        lab.refused('miner', 'add', lab.volume, more, codes=(1,), says='not changed', timeout=60)
+        for miner in (1, 2, 3):
+            lab.miner('start', miner)
+        expected['two'] = lab.put_bytes('two', 5_000_000)
+        lab.sync()
+        held = lab.json('status', os.path.join(lab.net, 'miner-7'), program='cumulus-miner')['slices']
+        expect(held == 0, f'the miner that was not added holds {held} slices')
+        lab.run('volume', 'stop', lab.volume)
+        lab.miner('stop', 7)
+        lab.check_clean(data=True)
+        expect(len(lab.json('miner', 'ls', lab.volume)) == 6, 'it was added all the same')
+        lab.verify(expected)
+
+
+def loss_accepted():
+    """What is given up is gone for everybody; what is stored afterwards is as safe as ever."""
+    with Lab() as lab:
+        lab.up()
+        expected = {'one': lab.put_bytes('one', 500_000)}
+        lab.sync()
+        for miner in (1, 2):
+            lab.miner('stop', miner)
+        lab.put_bytes('lost', 30_000_000)
+        lab.sync()
+        lab.run('volume', 'stop', lab.volume)
+        for miner in (1, 2):
+            lab.miner('start', miner)
+        for miner in (5, 6):
+            lab.miner('stop', miner)
+        homes = [lab.path(f'home-{number}') for number in range(2)]
+        lab.homes += homes
+        recover = ('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin')
+        code = lab.recovery_code + '\n'
+        lab.refused(*recover, text=code, home=homes[0], codes=(1,), says='--accept-loss')
+        lab.run(*recover, '--accept-loss', text=code, home=homes[0])
+        source = lab.path('source')
+        for name in ('two', 'three'):
+            with open(source, 'wb') as file:
+                file.write(lab.random.randbytes(3_000_000))
+            lab.run('object', 'put', f'{lab.volume}/b', name, source, '--sync', home=homes[0], timeout=60)
+            expected[name] = sha_of(source)
+            lab.run('volume', 'stop', lab.volume, home=homes[0])
+        for miner in (5, 6):
+            lab.miner('start', miner)
+        lab.verify(expected, home=homes[0])
+        lab.run('volume', 'stop', lab.volume, home=homes[0])
+        lab.run(*recover, text=code, home=homes[1])
+        lab.verify(expected, home=homes[1])
+
+
 def waiting_is_told():
     """What cannot reach the miners says why while it waits, and can be called off."""
     with Lab() as lab:
@@ -166,4 +246,5 @@ def waiting_is_told():
 
 
 if __name__ == '__main__':
-    main(volume_destroyed, destroy_interrupted, destroyed_elsewhere, recovery_called_off, miners_removed, waiting_is_told)
+    main(volume_destroyed, destroy_interrupted, destroyed_elsewhere, destroy_called_off, recovery_called_off, list_change_fails, miners_removed,
+         loss_accepted, waiting_is_told)

@@ -118,6 +118,13 @@ class Lab:
         os.kill(pid, signal.SIGKILL)
         self.gone(pid)
 
+    def without_daemon(self):
+        """Until no daemon of the laboratory's volumes runs any more."""
+        give_up = time.time() + 20
+        while daemons := [line for line in self.processes().values() if ' daemon ' in line]:
+            expect(time.time() < give_up, f'it goes on although nobody waits for it: {daemons}')
+            time.sleep(0.05)
+
     def gone(self, pid):
         """Until a killed process is no more."""
         while os.path.exists(f'/proc/{pid}') and open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z':

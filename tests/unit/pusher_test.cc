@@ -141,6 +141,25 @@ TEST(Pusher, WaitsForMinersAndLosesNothing) {
 }
 
 // The transport knows that nobody answers and does not even begin: nothing is lost, and nobody spins.
+TEST(Pusher, KnowsWhenWhatWasUnderWayHasArrived) {
+  PushWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.open(4, 2));
+    Pusher& pusher = world.start_pusher();
+    EXPECT_OK(co_await pusher.wait_for_those_under_way(1s));
+    for (std::size_t at = 0; at < 6; ++at) world.network.kill(at);
+    pusher.push(world.make());
+    co_await world.reactor.sleep_for(10ms);
+    const Status stuck = co_await pusher.wait_for_those_under_way(500ms);
+    EXPECT_FALSE(stuck);
+    EXPECT_EQ(stuck.error().kind(), ErrorKind::unavailable);
+    for (std::size_t at = 0; at < 6; ++at) world.network.start(at);
+    EXPECT_OK(co_await pusher.wait_for_those_under_way(20s));
+    EXPECT_EQ(world.placed.size(), 1u);
+    co_await world.end();
+  });
+}
+
 TEST(Pusher, WaitsForMinersThatRefuseAtOnce) {
   PushWorld world(6);
   world.run([&]() -> Task<void> {

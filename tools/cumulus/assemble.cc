@@ -5,6 +5,7 @@
 
 #include "netclient/miner_list.h"
 #include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
 #include "objectstore/crypto/key_file.h"
 #include "objectstore/crypto/tls_identity.h"
 #include "objectstore/index/rocksdb_engine.h"
@@ -72,11 +73,13 @@ Task<Result<std::unique_ptr<Stack>>> Stack::lay_ground(Reactor& reactor, Home ho
   auto master = decode_key_file(key_bytes, passphrase);
   if (!master) co_return fail(master.error().within(directory + "/key"));
   stack->keys_ = std::make_unique<KeyTree>(std::move(*master));
-  CO_TRY(auto miners, load_miner_list(directory + "/miners.toml"));
+  auto miners = load_miner_list(directory + "/miners.toml");
+  // What is wrong with the home is no fault of the words that were given.
+  if (!miners) co_return fail(ErrorKind::corrupt, miners.error().message());
 
   stack->disk_ = make_uring_file_system(reactor);
   CO_TRY(stack->transport_,
-         make_tcp_transport(reactor, transport_identity(*stack->keys_), std::move(miners)));
+         make_tcp_transport(reactor, transport_identity(*stack->keys_), *std::move(miners)));
   co_return stack;
 }
 
@@ -108,7 +111,7 @@ Task<Result<std::vector<std::string>>> Stack::destroy(Reactor& reactor, Home hom
 Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home, std::string name,
                                                      OpenRequest request, Progress progress) {
   std::string directory = home.volume(name);
-  CO_TRY(auto stack, co_await lay_ground(reactor, std::move(home), std::move(name), request));
+  CO_TRY(auto stack, co_await lay_ground(reactor, home, name, request));
   VolumeParts parts = stack->parts(reactor, std::move(directory));
   const OpenMode mode = request.steal ? OpenMode::steal : OpenMode::read_write;
   Result<std::unique_ptr<Volume>> volume = fail(ErrorKind::invalid, "unknown way to open a volume");
@@ -124,6 +127,13 @@ Task<Result<std::unique_ptr<Stack>>> Stack::assemble(Reactor& reactor, Home home
     co_return fail(volume.error());
   }
   stack->volume_ = std::move(*volume);
+  // The record's list may be newer than this home's file: another home, or a change that was cut short.
+  const std::string path = home.volume(name) + "/miners.toml";
+  const auto listed = load_miner_list(path);
+  if (!listed || *listed != stack->volume_->miners()) {
+    const Status kept = Home::write_file(path, view_of(print_miner_list(stack->volume_->miners())));
+    if (!kept) log_warn("the volume's miner list cannot be kept: {}", kept.error().message());
+  }
   co_return stack;
 }
 

@@ -1,0 +1,107 @@
+// StoreVolume: who the volume's miners are, and how that changes.
+//
+// The list of the newest record is the truth. While a change is under way the transport reaches everybody of
+// the old list and the new one, so that the holders can move, but nothing new is placed on a miner that is
+// not on both: what fails to be agreed on must leave nothing behind, and what leaves must not be given more.
+#include <algorithm>
+
+#include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
+#include "objectstore/store/holder_survey.h"
+#include "objectstore/store/segment_audit.h"
+#include "objectstore/store/store_volume.h"
+
+namespace cumulus {
+namespace {
+
+using Miners = std::vector<MinerEntry>;
+
+constexpr Duration kPatienceOfChange = std::chrono::seconds(30);
+constexpr Duration kForEver = std::chrono::hours(24 * 365);
+
+bool names(const Miners& miners, const MinerId& id) {
+  return std::ranges::find(miners, id, &MinerEntry::id) != miners.end();
+}
+
+Miners only_in(const Miners& these, const Miners& others) {
+  Miners only;
+  std::ranges::copy_if(these, std::back_inserter(only),
+                       [&](const MinerEntry& miner) { return !names(others, miner.id); });
+  return only;
+}
+
+// `first`, and what only `second` has, with room for nothing.
+Miners with_guests(Miners first, const Miners& second) {
+  for (MinerEntry guest : only_in(second, first)) {
+    guest.weight = 0;
+    first.push_back(std::move(guest));
+  }
+  return first;
+}
+
+}  // namespace
+
+// A home that opened offline claims later, and may then find a list that it did not know.
+Task<void> StoreVolume::follow_claimed_list() {
+  const Status claimed = co_await tail_->wait_claimed();
+  if (claimed && list_changes_ == 0) follow_list(transport_, parts_.keys, tail_->accepted(), true);
+}
+
+Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners, bool lost) {
+  const Semaphore::Hold turn = co_await list_turn_.acquire();
+  if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
+  const Miners before = tail_->miners();
+  const Miners gone = only_in(before, miners);
+  if (!gone.empty() && miners.size() < shape_.miners_min())
+    co_return fail(ErrorKind::invalid,
+                   format("{} miners would be left, and {}+{} slices need at least {}: add others first",
+                          miners.size(), shape_.k, shape_.m, shape_.miners_min()));
+  ++list_changes_;
+  // Those that stay take slices all the while; those that come or go are reached, and are given nothing.
+  Miners staying;
+  std::ranges::copy_if(miners, std::back_inserter(staying),
+                       [&](const MinerEntry& miner) { return names(before, miner.id); });
+  transport_.set_miners(with_guests(with_guests(staying, before), miners));
+  if (!gone.empty() && !lost) {
+    const Status may = co_await may_go(gone);
+    if (!may) {
+      transport_.set_miners(before);
+      co_return may;
+    }
+  }
+  const Status settled = co_await tail_->set_miners(miners, kPatienceOfChange);
+  if (!settled) {
+    tasks_.spawn(take_back(before, miners));
+    co_return fail(Error(settled.error().kind(), "the list was not changed, and the change is taken back: " +
+                                                     settled.error().message()));
+  }
+  transport_.set_miners(std::move(miners));
+  co_return Status();
+}
+
+// Some holder may have the change already, so the old list is proposed after it.
+Task<void> StoreVolume::take_back(std::vector<MinerEntry> before, std::vector<MinerEntry> wanted) {
+  const std::uint64_t change = list_changes_;
+  transport_.set_miners(with_guests(before, wanted));
+  const Status settled = co_await tail_->set_miners(before, kForEver);
+  if (settled && change == list_changes_) transport_.set_miners(std::move(before));
+}
+
+// Nothing of the volume may be on them, nor on its way to them.
+Task<Status> StoreVolume::may_go(std::vector<MinerEntry> gone) {
+  if (repairing_)
+    co_return fail(ErrorKind::exists, "a repair of this volume is under way: wait until it is through");
+  CO_TRY_OK(co_await pusher_->wait_for_those_under_way(kPatienceOfChange));
+  CO_TRY(const std::vector<change::Placed> placed, co_await placed_segments(*index_));
+  for (const MinerEntry& miner : gone) {
+    const auto held = std::ranges::count_if(placed, [&](const change::Placed& segment) {
+      return std::ranges::find(segment.miners, miner.id) != segment.miners.end();
+    });
+    if (held != 0)
+      co_return fail(ErrorKind::denied, format("miner {} holds slices of {} of {} segments", miner.id.brief(),
+                                               held, placed.size()));
+  }
+  co_return Status();
+}
+
+}  // namespace cumulus
