@@ -103,12 +103,16 @@ def keys_and_codes():
         with open(os.path.join(miner, 'identity'), 'w') as file:
             file.write(text[:at] + ('0' if text[at] != '0' else '1') + text[at + 1:])
         lab.refused('status', miner, codes=(1,), says='damaged', program='cumulus-miner')
-        # A miner that shows another identity than the pinned one is not spoken to.
+        # A miner that shows another identity than the pinned one is not spoken to. The list that the superblock has mends the home's.
         text = open(os.path.join(folder, 'miners.toml')).read()
         first = re.search(r'[0-9a-f]{64}', text).group(0)
-        with open(os.path.join(folder, 'miners.toml'), 'w') as file:
-            file.write(text.replace(first, first[:-1] + ('0' if first[-1] != '0' else '1')))
-        answers = [miner['answers'] for miner in lab.status()['miners']]
+        for path in (os.path.join(folder, 'miners.toml'), lab.path('wrong.toml')):
+            with open(path, 'w') as file:
+                file.write(text.replace(first, first[:-1] + ('0' if first[-1] != '0' else '1')))
+        expect([miner['answers'] for miner in lab.status()['miners']] == [True] * 6, 'the damaged list of a home counts')
+        expect(first in open(os.path.join(folder, 'miners.toml')).read(), 'the list was not mended')
+        lab.run('volume', 'create', 'w', '--miners', lab.path('wrong.toml'), '--segment', '1M')
+        answers = [miner['answers'] for miner in lab.status_of('w')['miners']]
         expect(answers.count(False) == 1, f'a miner with another identity answers: {answers}')
 
 

@@ -13,6 +13,7 @@ namespace {
 constexpr ObjectId kDirectory = 1;
 constexpr std::size_t kPiece = 1u << 20;
 constexpr std::size_t kPutWorkers = 4;
+constexpr Duration kTellEvery = std::chrono::seconds(1);
 constexpr std::size_t kGetWorkers = 12;  // enough to have the next two segments on their way
 
 Bytes bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
@@ -156,9 +157,24 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
       }
     }
   };
+  // Told while nothing moves, too: whoever waits wants to know for what.
+  bool through = false;
+  Signal ended(runtime);
+  const auto tell = [&]() -> Task<void> {
+    while (!through) {
+      co_await ended.wait_until(runtime.now() + kTellEvery);
+      if (!through && progress && !progress(state.done, size.value_or(state.done)))
+        state.status = fail(ErrorKind::closed, "interrupted");
+    }
+  };
   TaskGroup workers(runtime);
+  TaskGroup telling(runtime);
+  telling.spawn(tell);
   for (std::size_t i = 0; i < kPutWorkers; ++i) workers.spawn(worker);
   co_await workers.join();
+  through = true;
+  ended.notify_all();
+  co_await telling.join();
   if (!state.status) {
     const Status dropped = co_await drop_object(id, 0);
     static_cast<void>(dropped);  // the first error is the one to tell

@@ -131,6 +131,11 @@ Error Client::with_volume(const Error& error) const {
 }
 
 Status Client::start(const OpenRequest& request, bool must_be_new, const std::string& what) {
+  // A daemon that was fenced goes on serving what it has: to take the volume over it must make room.
+  if (request.steal && !must_be_new && connect()) {
+    TRY(const Json status, call({{"request", "volume.status"}}, "", false));
+    if (!status.value("writable", true)) TRY_OK(stop());
+  }
   TRY_OK(start_daemon(request, must_be_new, what));
   return {};
 }
@@ -255,22 +260,26 @@ bool lock_soon(int file) {
   return false;
 }
 
-Result<bool> Client::stop() {
+Result<Client::Stopped> Client::stop() {
   // The lock is free when the daemon has ended, and taken before it listens.
   const int lock = ::open((home_.volume(name_) + "/lock").c_str(), O_RDWR | O_CLOEXEC);
-  if (lock < 0) return false;
-  bool told = false;
-  while (!told && ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
+  Stopped stopped;
+  if (lock < 0) return stopped;
+  while (!stopped.ran && ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
     if (auto running = connect(); running) {
-      told = running->send(FrameKind::json, view_of(R"({"request":"daemon.stop"})")).has_value();
-      const auto answer = running->receive();  // or the end of the connection: the lock says the rest
-      static_cast<void>(answer);
+      stopped.ran = running->send(FrameKind::json, view_of(R"({"request":"daemon.stop"})")).has_value();
+      // Or the end of the connection: the lock says the rest.
+      if (const auto answer = running->receive(); answer && answer->kind == FrameKind::json) {
+        const Json said = Json::parse(text_of(answer->body), nullptr, false);
+        if (said.is_object() && said.contains("result"))
+          stopped.dirty = said["result"].value("dirty", std::uint64_t{0});
+      }
     }
-    if (!told) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (!stopped.ran) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  while (told && ::flock(lock, LOCK_EX) != 0 && errno == EINTR) continue;
+  while (stopped.ran && ::flock(lock, LOCK_EX) != 0 && errno == EINTR) continue;
   ::close(lock);
-  return told;
+  return stopped;
 }
 
 }  // namespace cumulus

@@ -51,8 +51,12 @@ class Client {
                     const DataIn& data_in = {}, const DataOut& data_out = {});
   // Ends the daemon that runs, and starts one that destroys the volume instead of serving it: its result.
   Result<Json> destroy();
-  // True when a daemon runs; asks it to end. One that starts or ends already is waited for.
-  Result<bool> stop();
+  // Asks the daemon to end, if one runs. One that starts or ends already is waited for.
+  struct Stopped {
+    bool ran = false;
+    std::uint64_t dirty = 0;  // bytes that it had not yet sent to the miners when it was asked
+  };
+  Result<Stopped> stop();
 
  private:
   Result<DaemonSocket> connect();

@@ -17,7 +17,9 @@ bool lost = false;
 Result<std::vector<MinerEntry>> listed(const Invocation& invocation) {
   const Home home = invocation.home_folder();
   TRY_OK(home.check_volume(volume));
-  return load_miner_list(home.volume(volume) + "/miners.toml");
+  auto miners = load_miner_list(home.volume(volume) + "/miners.toml");
+  if (!miners) return fail(ErrorKind::corrupt, miners.error().message());
+  return miners;
 }
 
 Result<int> replace(const Invocation& invocation, const std::vector<MinerEntry>& miners) {

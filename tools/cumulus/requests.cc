@@ -146,8 +146,9 @@ Answer miner_set(Desk& desk, Session&, Json request) {
 }
 
 Answer daemon_stop(Desk& desk, Session&, Json) {
+  const auto status = co_await desk.stack.volume().status(false);
   desk.stop();
-  co_return Json::object();
+  co_return Json{{"dirty", status ? status->dirty : 0}};
 }
 
 // --- objects ---
@@ -193,8 +194,9 @@ Answer object_put(Desk& desk, Session& session, Json request) {
   } else {
     source = [&session](std::uint64_t, MutableByteView into) { return session.receive_data(into); };
   }
+  Progress putting = sending_progress(desk, session);
   CO_TRY(const Commit commit,
-         co_await bucket.put(desk.reactor, text(request, "object"), size, source, progress_of(session)));
+         co_await bucket.put(desk.reactor, text(request, "object"), size, source, std::move(putting)));
   const bool remote = request.value("sync", false);
   const Durability level =
       remote ? Durability::remote : std::max(Durability::local, desk.stack.settings().options.flush_means);

@@ -81,6 +81,7 @@ Result<std::optional<std::string>> new_passphrase(const Invocation& invocation, 
     TRY(const auto second, read_passphrase("", "again: "));
     if (first != second) return fail(ErrorKind::invalid, "the passphrases differ");
   }
+  if (first.empty()) return fail(ErrorKind::invalid, "the new passphrase is empty: it would protect nothing");
   if (!is_utf8(first))
     return fail(ErrorKind::invalid, "the new passphrase is not UTF-8: choose one that can be typed anywhere");
   return first;
@@ -141,6 +142,8 @@ Result<int> create(const Invocation& invocation, const Arguments& arguments) {
   TRY(const VolumeShape shape, parse_shape(arguments.code, arguments.segment));
   TRY(const auto miners, load_miner_list(arguments.miners));
   if (miners.empty()) return fail(ErrorKind::invalid, arguments.miners + " lists no miners");
+  if (std::ranges::none_of(miners, [](const MinerEntry& miner) { return miner.weight > 0; }))
+    return fail(ErrorKind::invalid, arguments.miners + " lists no miner with a weight above 0");
   if (miners.size() < shape.miners_min())
     return fail(ErrorKind::invalid, format("{} needs at least {} miners, {} lists {}", arguments.code,
                                            shape.miners_min(), arguments.miners, miners.size()));
@@ -262,8 +265,8 @@ void print_status(const Json& status) {
   std::printf("dirty       %s not yet on the miners\n", size_of(status, "dirty").c_str());
   if (const std::string waiting_for = text("waiting_for"); !waiting_for.empty())
     std::printf("waiting     %s\n", waiting_for.c_str());
-  std::printf("segments    %s stored, %s crowded\n", status["segments"].dump().c_str(),
-              status["segments_crowded"].dump().c_str());
+  std::printf("segments    %s stored, %s crowded, %s degraded\n", status["segments"].dump().c_str(),
+              status["segments_crowded"].dump().c_str(), status["segments_degraded"].dump().c_str());
   std::printf("local cache %s\n", size_of(status, "cache").c_str());
   for (const Json& user : status["users"])
     std::printf("in use      %s %s\n", user.value("kind", "").c_str(), user.value("where", "").c_str());
@@ -504,12 +507,18 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
     TRY_OK(client.start(opening, false, "opening"));
     return 0;
   });
-  auto* stop = named("stop", "end the volume's daemon; it closes the volume cleanly", "stop photos");
+  auto* stop = named("stop", "end the volume's daemon; it says what is not on the miners yet", "stop photos");
   invocation.on(stop, [&]() -> Result<int> {
     TRY_OK(invocation.home_folder().check_volume(arguments.name));
     Client client = invocation.client(arguments.name);
-    TRY(const bool stopped, client.stop());
-    if (invocation.json) print_json({{"stopped", stopped}});
+    TRY(const Client::Stopped stopped, client.stop());
+    if (invocation.json) print_json({{"stopped", stopped.ran}, {"dirty", stopped.dirty}});
+    if (stopped.dirty != 0)
+      std::fprintf(
+          stderr,
+          "cumulus: %s are not on the miners yet: they are safe on this machine's disk and are sent when "
+          "'%s' is opened here again; until then another home needs --steal, and loses them\n",
+          format_size(stopped.dirty).c_str(), arguments.name.c_str());
     return 0;
   });
 }
