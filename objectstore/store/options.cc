@@ -24,8 +24,8 @@ Status VolumeOptions::validate() const {
     return fail(ErrorKind::invalid, "the daemon needs at least 128M of memory");
   if (cache_bytes > kCacheMax || memory_bytes > kMemoryMax)
     return fail(ErrorKind::invalid,
-                format("a cache of {} bytes with {} bytes of memory: at most 1024T and 1T can be used", cache_bytes,
-                       memory_bytes));
+                format("a cache of {} bytes with {} bytes of memory: at most 1024T and 1T can be used",
+                       cache_bytes, memory_bytes));
   if (outage_wait && *outage_wait < Duration::zero())
     return fail(ErrorKind::invalid, "nobody waits for less than no time");
   if (group_bytes < 256 || pushes_in_flight_max < 1)
