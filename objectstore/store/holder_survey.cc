@@ -21,13 +21,11 @@ bool contains(const std::vector<MinerId>& ids, const MinerId& id) {
 struct Asking {
   explicit Asking(Runtime& runtime) : changed(runtime) {}
   Survey survey;
-  std::set<MinerId> answered;
   Signal changed;
 };
 
 void note_answer(Asking& asking, VolumeId volume, const MinerId& miner, HolderState state) {
-  asking.answered.insert(miner);
-  ++asking.survey.answered;
+  asking.survey.heard.insert(miner);
   if (state.promised && state.promised->volume == volume)
     asking.survey.highest = std::max(asking.survey.highest, state.promised->ballot);
   if (!state.accepted || state.accepted->volume != volume) return;
@@ -89,11 +87,11 @@ Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport,
 
   const auto reached = [&] {
     return asking->survey.newest && quorum_of(*asking->survey.newest, [&](const MinerId& id) {
-             return asking->answered.contains(id);
+             return asking->survey.heard.contains(id);
            });
   };
   const auto all_ended = [&] {
-    return asking->answered.size() + asking->survey.errors.size() >= miners.size();
+    return asking->survey.heard.size() + asking->survey.errors.size() >= miners.size();
   };
   while (!reached() && !all_ended()) {
     const bool woken = co_await asking->changed.wait_until(deadline);
@@ -110,7 +108,7 @@ Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport,
 }
 
 bool follow_list(SliceTransport& transport, const KeyTree& keys, const Superblock& record,
-                 bool keep_addresses) {
+                 bool keep_addresses, const std::set<MinerId>& heard) {
   if (record.version == 0) return false;
   auto listed = open_miners(keys, record.sealed_miners);
   if (!listed || listed->empty()) {
@@ -119,11 +117,9 @@ bool follow_list(SliceTransport& transport, const KeyTree& keys, const Superbloc
     return false;
   }
   const std::vector<MinerEntry> before = transport.miners();
-  if (keep_addresses) {
-    for (MinerEntry& miner : *listed) {
-      const auto ours = std::ranges::find(before, miner.id, &MinerEntry::id);
-      if (ours != before.end()) miner.address = ours->address;
-    }
+  for (MinerEntry& miner : *listed) {
+    const auto ours = std::ranges::find(before, miner.id, &MinerEntry::id);
+    if (ours != before.end() && (keep_addresses || heard.contains(miner.id))) miner.address = ours->address;
   }
   if (*listed == before) return false;
   transport.set_miners(*std::move(listed));
@@ -137,7 +133,7 @@ Task<Result<Survey>> survey_members(Runtime& runtime, SliceTransport& transport,
            co_await survey_holders(runtime, transport, keys.volume_id(), home, patience, stragglers));
     if (!survey.newest) co_return survey;
     const bool keep = given || home.wrote(*survey.newest);
-    const bool other = follow_list(transport, keys, *survey.newest, keep);
+    const bool other = follow_list(transport, keys, *survey.newest, keep, survey.heard);
     if (!other || survey.quorum_reached || round == kSurveysMax) co_return survey;
   }
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "objectstore/base/ids.h"
@@ -30,8 +31,8 @@ struct Survey {
   std::optional<Superblock> newest;  // by (ballot, version), of those that answered
   Ballot highest;                    // highest ballot seen, promises included
   bool quorum_reached = false;       // a quorum of the newest record's holders answered: it is the newest
-  std::uint32_t answered = 0;
-  std::map<MinerId, Error> errors;  // miners that did not answer, and why
+  std::set<MinerId> heard;           // who answered, at the address that the transport has
+  std::map<MinerId, Error> errors;   // miners that did not answer, and why
 };
 
 // Asks all of the transport's miners at once; returns as soon as a quorum of the newest record's holders
@@ -44,10 +45,10 @@ Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport,
 
 // The record's list says who the volume's miners are; whatever the transport was given (a home's file) may be
 // of before a change that another home made. From here on the transport has the record's list; of miners that
-// both know it keeps its own address when `keep_addresses`. False: it had that list already, or the record's
-// cannot be read.
+// both know it keeps its own address when `keep_addresses`, and of those that answered there. False: it had
+// that list already, or the record's cannot be read.
 bool follow_list(SliceTransport& transport, const KeyTree& keys, const Superblock& record,
-                 bool keep_addresses);
+                 bool keep_addresses, const std::set<MinerId>& heard = {});
 
 // As survey_holders(), and follows the newest record's list: asks again while that names miners that were not
 // asked and a quorum of its holders has not answered. `given`: the transport's addresses were just given by

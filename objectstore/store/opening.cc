@@ -185,7 +185,7 @@ Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress prog
     co_return fail(
         ErrorKind::unavailable,
         format("only {} miners answer; {} of the volume's {} holders must, to know the newest state",
-               survey.answered,
+               survey.heard.size(),
                QuorumShape::quorum_of(static_cast<std::uint32_t>(survey.newest->holders.size()),
                                       survey.newest->m),
                survey.newest->holders.size()));

@@ -86,6 +86,32 @@ Task<> open_with_an_old_list(World& world) {
 }
 TEST(VolumeMembers, TheNewestRecordsListCounts) { play(open_with_an_old_list); }
 
+// A miner that answered where this home looks for it is there, whatever the record of another home says.
+Task<> keep_addresses_that_answer(World& world) {
+  Stored stored;
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  FakeTransport far(world.reactor, world.network, 1, world.keys.volume_id());
+  auto volume = co_await make(world, transport, first_four(world), stored);
+  ASSERT_WELL(volume);
+  ASSERT_WELL(co_await (*volume)->close());
+  ASSERT_WELL(co_await grow_elsewhere(world, far, stored));
+  std::vector<MinerEntry> moved = first_four(world);
+  for (MinerEntry& miner : moved) miner.address = "moved to " + miner.address;
+  transport.set_miners(moved);
+  world.network.kill(3);
+  volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
+  ASSERT_WELL(volume);
+  std::size_t kept = 0;
+  for (const MinerEntry& miner : (*volume)->miners())
+    if (miner.address.starts_with("moved to ")) ++kept;
+  EXPECT_GE(kept, 2u);
+  EXPECT_EQ((*volume)->miners()[3].address, world.network.entries()[3].address);
+  ASSERT_WELL(co_await (*volume)->close());
+  co_await transport.close();
+  co_await far.close();
+}
+TEST(VolumeMembers, AnAddressThatAnsweredIsKept) { play(keep_addresses_that_answer); }
+
 Task<> destroy_with_an_old_list(World& world) {
   Stored stored;
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
