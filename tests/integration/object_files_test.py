@@ -99,6 +99,18 @@ def object_streams():
         open(empty, 'w').close()
         lab.run('object', 'put', 'v/b', 'empty', empty)
         expect(lab.run('object', 'cat', 'v/b', 'empty') == b'', 'an empty file is not empty')
+        sparse, back = lab.path('sparse'), lab.path('back')
+        for pieces in ((), (0,), (100 << 20,), (1, (200 << 20) - 1), ((64 << 20) - 1, 64 << 20)):
+            with open(sparse, 'wb') as file:
+                file.truncate(200 << 20)
+                for at in pieces:
+                    file.seek(at)
+                    file.write(b'x')
+            before = lab.status()['dirty']
+            lab.run('object', 'put', 'v/b', 'sparse', sparse)
+            expect(lab.status()['dirty'] - before < (10 << 20), f'a file of holes and {len(pieces)} bytes costs {lab.status()["dirty"] - before}')
+            lab.run('object', 'get', 'v/b', 'sparse', back)
+            expect(sha_of(back) == sha_of(sparse), f'a file of holes and bytes at {pieces} came back otherwise')
         for missing in (('object', 'get', 'v/b', 'none', lab.path('x')), ('object', 'stat', 'v/b', 'none'), ('object', 'rm', 'v/b', 'none')):
             lab.refused(*missing, codes=(1,), says=("'none'", "bucket 'b'"))
         lab.put_bytes('large', 12 << 20)

@@ -1,6 +1,7 @@
 #include "tools/cumulus/bucket.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "objectstore/base/codec.h"
@@ -21,6 +22,11 @@ Bytes bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
 // Somebody else set the name meanwhile. Any other refusal was waited for as long as the volume's options say.
 bool raced(const Error& error) {
   return error.kind() == ErrorKind::exists || error.kind() == ErrorKind::not_found;
+}
+
+bool nothing_but_zeros(ByteView bytes) {
+  return bytes.empty() ||
+         (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
 
 }  // namespace
@@ -109,6 +115,7 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     std::uint64_t end = 0;
     Status status;
     bool ended = false;
+    bool holes = false;  // something was left out: the size must be said
   };
   State state;
   BufferPool pool(kPiece, kPutWorkers * 4);
@@ -143,12 +150,16 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
         state.end = std::max(state.end, at + got);
       }
       if (!state.status || got == 0) co_return;
-      Transaction write;
-      write.write_shared(object, at, buffer->view(0, got), buffer);
-      const auto committed = co_await volume_.commit(std::move(write));
-      if (!committed) {
-        state.status = fail(committed.error());
-        co_return;
+      if (nothing_but_zeros(buffer->view(0, got))) {
+        state.holes = true;  // of a sparse file, say: they cost nothing
+      } else {
+        Transaction write;
+        write.write_shared(object, at, buffer->view(0, got), buffer);
+        const auto committed = co_await volume_.commit(std::move(write));
+        if (!committed) {
+          state.status = fail(committed.error());
+          co_return;
+        }
       }
       state.done += got;
       if (progress && !progress(state.done, size.value_or(state.done))) {
@@ -188,6 +199,7 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     Transaction set;
     set.assert_omap({dataset_, kDirectory}, bytes_of(name), before);
     set.set_omap({dataset_, kDirectory}, bytes_of(name), entry.encode());
+    if (state.holes) set.truncate(object, entry.size);
     std::int64_t bytes = static_cast<std::int64_t>(entry.size);
     std::int64_t objects = 1;
     if (before) {
