@@ -237,9 +237,13 @@ def waiting_is_told():
         status = lab.status()
         expect('miner' in status['waiting_for'], f'status says {status["waiting_for"]!r}')
         expect(b'waiting' in lab.run('volume', 'status', lab.volume), 'status shows nothing of it')
+        code, _, errors = lab.attempt('volume', 'stop', lab.volume)
+        expect(code == 0 and 'not on the miners yet' in errors, f'stop with bytes to send: {code}, {errors!r}')
         for miner in (1, 2, 3, 4):
             lab.miner('start', miner)
         lab.sync()
+        code, _, errors = lab.attempt('volume', 'stop', lab.volume)
+        expect(code == 0 and not errors, f'stop with nothing to send: {code}, {errors!r}')
         expect(lab.status()['waiting_for'] == '', f'all is stored, and status says {lab.status()["waiting_for"]!r}')
         lab.drop_cache()
         lab.verify({'one': sha, 'two': sha_of(lab.path('put-bytes'))})

@@ -91,6 +91,13 @@ def second_home():
         status = lab.status()
         expect(not status['writable'] and status['read_only_reason'], f'the fenced home does not say so: {status}')
         lab.verify(expected, home=other)
+        # And back by force, while its fenced daemon still runs.
+        lab.run('volume', 'open', lab.volume, '--steal')
+        expect(lab.status()['writable'], 'volume open --steal did not take the volume over')
+        lab.verify(expected)
+        lab.attempt('object', 'put', f'{lab.volume}/b', 'late', source, home=other)
+        lab.refused('volume', 'sync', lab.volume, codes=(1,), home=other)
+        lab.run('volume', 'open', lab.volume, '--steal', home=other)
         # Closed cleanly there, the volume opens here without force once this home knows.
         lab.run('volume', 'stop', lab.volume, home=other)
         lab.run('volume', 'stop', lab.volume)
