@@ -3,6 +3,7 @@
 there, and the next command starts a new daemon. CUMULUS_TEST_ROUNDS sets how often (200 in the long form)."""
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -49,6 +50,38 @@ def killed_during_puts():
         lab.check_clean(data=True)
         print(f'  {number} kills, {killed_in_a_command} of them in the middle of a command, {len(acknowledged)} objects')
         expect(killed_in_a_command > 0, 'no kill hit a command')
+
+
+def puts_cut_off():
+    """What a put had stored when its daemon was killed is removed by the next one, and nothing else is."""
+    with Lab() as lab:
+        lab.up()
+        acknowledged = {'kept': lab.put_bytes('kept', 200_000)}
+
+        def removals():
+            with open(os.path.join(lab.home, 'volumes', lab.volume, 'daemon.log')) as log:
+                return log.read().count('cut off are removed')
+        for name in ('kept', 'new'):
+            before = removals()
+            process = lab.start('object', 'put', f'{lab.volume}/b', name, '-', stdin=subprocess.PIPE)
+            process.stdin.write(lab.random.randbytes(20 << 20))
+            process.stdin.flush()
+            time.sleep(0.5)
+            lab.kill_daemon()
+            process.stdin.close()
+            process.stdin = None
+            process.communicate()
+            expect(process.returncode == 1, f'a put without its daemon: {process.returncode}')
+            lab.verify(acknowledged)
+            for _ in range(100):
+                if removals() > before:
+                    break
+                time.sleep(0.1)
+            expect(removals() == before + 1, 'the next daemon removed nothing')
+            lab.run('volume', 'stop', lab.volume)
+            lab.verify(acknowledged)
+            expect(removals() == before + 1, 'what was removed is removed again')
+        lab.check_clean(data=True)
 
 
 def compare(lab, acknowledged, possible, everything):
@@ -144,4 +177,4 @@ def killed_and_idle():
 
 
 if __name__ == '__main__':
-    main(killed_and_idle, killed_during_puts, miners_killed_and_wiped)
+    main(killed_and_idle, killed_during_puts, puts_cut_off, miners_killed_and_wiped)

@@ -1,11 +1,13 @@
 #include "tools/cumulus/bucket.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <map>
 
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
 #include "objectstore/io/sync.h"
 
 namespace cumulus {
@@ -14,6 +16,7 @@ namespace {
 constexpr ObjectId kDirectory = 1;
 constexpr std::size_t kPiece = 1u << 20;
 constexpr std::size_t kPutWorkers = 4;
+constexpr std::string_view kUnfinished = "unfinished.";  // xattrs of the directory, with the object's number
 constexpr Duration kTellEvery = std::chrono::seconds(1);
 constexpr std::size_t kGetWorkers = 12;  // enough to have the next two segments on their way
 
@@ -23,6 +26,8 @@ Bytes bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
 bool raced(const Error& error) {
   return error.kind() == ErrorKind::exists || error.kind() == ErrorKind::not_found;
 }
+
+Bytes unfinished_mark(ObjectId object) { return bytes_of(format("{}{}", kUnfinished, object)); }
 
 bool nothing_but_zeros(ByteView bytes) {
   return bytes.empty() ||
@@ -85,12 +90,43 @@ Result<Bucket> Bucket::at_snapshot(Volume& volume, std::string name, std::string
   return fail(ErrorKind::not_found, format("'{}' has no snapshot '{}'", name, snapshot));
 }
 
-Task<Status> Bucket::drop_object(ObjectId object, std::uint64_t size) {
-  Transaction drop;
-  drop.remove({dataset_, object});
-  if (size != 0) drop.add_usage(dataset_, 0, -static_cast<std::int64_t>(size), -1);
-  auto done = co_await volume_.commit(std::move(drop));
-  if (!done) co_return fail(done.error());
+// Where there is no room for a put there is none for its removal, and nobody should wait for it a second
+// time: the next daemon drops it.
+Task<void> Bucket::give_up(ObjectId object, const Error& why) {
+  if (why.kind() == ErrorKind::no_space) co_return;
+  std::vector<ObjectRef> one{{dataset_, object}};
+  const Status dropped = co_await drop_unfinished(volume_, std::move(one));
+  if (!dropped)
+    log_info("a put that failed leaves an object until the next start: {}", dropped.error().message());
+}
+
+Task<Result<std::vector<ObjectRef>>> Bucket::unfinished(Volume& volume) {
+  std::vector<ObjectRef> found;
+  for (const DatasetInfo& info : volume.datasets()) {
+    if (info.type != DatasetType::bucket) continue;
+    CO_TRY(const auto directory, co_await volume.stat(info.head, kDirectory));
+    if (!directory) continue;
+    CO_TRY(const auto marks, co_await volume.xattrs(info.head, kDirectory));
+    for (const OmapEntry& mark : marks) {
+      const std::string_view name = text_of(mark.key);
+      ObjectId id = 0;
+      if (!name.starts_with(kUnfinished)) continue;
+      const auto number = name.substr(kUnfinished.size());
+      if (std::from_chars(number.data(), number.data() + number.size(), id).ec == std::errc())
+        found.push_back({info.id, id});
+    }
+  }
+  co_return found;
+}
+
+Task<Status> Bucket::drop_unfinished(Volume& volume, std::vector<ObjectRef> objects) {
+  for (const ObjectRef& object : objects) {
+    Transaction drop;
+    drop.remove(object);
+    drop.remove_xattr({object.dataset, kDirectory}, unfinished_mark(object.object));
+    auto done = co_await volume.commit(std::move(drop));
+    if (!done) co_return fail(done.error());
+  }
   co_return Status();
 }
 
@@ -103,8 +139,10 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     CO_TRY(id, volume_.allocate_object(dataset_));
   } while (id <= kDirectory);
   const ObjectRef object{dataset_, id};
+  // Until it has a name the directory says that it is being made.
   Transaction create;
   create.create(object, {});
+  create.set_xattr({dataset_, kDirectory}, unfinished_mark(id), {});
   CO_TRY_OK(co_await volume_.commit(std::move(create)));
 
   // Workers take the next piece, read it and commit it; the order of pieces does not matter before the name
@@ -187,8 +225,7 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
   ended.notify_all();
   co_await telling.join();
   if (!state.status) {
-    const Status dropped = co_await drop_object(id, 0);
-    static_cast<void>(dropped);  // the first error is the one to tell
+    co_await give_up(id, state.status.error());
     co_return fail(state.status.error());
   }
 
@@ -200,6 +237,7 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     set.assert_omap({dataset_, kDirectory}, bytes_of(name), before);
     set.set_omap({dataset_, kDirectory}, bytes_of(name), entry.encode());
     if (state.holes) set.truncate(object, entry.size);
+    set.remove_xattr({dataset_, kDirectory}, unfinished_mark(id));
     std::int64_t bytes = static_cast<std::int64_t>(entry.size);
     std::int64_t objects = 1;
     if (before) {
@@ -211,10 +249,7 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     set.add_usage(dataset_, 0, bytes, objects);
     auto done = co_await volume_.commit(std::move(set));
     if (done || attempt == 8 || !raced(done.error())) {
-      if (!done) {
-        const Status dropped = co_await drop_object(id, 0);
-        static_cast<void>(dropped);  // the first error is the one to tell
-      }
+      if (!done) co_await give_up(id, done.error());
       co_return done;
     }
   }

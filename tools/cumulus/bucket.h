@@ -46,10 +46,17 @@ class Bucket {
   Task<Result<std::vector<BucketEntry>>> list(std::string prefix, std::string after, std::size_t limit);
   Task<Status> remove(std::string name);
 
+  // Objects of puts that were cut off by the end of a daemon, in all buckets: nothing names them, and nothing
+  // ever will. To be asked for before the first put, for those under way look the same.
+  static Task<Result<std::vector<ObjectRef>>> unfinished(Volume& volume);
+  // Removes them; what cannot be removed now stays for the next time.
+  static Task<Status> drop_unfinished(Volume& volume, std::vector<ObjectRef> objects);
+
  private:
   Bucket(Volume& volume, std::string name, DatasetId dataset, View view)
       : volume_(volume), name_(std::move(name)), dataset_(dataset), view_(std::move(view)) {}
-  Task<Status> drop_object(ObjectId object, std::uint64_t size);
+  // After a put that failed; its first error is the one to tell.
+  Task<void> give_up(ObjectId object, const Error& why);
 
   Volume& volume_;
   std::string name_;

@@ -16,6 +16,7 @@
 
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "tools/cumulus/bucket.h"
 #include "tools/cumulus/new_volume_folder.h"
 #include "tools/cumulus/requests.h"
 #include "tools/cumulus/session.h"
@@ -73,7 +74,9 @@ class Daemon {
       co_return Status();
     }
     CO_TRY(stack_, co_await Stack::assemble(reactor_, home_, name_, request_, progress));
+    const auto unfinished = co_await Bucket::unfinished(stack_->volume());
     CO_TRY_OK(listen());
+    if (unfinished && !unfinished->empty()) tasks_.spawn(drop_unfinished(*unfinished));
     // From here on a recovery is finished, whether the command that asked for it is still there or not.
     if (request_.kind == OpenRequest::Kind::recover)
       ::unlink(NewVolumeFolder::mark_of(home_.volume(name_)).c_str());
@@ -97,6 +100,15 @@ class Daemon {
     if (!closed) log_error("closing the volume: {}", closed.error().message());
     log_info("volume '{}' is closed", name_);
     co_return Status();
+  }
+
+  Task<void> drop_unfinished(std::vector<ObjectRef> objects) {
+    const std::size_t count = objects.size();
+    const Status dropped = co_await Bucket::drop_unfinished(stack_->volume(), std::move(objects));
+    if (dropped)
+      log_info("objects of puts that were cut off are removed: {}", count);
+    else
+      log_info("objects of puts that were cut off stay until the next start: {}", dropped.error().message());
   }
 
   Status listen() {
