@@ -139,11 +139,14 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     CO_TRY(id, volume_.allocate_object(dataset_));
   } while (id <= kDirectory);
   const ObjectRef object{dataset_, id};
-  // Until it has a name the directory says that it is being made.
-  Transaction create;
-  create.create(object, {});
-  create.set_xattr({dataset_, kDirectory}, unfinished_mark(id), {});
-  CO_TRY_OK(co_await volume_.commit(std::move(create)));
+  // What is one piece is made and named in one step. Anything else has a mark until it has a name.
+  const bool at_once = size && *size <= kPiece;
+  if (!at_once) {
+    Transaction create;
+    create.create(object, {});
+    create.set_xattr({dataset_, kDirectory}, unfinished_mark(id), {});
+    CO_TRY_OK(co_await volume_.commit(std::move(create)));
+  }
 
   // Workers take the next piece, read it and commit it; the order of pieces does not matter before the name
   // is set.
@@ -154,6 +157,7 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
     Status status;
     bool ended = false;
     bool holes = false;  // something was left out: the size must be said
+    std::shared_ptr<Buffer> whole;
   };
   State state;
   BufferPool pool(kPiece, kPutWorkers * 4);
@@ -190,6 +194,8 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
       if (!state.status || got == 0) co_return;
       if (nothing_but_zeros(buffer->view(0, got))) {
         state.holes = true;  // of a sparse file, say: they cost nothing
+      } else if (at_once) {
+        state.whole = buffer;
       } else {
         Transaction write;
         write.write_shared(object, at, buffer->view(0, got), buffer);
@@ -221,37 +227,48 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
   telling.spawn(tell);
   for (std::size_t i = 0; i < kPutWorkers; ++i) workers.spawn(worker);
   co_await workers.join();
+  Result<Commit> named = fail(ErrorKind::closed, "interrupted");
+  if (state.status) {
+    const BucketEntry entry{name, id, state.end, runtime.wall_now()};
+    const std::function<void(Transaction&)> finish = [&](Transaction& set) {
+      if (at_once)
+        set.create(object, {});
+      else
+        set.remove_xattr({dataset_, kDirectory}, unfinished_mark(id));
+      if (state.whole) set.write_shared(object, 0, state.whole->view(0, state.end), state.whole);
+      if (state.holes) set.truncate(object, state.end);
+    };
+    named = co_await set_name(entry, finish);
+  } else {
+    named = fail(state.status.error());
+  }
   through = true;
   ended.notify_all();
   co_await telling.join();
-  if (!state.status) {
-    co_await give_up(id, state.status.error());
-    co_return fail(state.status.error());
-  }
+  if (!named && !at_once) co_await give_up(id, named.error());
+  co_return named;
+}
 
-  // The name, and what it named before, in one step; again when somebody else set it meanwhile.
-  BucketEntry entry{name, id, state.end, runtime.wall_now()};
+// The name, and what it named before, in one step; again when somebody else set it meanwhile.
+Task<Result<Commit>> Bucket::set_name(const BucketEntry& entry,
+                                      const std::function<void(Transaction&)>& finish) {
   for (int attempt = 0;; ++attempt) {
-    CO_TRY(const auto before, co_await volume_.omap(view_, kDirectory, bytes_of(name)));
+    CO_TRY(const auto before, co_await volume_.omap(view_, kDirectory, bytes_of(entry.name)));
     Transaction set;
-    set.assert_omap({dataset_, kDirectory}, bytes_of(name), before);
-    set.set_omap({dataset_, kDirectory}, bytes_of(name), entry.encode());
-    if (state.holes) set.truncate(object, entry.size);
-    set.remove_xattr({dataset_, kDirectory}, unfinished_mark(id));
+    set.assert_omap({dataset_, kDirectory}, bytes_of(entry.name), before);
+    finish(set);
+    set.set_omap({dataset_, kDirectory}, bytes_of(entry.name), entry.encode());
     std::int64_t bytes = static_cast<std::int64_t>(entry.size);
     std::int64_t objects = 1;
     if (before) {
-      CO_TRY(const BucketEntry old, BucketEntry::decode(name, *before));
+      CO_TRY(const BucketEntry old, BucketEntry::decode(entry.name, *before));
       set.remove({dataset_, old.object});
       bytes -= static_cast<std::int64_t>(old.size);
       objects = 0;
     }
     set.add_usage(dataset_, 0, bytes, objects);
     auto done = co_await volume_.commit(std::move(set));
-    if (done || attempt == 8 || !raced(done.error())) {
-      if (!done) co_await give_up(id, done.error());
-      co_return done;
-    }
+    if (done || attempt == 8 || !raced(done.error())) co_return done;
   }
 }
 

@@ -55,6 +55,8 @@ class Bucket {
  private:
   Bucket(Volume& volume, std::string name, DatasetId dataset, View view)
       : volume_(volume), name_(std::move(name)), dataset_(dataset), view_(std::move(view)) {}
+  // `finish` adds to the transaction that names the object; called for each attempt. Both outlive the task.
+  Task<Result<Commit>> set_name(const BucketEntry& entry, const std::function<void(Transaction&)>& finish);
   // After a put that failed; its first error is the one to tell.
   Task<void> give_up(ObjectId object, const Error& why);
 
