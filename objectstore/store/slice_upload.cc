@@ -11,6 +11,7 @@ namespace cumulus {
 namespace {
 
 constexpr Duration kPauseMax = std::chrono::seconds(1);
+constexpr Duration kSlowPut = std::chrono::seconds(3);  // then somebody may want to know whom it waits for
 
 // slot   | means
 // idle   | needs a miner
@@ -34,6 +35,14 @@ struct Upload {
   }
   bool busy() const {
     return std::ranges::any_of(slots, [](const Slot& slot) { return slot.state == SlotState::busy; });
+  }
+  std::string slow_ones() const {
+    std::set<MinerId> miners;
+    for (const Slot& slot : slots)
+      if (slot.state == SlotState::busy) miners.insert(plan.miners[slot.source.index]);
+    std::string text = "no answer yet from";
+    for (const MinerId& miner : miners) text += " miner " + miner.brief();
+    return text;
   }
   UploadPlan plan;
   std::vector<Slot> slots;
@@ -105,7 +114,8 @@ Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTranspor
   while (!upload.done() && !stopping) {
     const Status started = start_puts(runtime, transport, eligible, upload);
     if (upload.busy()) {
-      co_await upload.changed.wait();
+      const bool woken = co_await upload.changed.wait_until(runtime.now() + kSlowPut);
+      if (!woken && upload.plan.on_waiting) upload.plan.on_waiting(upload.slow_ones());
       continue;
     }
     if (started) continue;  // all of them failed, or were done, before they had to wait

@@ -34,7 +34,8 @@ struct UploadPlan {
   std::vector<MinerId> avoid;  // with `once`: take no slice of these now
   // When set: called when a miner says that the volume was destroyed.
   std::function<void()> on_destroyed;
-  // When set: called when nobody can take the rest now, with the reason, before it waits.
+  // When set: called when nobody can take the rest now, with the reason, before it waits; and when miners
+  // have not answered for some seconds.
   std::function<void(const std::string& reason)> on_waiting;
 };
 

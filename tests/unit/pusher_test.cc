@@ -91,6 +91,7 @@ TEST(Pusher, ASilentMinerDelaysNothingForLong) {
     const TimePoint began = world.reactor.now();
     EXPECT_OK(co_await pusher.wait_remote(200));
     EXPECT_LT(world.reactor.now() - began, 3s);
+    EXPECT_EQ(pusher.obstacle(), "");
     world.network.set_silent(3, false);
     co_await world.end();
   });
