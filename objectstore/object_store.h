@@ -273,11 +273,16 @@ class Volume {
   virtual Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) = 0;
   virtual Task<Status> drop_cache() = 0;
   // Miners of the volume: the superblock's encrypted list and, where a holder changes, its holder set follow.
-  // invalid: too few for the shape, whatever is said. denied, unless `lost`: one that goes holds slices that
-  // the volume knows of; repair rebuilds them afterwards, as it does those of any lost miner.
-  virtual Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost = false) = 0;
+  // exists: the list is not `expected` any more; nothing was changed. unavailable: a new miner does not
+  // answer, or too few that keep the superblock do; then the change is taken back when they answer, and
+  // whoever opens the volume before that may find either list. invalid: too few for the shape, whatever is
+  // said. denied, unless `lost`: one that goes holds slices that the volume knows of; repair rebuilds them
+  // afterwards, as it does those of any lost miner.
+  virtual Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost = false,
+                                  std::optional<std::vector<MinerEntry>> expected = std::nullopt) = 0;
   virtual void set_options(const VolumeOptions& options) = 0;
-  // The miners as the volume knows them now, which may be another list than it was opened with.
+  // The miners as the volume knows them now, at the addresses where they are asked; it may be another list
+  // than the volume was opened with.
   virtual std::vector<MinerEntry> miners() const = 0;
   // Why nothing reaches the miners just now; empty: it does, or there is nothing to send.
   virtual std::string obstacle() const = 0;

@@ -7,6 +7,7 @@
 #include "objectstore/store/ending.h"
 
 #include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
 #include "objectstore/crypto/key_tree.h"
 #include "objectstore/object_store.h"
 #include "objectstore/store/destroyer.h"
@@ -19,6 +20,7 @@ namespace cumulus {
 namespace {
 
 constexpr Duration kPatience = std::chrono::seconds(30);
+constexpr Duration kFarewell = std::chrono::seconds(2);
 constexpr const char* kUnharmed = "nothing was destroyed, and the volume can be used as before: ";
 constexpr const char* kUnfinished =
     "the volume is being destroyed and is closed for good: run 'cumulus volume destroy' again when the "
@@ -53,6 +55,11 @@ class Ending {
   }
 
   Task<void> close() {
+    // Called off: whoever could open the volume without force before can do so now.
+    if (tail_ && tail_->claimed() && !begun_ && was_closed_) {
+      const Status told = co_await tail_->close_cleanly(kFarewell);
+      if (!told) log_warn("the miners were not told that the volume is closed: {}", told.error().message());
+    }
     transport_.end(Calls::all);
     if (tail_) co_await tail_->close();
     co_await stragglers_.join();
@@ -64,6 +71,7 @@ class Ending {
     CO_TRY(const Survey survey, co_await survey_members(parts_.runtime, transport_, parts_.keys,
                                                         home_.record(), false, kPatience, stragglers_));
     CO_TRY_OK(may_begin(survey));
+    was_closed_ = survey.newest->closed_cleanly;
     CO_TRY_OK(co_await claim(survey));
     if (!begun_) {
       // The last moment to think better of it.
@@ -121,7 +129,8 @@ class Ending {
   VolumeId id_;
   EndableTransport transport_;
   HomeFile home_;
-  bool begun_ = false;  // some holder may have the mark
+  bool begun_ = false;       // some holder may have the mark
+  bool was_closed_ = false;  // cleanly, by the newest record
   std::unique_ptr<TailKeeper> tail_;
   TaskGroup stragglers_;
 };

@@ -17,6 +17,7 @@ namespace {
 using Miners = std::vector<MinerEntry>;
 
 constexpr Duration kPatienceOfChange = std::chrono::seconds(30);
+constexpr Duration kPatienceOfGreeting = std::chrono::seconds(5);
 constexpr Duration kForEver = std::chrono::hours(24 * 365);
 
 bool names(const Miners& miners, const MinerId& id) {
@@ -28,6 +29,15 @@ Miners only_in(const Miners& these, const Miners& others) {
   std::ranges::copy_if(these, std::back_inserter(only),
                        [&](const MinerEntry& miner) { return !names(others, miner.id); });
   return only;
+}
+
+// These, where the others' entries of them say that they are.
+Miners at_addresses_of(Miners these, const Miners& others) {
+  for (MinerEntry& miner : these) {
+    const auto known = std::ranges::find(others, miner.id, &MinerEntry::id);
+    if (known != others.end()) miner.address = known->address;
+  }
+  return these;
 }
 
 // `first`, and what only `second` has, with room for nothing.
@@ -47,44 +57,72 @@ Task<void> StoreVolume::follow_claimed_list() {
   if (claimed && list_changes_ == 0) follow_list(transport_, parts_.keys, tail_->accepted(), true);
 }
 
-Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners, bool lost) {
+std::vector<MinerEntry> StoreVolume::miners() const {
+  return at_addresses_of(tail_->miners(), transport_.miners());
+}
+
+Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners, bool lost,
+                                     std::optional<std::vector<MinerEntry>> expected) {
   const Semaphore::Hold turn = co_await list_turn_.acquire();
   if (!read_only_reason_.empty()) co_return fail(ErrorKind::fenced, read_only_reason_);
-  const Miners before = tail_->miners();
+  const Miners before = this->miners();
+  if (expected && *expected != before)
+    co_return fail(ErrorKind::exists, "another command has just changed the list of miners");
   const Miners gone = only_in(before, miners);
   if (!gone.empty() && miners.size() < shape_.miners_min())
     co_return fail(ErrorKind::invalid,
                    format("{} miners would be left, and {}+{} slices need at least {}: add others first",
                           miners.size(), shape_.k, shape_.m, shape_.miners_min()));
   ++list_changes_;
-  // Those that stay take slices all the while; those that come or go are reached, and are given nothing.
+  // Those that stay take slices all the while; those that come or go are reached, and are given nothing. So
+  // are guests of a change before this one that is still being taken back.
+  const Miners reached = transport_.miners();
   Miners staying;
   std::ranges::copy_if(miners, std::back_inserter(staying),
                        [&](const MinerEntry& miner) { return names(before, miner.id); });
-  transport_.set_miners(with_guests(with_guests(staying, before), miners));
-  if (!gone.empty() && !lost) {
-    const Status may = co_await may_go(gone);
-    if (!may) {
-      transport_.set_miners(before);
-      co_return may;
-    }
+  transport_.set_miners(with_guests(with_guests(staying, reached), miners));
+  Status may = co_await may_come(only_in(miners, before));
+  if (may && !gone.empty() && !lost) may = co_await may_go(gone);
+  if (!may) {
+    transport_.set_miners(reached);
+    co_return may;
   }
   const Status settled = co_await tail_->set_miners(miners, kPatienceOfChange);
   if (!settled) {
-    tasks_.spawn(take_back(before, miners));
-    co_return fail(Error(settled.error().kind(), "the list was not changed, and the change is taken back: " +
-                                                     settled.error().message()));
+    tasks_.spawn(take_back(before));
+    co_return fail(
+        Error(settled.error().kind(),
+              "the list was not changed, and goes on being the old one if the miners answer while the "
+              "volume is open ('cumulus miner ls' shows it): " +
+                  settled.error().message()));
   }
   transport_.set_miners(std::move(miners));
   co_return Status();
 }
 
 // Some holder may have the change already, so the old list is proposed after it.
-Task<void> StoreVolume::take_back(std::vector<MinerEntry> before, std::vector<MinerEntry> wanted) {
+Task<void> StoreVolume::take_back(std::vector<MinerEntry> before) {
   const std::uint64_t change = list_changes_;
-  transport_.set_miners(with_guests(before, wanted));
+  transport_.set_miners(with_guests(before, transport_.miners()));
   const Status settled = co_await tail_->set_miners(before, kForEver);
   if (settled && change == list_changes_) transport_.set_miners(std::move(before));
+}
+
+// A holder that nobody has heard of would be waited for by every record from then on.
+Task<Status> StoreVolume::may_come(std::vector<MinerEntry> fresh) {
+  std::string silent;
+  TaskGroup asking(parts_.runtime);
+  for (const MinerEntry& miner : fresh) {
+    asking.spawn([this, &silent, miner]() -> Task<void> {
+      const TimePoint deadline = parts_.runtime.now() + kPatienceOfGreeting;
+      const auto status = co_await asked_.status(miner.id, deadline);
+      if (!status) silent += format("; {}: {}", miner.address, status.error().message());
+    });
+  }
+  co_await asking.join();
+  if (silent.empty()) co_return Status();
+  co_return fail(ErrorKind::unavailable,
+                 "miners that are to be added do not answer, and nothing was changed" + silent);
 }
 
 // Nothing of the volume may be on them, nor on its way to them.

@@ -105,7 +105,8 @@ Task<Status> StoreVolume::open(OpenMode mode) {
   if (survey.newest && survey.newest->version >= known.version && !home_.record().wrote(*survey.newest)) {
     if (!survey.newest->closed_cleanly && mode != OpenMode::steal)
       co_return fail(fenced_error(*survey.newest));
-    co_return co_await take_over(*survey.newest, mode == OpenMode::steal ? Adopt::any : Adopt::own_or_closed);
+    co_return co_await take_over(*survey.newest, survey.highest,
+                                 mode == OpenMode::steal ? Adopt::any : Adopt::own_or_closed);
   }
   if (survey.newest && survey.newest->version > known.version) known = *survey.newest;
   follow_list(transport_, parts_.keys, known, true);
@@ -114,7 +115,7 @@ Task<Status> StoreVolume::open(OpenMode mode) {
   if (co_await ends_before(known.tail)) {
     // An older copy of this home, or one that was interrupted while it took over: the miners know better.
     CO_TRY_OK(co_await close_rooms());
-    co_return co_await take_over(known, Adopt::own);
+    co_return co_await take_over(known, survey.highest, Adopt::own);
   }
   make_tail_keeper(known);
   const Ballot ballot = home_.record().next_ballot(survey.highest, false, new_instance());
@@ -151,7 +152,7 @@ Task<Status> StoreVolume::close_rooms() {
 }
 
 // Another home wrote the newest record: what this home holds is of the past. It is set aside, not deleted.
-Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
+Task<Status> StoreVolume::take_over(const Superblock& newest, Ballot highest, Adopt adopt) {
   std::string aside = parts_.directory + format("/superseded-{}", parts_.runtime.wall_now() / 1'000'000'000);
   for (bool taken = true; taken;) {
     CO_TRY(taken, parts_.disk.exists(aside));
@@ -166,7 +167,7 @@ Task<Status> StoreVolume::take_over(const Superblock& newest, Adopt adopt) {
   }
   CO_TRY_OK(co_await parts_.disk.sync_directory(parts_.directory));
   log_warn("this home's copy of the volume is older than the miners': it was set aside in {}", aside);
-  co_return co_await recover_from(newest, adopt, false, {});
+  co_return co_await recover_from(newest, highest, adopt, false, {});
 }
 
 Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress progress) {
@@ -192,17 +193,17 @@ Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress prog
   const bool own = home_.record().wrote(*survey.newest);
   if (!own && !survey.newest->closed_cleanly && mode != OpenMode::steal)
     co_return fail(fenced_error(*survey.newest));
-  co_return co_await recover_from(*survey.newest,
+  co_return co_await recover_from(*survey.newest, survey.highest,
                                   mode == OpenMode::steal || own ? Adopt::any : Adopt::own_or_closed,
                                   accept_loss, std::move(progress));
 }
 
-Task<Status> StoreVolume::recover_from(const Superblock& newest, Adopt adopt, bool accept_loss,
-                                       Progress progress) {
+Task<Status> StoreVolume::recover_from(const Superblock& newest, Ballot highest, Adopt adopt,
+                                       bool accept_loss, Progress progress) {
   CO_TRY_OK(co_await open_rooms(newest, true));
   make_tail_keeper(newest);
   // The ballot first: from here on nobody else can add to what is about to be read.
-  const Ballot ballot = home_.record().next_ballot(newest.ballot, true, new_instance());
+  const Ballot ballot = home_.record().next_ballot(highest, true, new_instance());
   CO_TRY_OK(co_await tail_->claim(ballot, adopt, kPatienceToDecide));
   CO_TRY_OK(co_await tail_->known_at_home());
   follow_list(transport_, parts_.keys, tail_->accepted(), true);

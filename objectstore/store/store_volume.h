@@ -95,9 +95,10 @@ class StoreVolume final : public Volume {
   Task<Result<CheckReport>> check(bool with_data, Progress progress) override;
   Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) override;
   Task<Status> drop_cache() override;
-  std::vector<MinerEntry> miners() const override { return transport_.miners(); }
+  std::vector<MinerEntry> miners() const override;
   std::string obstacle() const override { return pusher_->dirty_bytes() == 0 ? "" : pusher_->obstacle(); }
-  Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost = false) override;
+  Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost,
+                          std::optional<std::vector<MinerEntry>> expected) override;
   void set_options(const VolumeOptions& options) override;
   void stop_waiting() override;
   Task<Status> close() override;
@@ -124,8 +125,9 @@ class StoreVolume final : public Volume {
   Task<Status> count_stored();
   Task<Result<std::uint64_t>> count_crowded();  // as they lie now: a repair spreads them
   Task<Status> note_placements();
-  Task<Status> take_over(const Superblock& newest, Adopt adopt);
-  Task<Status> recover_from(const Superblock& newest, Adopt adopt, bool accept_loss, Progress progress);
+  Task<Status> take_over(const Superblock& newest, Ballot highest, Adopt adopt);
+  Task<Status> recover_from(const Superblock& newest, Ballot highest, Adopt adopt, bool accept_loss,
+                            Progress progress);
   Error fenced_error(const Superblock& newest) const;
   Task<Status> begin_later();
   // --- home_marks.cc ---
@@ -136,7 +138,8 @@ class StoreVolume final : public Volume {
   // --- members.cc ---
   Task<void> follow_claimed_list();
   Task<Status> may_go(std::vector<MinerEntry> gone);
-  Task<void> take_back(std::vector<MinerEntry> before, std::vector<MinerEntry> wanted);
+  Task<Status> may_come(std::vector<MinerEntry> fresh);
+  Task<void> take_back(std::vector<MinerEntry> before);
   // --- store_volume.cc ---
   Task<Status> count_degraded(VolumeStatus& status);
 

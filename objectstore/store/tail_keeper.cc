@@ -152,7 +152,17 @@ Task<Status> TailKeeper::cut_back(Tail tail, Duration patience) {
     for (CheckpointRef& checkpoint : intent.checkpoints)
       if (checkpoint.position > tail.position) checkpoint = {};
   });
-  co_return co_await settled(patience);
+  CO_TRY_OK(co_await settled(patience));
+  // A home that still knew the longer one would take it for the truth while the miners are away.
+  const auto noted = [this] {
+    const auto& seen = home_.record().seen;
+    return seen && seen->tail == accepted_.tail;
+  };
+  while (!noted() && !remember_error_ && !fenced_ && !closing_) co_await changed_.wait();
+  if (noted()) co_return Status();
+  if (fenced_) co_return fail(*fenced_);
+  if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
+  co_return fail(*remember_error_);
 }
 
 TailKeeper::Awaited::Awaited(TailKeeper& keeper, LogPosition position)
@@ -443,7 +453,8 @@ bool TailKeeper::remember_due() const {
   const auto& seen = home_.record().seen;
   if (seen == accepted_) return false;
   const bool changes_hands = !seen || seen->ballot != accepted_.ballot || accepted_.closed_cleanly ||
-                             accepted_.destroyed || seen->holders != accepted_.holders;
+                             accepted_.destroyed || seen->holders != accepted_.holders ||
+                             seen->tail.position > accepted_.tail.position;
   return (changes_hands && !remember_error_) || runtime_.now() >= remembered_at_ + kRememberInterval;
 }
 

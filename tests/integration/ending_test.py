@@ -155,19 +155,54 @@ def destroy_called_off():
         lab.without_daemon()
         for miner in range(1, 7):
             lab.miner('slow', miner, '--off')
+        other = lab.path('other')
+        lab.homes.append(other)
+        lab.run('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', text=lab.recovery_code + '\n', home=other)  # nor is it in use
+        lab.verify(expected, home=other)
+        lab.run('volume', 'stop', lab.volume, home=other)
         lab.verify(expected)
+
+
+def list_changes():
+    """Several changes at once all count; a miner that does not answer is not added, and costs nothing."""
+    with Lab(miners=8) as lab:
+        more = split_list(lab)
+        expected = {'one': lab.put_bytes('one', 500_000)}
+        lab.sync()
+        both = [lab.start('miner', 'add', lab.volume, path) for path in more]
+        for process in both:
+            _, errors = process.communicate()
+            expect(process.returncode == 0, f'miner add: {errors}')
+        expect(len(lab.json('miner', 'ls', lab.volume)) == 8, 'one of two additions is lost')
+        typo = lab.path('typo.toml')
+        with open(typo, 'w') as file:
+            file.write(f'[[miner]]\naddress = "127.0.0.1:9"\nidentity = "{"ab" * 32}"\ndomain = "x"\ncapacity = "1G"\nweight = 1.0\n')
+        lab.refused('miner', 'add', lab.volume, typo, codes=(1,), says=('127.0.0.1:9', 'nothing was changed'))
+        for miner in (1, 2):
+            lab.miner('stop', miner)
+        expected['two'] = lab.put_bytes('two', 3_000_000)
+        lab.run('volume', 'sync', lab.volume, timeout=60)
+        expect(len(lab.json('miner', 'ls', lab.volume)) == 8, 'the list has changed')
+        lab.drop_cache()
+        lab.verify(expected)
+
+
+def split_list(lab):
+    """A volume on the first six miners; the lists of the others, one each."""
+    lab.run('devnet', 'up', '--miners', lab.miners, '--dir', lab.net)
+    blocks = ['[[miner]]' + block for block in open(lab.list).read().split('[[miner]]')[1:]]
+    lists = [lab.path(f'list-{number}.toml') for number in range(len(blocks) - 5)]
+    for path, chosen in zip(lists, [blocks[:6], *[[block] for block in blocks[6:]]]):
+        with open(path, 'w') as file:
+            file.write('\n'.join(chosen))
+    lab.run('volume', 'create', lab.volume, '--miners', lists[0], '--segment', '1M')
+    return lists[1:]
 
 
 def list_change_fails():
     """Too few miners agree to a new list: nothing is placed on what was not added, and it is not added later either."""
     with Lab(miners=7) as lab:
-        lab.run('devnet', 'up', '--miners', 7, '--dir', lab.net)
-        blocks = ['[[miner]]' + block for block in open(lab.list).read().split('[[miner]]')[1:]]
-        first, more = lab.path('first.toml'), lab.path('more.toml')
-        for path, chosen in ((first, blocks[:6]), (more, blocks[6:])):
-            with open(path, 'w') as file:
-                file.write('\n'.join(chosen))
-        lab.run('volume', 'create', lab.volume, '--miners', first, '--segment', '1M')
+        (more,) = split_list(lab)
         expected = {'one': lab.put_bytes('one', 500_000)}
         lab.sync()
         for miner in (1, 2, 3):
@@ -250,5 +285,5 @@ def waiting_is_told():
 
 
 if __name__ == '__main__':
-    main(volume_destroyed, destroy_interrupted, destroyed_elsewhere, destroy_called_off, recovery_called_off, list_change_fails, miners_removed,
+    main(volume_destroyed, destroy_interrupted, destroyed_elsewhere, destroy_called_off, recovery_called_off, list_changes, list_change_fails, miners_removed,
          loss_accepted, waiting_is_told)

@@ -13,6 +13,7 @@ std::string volume;
 std::string file;
 std::string identity;
 bool lost = false;
+constexpr int kRacesMax = 10;
 
 Result<std::vector<MinerEntry>> listed(const Invocation& invocation) {
   const Home home = invocation.home_folder();
@@ -22,13 +23,25 @@ Result<std::vector<MinerEntry>> listed(const Invocation& invocation) {
   return miners;
 }
 
-Result<int> replace(const Invocation& invocation, const std::vector<MinerEntry>& miners) {
+// Changes the list as the volume has it now; again when another command was faster.
+Result<int> change(const Invocation& invocation,
+                   const std::function<Status(std::vector<MinerEntry>& miners)>& edit) {
   Client client = invocation.client(volume);
-  TRY(const Json result,
-      client.call({{"request", "miner.set"}, {"miners", print_miner_list(miners)}, {"lost", lost}},
-                  "telling the holders", false));
-  if (invocation.json) print_json(result);
-  return 0;
+  for (int attempt = 1;; ++attempt) {
+    TRY(const Json known, client.call({{"request", "miner.list"}}, "", false));
+    const std::string before = known.value("miners", "");
+    TRY(auto miners, parse_miner_list(before, "the volume's list"));
+    TRY_OK(edit(miners));
+    const auto result = client.call({{"request", "miner.set"},
+                                     {"miners", print_miner_list(miners)},
+                                     {"expected", before},
+                                     {"lost", lost}},
+                                    "telling the holders", false);
+    if (!result && result.error().kind() == ErrorKind::exists && attempt < kRacesMax) continue;
+    if (!result) return fail(result.error());
+    if (invocation.json) print_json(*result);
+    return 0;
+  }
 }
 
 Result<int> list(const Invocation& invocation) {
@@ -49,18 +62,19 @@ Result<int> list(const Invocation& invocation) {
 }
 
 Result<int> add(const Invocation& invocation) {
-  TRY(auto miners, listed(invocation));
   TRY(const auto more, load_miner_list(file));
-  for (const MinerEntry& miner : more) {
-    const auto known = std::find_if(miners.begin(), miners.end(),
-                                    [&](const MinerEntry& entry) { return entry.id == miner.id; });
-    if (known == miners.end()) {
-      miners.push_back(miner);
-    } else {
-      *known = miner;  // a new address or domain of a miner that is known
+  return change(invocation, [&](std::vector<MinerEntry>& miners) -> Status {
+    for (const MinerEntry& miner : more) {
+      const auto known = std::find_if(miners.begin(), miners.end(),
+                                      [&](const MinerEntry& entry) { return entry.id == miner.id; });
+      if (known == miners.end()) {
+        miners.push_back(miner);
+      } else {
+        *known = miner;  // a new address or domain of a miner that is known
+      }
     }
-  }
-  return replace(invocation, miners);
+    return {};
+  });
 }
 
 // Which of them the command names.
@@ -80,10 +94,11 @@ Result<std::size_t> one_named(const std::vector<MinerEntry>& miners) {
 }
 
 Result<int> remove(const Invocation& invocation) {
-  TRY(auto miners, listed(invocation));
-  TRY(const std::size_t at, one_named(miners));
-  miners.erase(miners.begin() + static_cast<std::ptrdiff_t>(at));
-  auto done = replace(invocation, miners);
+  auto done = change(invocation, [](std::vector<MinerEntry>& miners) -> Status {
+    TRY(const std::size_t at, one_named(miners));
+    miners.erase(miners.begin() + static_cast<std::ptrdiff_t>(at));
+    return {};
+  });
   if (!done && done.error().kind() == ErrorKind::denied)
     return fail(ErrorKind::denied,
                 format("{}: 'cumulus miner drain {} {}' moves them to others first; if it is lost for good, "
@@ -95,12 +110,13 @@ Result<int> remove(const Invocation& invocation) {
 // What the draining miners hold, and with an identity what that miner holds, moves to the others.
 Result<int> drain(const Invocation& invocation) {
   if (!identity.empty()) {
-    TRY(auto miners, listed(invocation));
-    TRY(const std::size_t at, one_named(miners));
-    miners[at].weight = 0;  // placement passes it by from now on
     Invocation quiet = invocation;
     quiet.json = false;
-    TRY(const int told, replace(quiet, miners));
+    TRY(const int told, change(quiet, [](std::vector<MinerEntry>& miners) -> Status {
+          TRY(const std::size_t at, one_named(miners));
+          miners[at].weight = 0;  // placement passes it by from now on
+          return {};
+        }));
     static_cast<void>(told);
   }
   return run_repair(invocation, volume, true);

@@ -137,9 +137,15 @@ Answer volume_set(Desk& desk, Session&, Json request) {
   co_return settings.to_json();
 }
 
+Answer miner_list(Desk& desk, Session&, Json) {
+  co_return Json{{"miners", print_miner_list(desk.stack.volume().miners())}};
+}
+
 Answer miner_set(Desk& desk, Session&, Json request) {
   CO_TRY(auto miners, parse_miner_list(text(request, "miners"), "miners"));
-  CO_TRY_OK(co_await desk.stack.volume().set_miners(miners, request.value("lost", false)));
+  CO_TRY(auto expected, parse_miner_list(text(request, "expected"), "expected"));
+  const bool lost = request.value("lost", false);
+  CO_TRY_OK(co_await desk.stack.volume().set_miners(miners, lost, std::move(expected)));
   CO_TRY_OK(
       Home::write_file(desk.home.volume(desk.name) + "/miners.toml", view_of(print_miner_list(miners))));
   co_return Json{{"miners", miners.size()}};
@@ -296,6 +302,7 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"volume.repair", volume_repair},
     {"volume.drop-cache", volume_drop_cache},
     {"volume.set", volume_set},
+    {"miner.list", miner_list},
     {"miner.set", miner_set},
     {"daemon.stop", daemon_stop},
     {"object.put", object_put},
