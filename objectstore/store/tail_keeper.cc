@@ -106,9 +106,14 @@ Task<Status> TailKeeper::wait_claimed() {
 }
 
 Task<Status> TailKeeper::known_at_home() {
-  const auto known = [this] {
+  const HomeKnows knows = [this](const Superblock& seen) { return seen.ballot == ballot_; };
+  co_return co_await wait_for_home(knows);
+}
+
+Task<Status> TailKeeper::wait_for_home(const HomeKnows& knows) {
+  const auto known = [this, &knows] {
     const auto& seen = home_.record().seen;
-    return seen && seen->ballot == ballot_;
+    return seen && knows(*seen);
   };
   while (!known() && !remember_error_ && !fenced_ && !closing_) co_await changed_.wait();
   if (known()) co_return Status();
@@ -154,15 +159,8 @@ Task<Status> TailKeeper::cut_back(Tail tail, Duration patience) {
   });
   CO_TRY_OK(co_await settled(patience));
   // A home that still knew the longer one would take it for the truth while the miners are away.
-  const auto noted = [this] {
-    const auto& seen = home_.record().seen;
-    return seen && seen->tail == accepted_.tail;
-  };
-  while (!noted() && !remember_error_ && !fenced_ && !closing_) co_await changed_.wait();
-  if (noted()) co_return Status();
-  if (fenced_) co_return fail(*fenced_);
-  if (closing_) co_return fail(ErrorKind::closed, "the volume is being closed");
-  co_return fail(*remember_error_);
+  const HomeKnows knows = [this](const Superblock& seen) { return seen.tail == accepted_.tail; };
+  co_return co_await wait_for_home(knows);
 }
 
 TailKeeper::Awaited::Awaited(TailKeeper& keeper, LogPosition position)

@@ -152,6 +152,8 @@ class TailKeeper {
     std::string error;        // why it did not answer the last request; empty: it did
   };
 
+  using HomeKnows = std::function<bool(const Superblock& seen)>;
+  Task<Status> wait_for_home(const HomeKnows& knows);
   void begin(Ballot ballot, Adopt adopt);
   const Superblock& holders_record() const { return current_ ? *current_ : known_; }
   bool is_holder(const MinerId& miner) const;

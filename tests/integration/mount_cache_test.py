@@ -151,7 +151,8 @@ def busy(lab, end, top):
 def finished(writer):
     """How many files it made. It runs until an error, if it was not ended before."""
     try:
-        lines = writer.communicate(timeout=30)[0].split()
+        writer.wait(timeout=30)
+        lines = writer.stdout.read().split()  # what readline() has taken in ahead, too
     except subprocess.TimeoutExpired:
         writer.kill()
         expect(False, 'a writer hangs after the mount ended')

@@ -185,7 +185,7 @@ def change(lab, top, directories, files):
         files.append(fresh)
     elif what == 7:
         os.chmod(file, 0o600 + number(64))
-    elif what == 8:
+    elif what == 8 and not os.path.isdir(file):
         with open(file, 'r+b') as out:
             out.seek(number(100000))
             out.write(lab.random.randbytes(50))
