@@ -24,8 +24,7 @@ constexpr Duration kFarewell = std::chrono::seconds(2);
 constexpr const char* kUnharmed = "nothing was destroyed, and the volume can be used as before: ";
 constexpr const char* kUnfinished =
     "the volume is being destroyed and is closed for good: run 'cumulus volume destroy' again when the "
-    "miners "
-    "answer: ";
+    "miners answer: ";
 
 std::string mark_path(const std::string& directory) { return directory + "/destroying"; }
 
@@ -76,8 +75,7 @@ class Ending {
     if (!begun_) {
       // The last moment to think better of it.
       if (progress && !progress(0, 0))
-        co_return fail(ErrorKind::closed,
-                       after(kUnharmed, Error(ErrorKind::closed, "interrupted")).message());
+        co_return fail(after(kUnharmed, Error(ErrorKind::closed, "interrupted")));
       const Bytes nothing;
       const Status noted = co_await parts_.disk.replace_file(mark_path(parts_.directory), nothing);
       if (!noted) co_return fail(after(kUnharmed, noted.error()));

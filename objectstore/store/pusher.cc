@@ -202,7 +202,6 @@ Task<void> Pusher::work() {
     }
     Item item = std::move(queue_.front());
     queue_.pop_front();
-    ++in_flight_;
     const std::uint64_t number = ++begun_;
     under_way_.insert(number);
     Duration pause = kRetryMin;
@@ -215,7 +214,6 @@ Task<void> Pusher::work() {
       while (!over_ && runtime_.now() < until) co_await wake_.wait_until(until);
       pause = std::min(pause * 2, kRetryMax);
     }
-    --in_flight_;
     under_way_.erase(number);
     progress_.notify_all();
   }

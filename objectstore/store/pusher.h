@@ -62,7 +62,7 @@ class Pusher {
   LogPosition remote() const { return tail_.remote_tail().position; }
   std::uint64_t dirty_bytes() const;  // pushed and not yet Remote
   std::size_t waiting() const { return queue_.size(); }
-  std::size_t in_flight() const { return in_flight_; }
+  std::size_t in_flight() const { return under_way_.size(); }
   std::uint64_t crowded() const { return crowded_; }  // segments stored so since start
   // Why nothing moves just now, for status; empty: it does, or there is nothing to do.
   std::string obstacle() const;
@@ -116,7 +116,6 @@ class Pusher {
   Counter& bytes_sent_;
 
   std::deque<Item> queue_;
-  std::size_t in_flight_ = 0;
   std::uint64_t begun_ = 0;            // segments taken off the queue
   std::set<std::uint64_t> under_way_;  // by their number among those
   Tail stored_;

@@ -20,8 +20,7 @@ constexpr Duration kRememberInterval = std::chrono::seconds(1);
 constexpr Duration kDoubtInterval = std::chrono::seconds(5);
 constexpr const char* kReadOnlyNow =
     "; this home is read-only now: what it had not stored on the miners can be read until the volume is "
-    "closed "
-    "here, and is set aside in its folder, not deleted, when it is opened again";
+    "closed here, and is set aside in its folder, not deleted, when it is opened again";
 
 bool same_set(std::vector<MinerId> a, std::vector<MinerId> b) {
   std::ranges::sort(a);

@@ -12,6 +12,11 @@ def stored(lab):
     return sum(lab.json('status', os.path.join(lab.net, f'miner-{index}'), program='cumulus-miner')['slices'] for index in range(1, 7))
 
 
+def slow_all(lab, *how):
+    for miner in range(1, 7):
+        lab.miner('slow', miner, *how)
+
+
 def volume_destroyed():
     """Without a quorum nothing happens, then or later; once it has begun it is only finished, by whoever calls it again."""
     with Lab() as lab:
@@ -97,8 +102,7 @@ def recovery_called_off():
         expected = {str(i): lab.put_bytes(str(i), 2_000_000) for i in range(8)}
         lab.sync()
         lab.run('volume', 'stop', lab.volume)
-        for miner in range(1, 7):
-            lab.miner('slow', miner, '--delay', '100ms', '--rate', '1M')
+        slow_all(lab, '--delay', '100ms', '--rate', '1M')
         other = lab.path('other')
         lab.homes.append(other)
         process = lab.start('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', home=other, stdin=subprocess.PIPE)
@@ -110,8 +114,7 @@ def recovery_called_off():
         process.terminate()
         process.communicate()
         lab.without_daemon()
-        for miner in range(1, 7):
-            lab.miner('slow', miner, '--off')
+        slow_all(lab, '--off')
         lab.run('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', text=lab.recovery_code + '\n', home=other)
         lab.verify(expected, home=other)
 
@@ -146,15 +149,13 @@ def destroy_called_off():
         expected = {'one': lab.put_bytes('one', 500_000)}
         lab.sync()
         lab.run('volume', 'stop', lab.volume)
-        for miner in range(1, 7):
-            lab.miner('slow', miner, '--delay', '400ms', '--rate', '10M')
+        slow_all(lab, '--delay', '400ms', '--rate', '10M')
         process = lab.start('volume', 'destroy', lab.volume, '--yes')
         time.sleep(0.8)
         process.terminate()
         process.communicate()
         lab.without_daemon()
-        for miner in range(1, 7):
-            lab.miner('slow', miner, '--off')
+        slow_all(lab, '--off')
         other = lab.path('other')
         lab.homes.append(other)
         lab.run('volume', 'recover', lab.volume, '--miners', lab.list, '--code-stdin', text=lab.recovery_code + '\n', home=other)  # nor is it in use

@@ -43,8 +43,11 @@ std::vector<MinerEntry> first_four(World& world) {
   return miners;
 }
 
-// Home `b` takes the volume over, adds the other miners, and stores more.
-Task<Status> grow_elsewhere(World& world, FakeTransport& far, Stored& stored) {
+// A volume that home `a` made on four miners and closed; home `b` took it over, added the other two, and
+// stored more.
+Task<Status> grow_elsewhere(World& world, FakeTransport& transport, FakeTransport& far, Stored& stored) {
+  CO_TRY(const auto volume, co_await make(world, transport, first_four(world), stored));
+  CO_TRY_OK(co_await volume->close());
   far.set_miners(first_four(world));
   CO_TRY(const auto other,
          co_await Volume::recover(world.parts(far, "b"), small_options(), OpenMode::read_write, false, {}));
@@ -59,13 +62,10 @@ Task<> open_with_an_old_list(World& world) {
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
   FakeTransport far(world.reactor, world.network, 1, world.keys.volume_id());
   FakeTransport third(world.reactor, world.network, 2, world.keys.volume_id());
-  auto volume = co_await make(world, transport, first_four(world), stored);
-  ASSERT_WELL(volume);
-  ASSERT_WELL(co_await (*volume)->close());
-  ASSERT_WELL(co_await grow_elsewhere(world, far, stored));
+  ASSERT_WELL(co_await grow_elsewhere(world, transport, far, stored));
 
   EXPECT_EQ(transport.miners().size(), 4u);
-  volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
+  auto volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
   ASSERT_WELL(volume);
   EXPECT_EQ((*volume)->miners().size(), 6u);
   co_await expect_all(**volume, stored);
@@ -91,15 +91,12 @@ Task<> keep_addresses_that_answer(World& world) {
   Stored stored;
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
   FakeTransport far(world.reactor, world.network, 1, world.keys.volume_id());
-  auto volume = co_await make(world, transport, first_four(world), stored);
-  ASSERT_WELL(volume);
-  ASSERT_WELL(co_await (*volume)->close());
-  ASSERT_WELL(co_await grow_elsewhere(world, far, stored));
+  ASSERT_WELL(co_await grow_elsewhere(world, transport, far, stored));
   std::vector<MinerEntry> moved = first_four(world);
   for (MinerEntry& miner : moved) miner.address = "moved to " + miner.address;
   transport.set_miners(moved);
   world.network.kill(3);
-  volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
+  auto volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
   ASSERT_WELL(volume);
   std::size_t kept = 0;
   for (const MinerEntry& miner : (*volume)->miners())
@@ -116,10 +113,7 @@ Task<> destroy_with_an_old_list(World& world) {
   Stored stored;
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
   FakeTransport far(world.reactor, world.network, 1, world.keys.volume_id());
-  auto volume = co_await make(world, transport, first_four(world), stored);
-  ASSERT_WELL(volume);
-  ASSERT_WELL(co_await (*volume)->close());
-  ASSERT_WELL(co_await grow_elsewhere(world, far, stored));
+  ASSERT_WELL(co_await grow_elsewhere(world, transport, far, stored));
   const auto left = co_await Volume::destroy(world.parts(transport, "a"), small_options(), {});
   ASSERT_WELL(left);
   EXPECT_TRUE(left->empty());
