@@ -4,6 +4,7 @@
 #include <memory>
 #include <set>
 
+#include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/key_tree.h"
 #include "objectstore/store/sealed_label.h"
@@ -76,6 +77,17 @@ bool quorum_of(const Superblock& record, const std::function<bool(const MinerId&
     return count >= QuorumShape::quorum_of(static_cast<std::uint32_t>(holders.size()), record.m);
   };
   return enough(record.holders) && (record.next_holders.empty() || enough(record.next_holders));
+}
+
+std::string quorum_in_words(const Superblock& record) {
+  const auto of = [&](const std::vector<MinerId>& holders, const char* which) {
+    return format("{} of the {} {}",
+                  QuorumShape::quorum_of(static_cast<std::uint32_t>(holders.size()), record.m),
+                  holders.size(), which);
+  };
+  std::string words = of(record.holders, "holders of the volume");
+  if (!record.next_holders.empty()) words += " and " + of(record.next_holders, "that it moves to");
+  return words;
 }
 
 Task<Result<Survey>> survey_holders(Runtime& runtime, SliceTransport& transport, VolumeId volume,

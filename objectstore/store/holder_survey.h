@@ -26,6 +26,8 @@ std::vector<MinerId> choose_holders(const std::vector<MinerEntry>& miners, std::
 
 // Does `yes` hold a quorum of the record's holders, and of its next holders when the set is changing?
 bool quorum_of(const Superblock& record, const std::function<bool(const MinerId&)>& yes);
+// "3 of the 5 holders of the volume", for messages.
+std::string quorum_in_words(const Superblock& record);
 
 struct Survey {
   std::optional<Superblock> newest;  // by (ballot, version), of those that answered

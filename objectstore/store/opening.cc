@@ -183,13 +183,8 @@ Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress prog
   }
   if (survey.newest->destroyed) co_return fail(destroyed_error());
   if (!survey.quorum_reached)
-    co_return fail(
-        ErrorKind::unavailable,
-        format("only {} miners answer; {} of the volume's {} holders must, to know the newest state",
-               survey.heard.size(),
-               QuorumShape::quorum_of(static_cast<std::uint32_t>(survey.newest->holders.size()),
-                                      survey.newest->m),
-               survey.newest->holders.size()));
+    co_return fail(ErrorKind::unavailable, format("only {} miners answer; {} must, to know the newest state",
+                                                  survey.heard.size(), quorum_in_words(*survey.newest)));
   const bool own = home_.record().wrote(*survey.newest);
   if (!own && !survey.newest->closed_cleanly && mode != OpenMode::steal)
     co_return fail(fenced_error(*survey.newest));

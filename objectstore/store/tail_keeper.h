@@ -175,6 +175,7 @@ class TailKeeper {
   Status may_adopt(const Superblock& newest) const;
   bool holders_settled() const;
   bool proposal_due() const;
+  bool joins_unwanted() const;
   bool is_urgent() const;
   Task<void> propose();
   Superblock compose();

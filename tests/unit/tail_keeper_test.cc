@@ -401,6 +401,43 @@ TEST(TailKeeper, HolderSetMovesJointly) {
   });
 }
 
+// The miners that the volume was moving to died in the middle of it: the old ones take it back.
+TEST(TailKeeper, AMoveToHoldersThatDiedIsTakenBack) {
+  StoreWorld world(9);
+  Home home(world, "a", 1);
+  world.run([&]() -> Task<void> {
+    const std::vector<MinerEntry> all = world.network.entries();
+    const std::vector<MinerEntry> old_list(all.begin(), all.begin() + 4);
+    const std::vector<MinerEntry> dead(all.begin() + 4, all.begin() + 8);
+    EXPECT_OK(co_await home.load());
+    Superblock first = world.first_record(2, 1);
+    first.holders = choose_holders(old_list, 1, {});
+    TailKeeper& tail = home.keeper(first);
+    EXPECT_OK(co_await tail.claim({1, 1, random_instance(world.reactor)}, Adopt::own, 2s));
+    for (std::size_t at = 4; at < 8; ++at) world.network.kill(at);
+    EXPECT_EQ(kind_of(co_await tail.set_miners(dead, 300ms)), ErrorKind::unavailable);
+    EXPECT_EQ(kind_of(co_await home.set_tail(1)), ErrorKind::unavailable);
+
+    EXPECT_OK(co_await tail.set_miners(old_list, 2s));
+    EXPECT_EQ(tail.accepted().tail.position, 10u);
+    EXPECT_TRUE(tail.accepted().next_holders.empty());
+    EXPECT_EQ(tail.accepted().holders, first.holders);
+    EXPECT_OK(co_await home.set_tail(2));
+    // A move to others that live needs no way back in between.
+    EXPECT_EQ(kind_of(co_await tail.set_miners(dead, 300ms)), ErrorKind::unavailable);
+    const std::vector<MinerEntry> living(all.begin() + 1, all.begin() + 4);
+    EXPECT_OK(co_await tail.set_miners(living, 2s));
+    EXPECT_EQ(tail.accepted().holders, choose_holders(living, 1, {}));
+    co_await home.close();
+
+    const auto seen = co_await home.survey();
+    CO_ASSERT(seen && seen->newest);
+    EXPECT_EQ(seen->newest->tail.position, 20u);
+    EXPECT_EQ(open_miners(world.keys, seen->newest->sealed_miners), living);
+    co_await home.end();
+  });
+}
+
 TEST(TailKeeper, LossyNetworkNeverLosesAnAcceptedTail) {
   StoreWorld world(6);
   SimWeather weather;
