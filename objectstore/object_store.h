@@ -164,6 +164,8 @@ struct VolumeParts {
                                                       bool fresh)>
       open_engine;
   std::string writer_label;  // "user@host", shown to whoever is fenced out
+  // Miners that the list names no more and that may hold slices still: destroy() visits them too.
+  std::vector<MinerEntry> former_miners{};
 };
 
 enum class OpenMode : std::uint8_t {

@@ -13,6 +13,7 @@
 #include "objectstore/store/destroyer.h"
 #include "objectstore/store/endable_transport.h"
 #include "objectstore/store/holder_survey.h"
+#include "objectstore/store/miner_sets.h"
 #include "objectstore/store/sealed_label.h"
 #include "objectstore/store/tail_keeper.h"
 
@@ -49,6 +50,7 @@ class Ending {
     }
     // Slices are wherever the volume last was, whatever list this home has.
     follow_list(transport_, parts_.keys, *mark, true);
+    transport_.set_miners(with_guests(transport_.miners(), parts_.former_miners));
     Destroyer destroyer(parts_.runtime, transport_, *mark, deadline_);
     co_return co_await destroyer.delete_slices(std::move(progress));
   }

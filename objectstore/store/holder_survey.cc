@@ -7,6 +7,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/key_tree.h"
+#include "objectstore/store/miner_sets.h"
 #include "objectstore/store/sealed_label.h"
 
 namespace cumulus {
@@ -128,13 +129,13 @@ bool follow_list(SliceTransport& transport, const KeyTree& keys, const Superbloc
              record.volume.brief());
     return false;
   }
-  const std::vector<MinerEntry> before = transport.miners();
-  for (MinerEntry& miner : *listed) {
-    const auto ours = std::ranges::find(before, miner.id, &MinerEntry::id);
-    if (ours != before.end() && (keep_addresses || heard.contains(miner.id))) miner.address = ours->address;
-  }
-  if (*listed == before) return false;
-  transport.set_miners(*std::move(listed));
+  const Miners before = transport.miners();
+  Miners found_there = before;
+  if (!keep_addresses)
+    std::erase_if(found_there, [&](const MinerEntry& miner) { return !heard.contains(miner.id); });
+  Miners now = at_addresses_of(*std::move(listed), found_there);
+  if (now == before) return false;
+  transport.set_miners(std::move(now));
   return true;
 }
 

@@ -8,46 +8,16 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/store/holder_survey.h"
+#include "objectstore/store/miner_sets.h"
 #include "objectstore/store/segment_audit.h"
 #include "objectstore/store/store_volume.h"
 
 namespace cumulus {
 namespace {
 
-using Miners = std::vector<MinerEntry>;
-
 constexpr Duration kPatienceOfChange = std::chrono::seconds(30);
 constexpr Duration kPatienceOfGreeting = std::chrono::seconds(5);
 constexpr Duration kForEver = std::chrono::hours(24 * 365);
-
-bool names(const Miners& miners, const MinerId& id) {
-  return std::ranges::find(miners, id, &MinerEntry::id) != miners.end();
-}
-
-Miners only_in(const Miners& these, const Miners& others) {
-  Miners only;
-  std::ranges::copy_if(these, std::back_inserter(only),
-                       [&](const MinerEntry& miner) { return !names(others, miner.id); });
-  return only;
-}
-
-// These, where the others' entries of them say that they are.
-Miners at_addresses_of(Miners these, const Miners& others) {
-  for (MinerEntry& miner : these) {
-    const auto known = std::ranges::find(others, miner.id, &MinerEntry::id);
-    if (known != others.end()) miner.address = known->address;
-  }
-  return these;
-}
-
-// `first`, and what only `second` has, with room for nothing.
-Miners with_guests(Miners first, const Miners& second) {
-  for (MinerEntry guest : only_in(second, first)) {
-    guest.weight = 0;
-    first.push_back(std::move(guest));
-  }
-  return first;
-}
 
 }  // namespace
 
@@ -128,7 +98,7 @@ Task<Status> StoreVolume::may_come(std::vector<MinerEntry> fresh) {
 // Nothing of the volume may be on them, nor on its way to them.
 Task<Status> StoreVolume::may_go(std::vector<MinerEntry> gone) {
   if (repairing_)
-    co_return fail(ErrorKind::exists, "a repair of this volume is under way: wait until it is through");
+    co_return fail(ErrorKind::unavailable, "a repair of this volume is under way: wait until it is through");
   CO_TRY_OK(co_await pusher_->wait_for_those_under_way(kPatienceOfChange));
   CO_TRY(const std::vector<change::Placed> placed, co_await placed_segments(*index_));
   for (const MinerEntry& miner : gone) {

@@ -128,6 +128,7 @@ def miners_removed():
         names = [miner['identity'] for miner in lab.json('miner', 'ls', lab.volume)]
         held = [lab.json('status', os.path.join(lab.net, f'miner-{index}'), program='cumulus-miner')['slices'] for index in range(1, 8)]
         names = [name for _, name in sorted(zip(held, names), reverse=True)]
+        first = names[0]
         lab.refused('miner', 'remove', lab.volume, names[0], codes=(1,), says=('holds slices', 'drain', '--lost'))
         expect(len(lab.json('miner', 'ls', lab.volume)) == 7, 'it was removed')
         lab.run('miner', 'drain', lab.volume, names[0])
@@ -140,6 +141,11 @@ def miners_removed():
         lab.refused('miner', 'remove', lab.volume, names[4], '--lost', codes=(2,), says='at least 3')
         lab.drop_cache()
         lab.verify(expected)
+        drained = next(folder for folder in (os.path.join(lab.net, f'miner-{index}') for index in range(1, 8))
+                       if lab.json('status', folder, program='cumulus-miner')['identity'] == first)
+        expect(lab.json('status', drained, program='cumulus-miner')['slices'] > 0, 'a drain deletes')
+        lab.run('volume', 'destroy', lab.volume, '--yes')
+        expect(lab.json('status', drained, program='cumulus-miner')['slices'] == 0, 'slices are left on a miner that was drained and removed')
 
 
 def destroy_called_off():

@@ -10,6 +10,7 @@
 #include "objectstore/crypto/tls_identity.h"
 #include "objectstore/index/rocksdb_engine.h"
 #include "objectstore/memory_shares.h"
+#include "tools/cumulus/former_miners.h"
 
 namespace cumulus {
 namespace {
@@ -100,9 +101,11 @@ VolumeParts Stack::parts(Reactor& reactor, std::string directory) {
 Task<Result<std::vector<std::string>>> Stack::destroy(Reactor& reactor, Home home, std::string name,
                                                       OpenRequest request, Progress progress) {
   std::string directory = home.volume(name);
+  CO_TRY(auto former, former_miners(home, name));
   CO_TRY(const auto stack,
          co_await lay_ground(reactor, std::move(home), std::move(name), std::move(request)));
   VolumeParts parts = stack->parts(reactor, std::move(directory));
+  parts.former_miners = std::move(former);
   auto left = co_await Volume::destroy(std::move(parts), stack->settings_.options, std::move(progress));
   co_await stack->transport_->close();
   co_return left;

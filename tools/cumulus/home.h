@@ -3,6 +3,7 @@
 //   HOME/volumes/NAME/key            the key file, 0600
 //   HOME/volumes/NAME/settings.json  how this machine opens it
 //   HOME/volumes/NAME/miners.toml    its miners, as last given
+//   HOME/volumes/NAME/former_miners.toml                those that were drained and taken off the list
 //   HOME/volumes/NAME/home, replay, segments/, index/   the object store's (objectstore/FORMAT.md)
 //   HOME/volumes/NAME/unfinished     while it is made or recovered
 //   HOME/volumes/NAME/lock, daemon.sock, daemon.log     of its daemon

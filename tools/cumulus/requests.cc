@@ -9,6 +9,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "tools/cumulus/bucket.h"
+#include "tools/cumulus/former_miners.h"
 #include "tools/cumulus/image_requests.h"
 #include "tools/cumulus/mount_requests.h"
 #include "tools/cumulus/nbd_requests.h"
@@ -145,6 +146,8 @@ Answer miner_set(Desk& desk, Session&, Json request) {
   CO_TRY(auto miners, parse_miner_list(text(request, "miners"), "miners"));
   CO_TRY(auto expected, parse_miner_list(text(request, "expected"), "expected"));
   const bool lost = request.value("lost", false);
+  // What repairs moved off a miner is still there: the end of the volume must find it.
+  if (!lost) CO_TRY_OK(note_former_miners(desk.home, desk.name, desk.stack.volume().miners(), miners));
   CO_TRY_OK(co_await desk.stack.volume().set_miners(miners, lost, std::move(expected)));
   CO_TRY_OK(
       Home::write_file(desk.home.volume(desk.name) + "/miners.toml", view_of(print_miner_list(miners))));

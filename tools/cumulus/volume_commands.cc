@@ -236,7 +236,13 @@ Result<int> recover(const Invocation& invocation, const Arguments& arguments) {
   Client client = invocation.client(arguments.name);
   TRY_OK(client.start(request, true, "recovering segments"));
   TRY_OK(folder.keep());
-  TRY(const Json status, client.call({{"request", "volume.status"}}, "status", false));
+  const auto asked = client.call({{"request", "volume.status"}}, "status", false);
+  if (!asked)
+    return fail(asked.error().kind(),
+                format("volume '{0}' is recovered and can be used; 'cumulus volume status "
+                       "{0}' shows up to where, which failed now: {1}",
+                       arguments.name, asked.error().message()));
+  const Json& status = *asked;
   if (invocation.json) {
     print_json(status);
   } else {
