@@ -5,6 +5,7 @@
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "objectstore/log/coalesce.h"
 #include "objectstore/memory_shares.h"
 
 namespace cumulus {
@@ -422,6 +423,7 @@ Task<void> Committer::write_group(OpenGroup group) {
     draft.runs.push_back({run.plain, run.cell_log2, run.owner});
   }
   const StagedOffset offset_of = [&offsets](const Run& run) { return offsets.at(run.segment.sequence); };
+  coalesce(group.changes);
   for (const Change& change : group.changes) encode_change(change, offset_of, draft.records);
   const std::uint64_t bytes = draft.records.size() + cells;
 

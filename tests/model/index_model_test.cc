@@ -12,6 +12,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/index/rocksdb_engine.h"
 #include "objectstore/io/reactor.h"
+#include "objectstore/log/coalesce.h"
 #include "tests/fakes/map_engine.h"
 
 namespace cumulus {
@@ -179,6 +180,7 @@ class History {
       });
       for (Change& change : group.changes)
         if (auto* write = std::get_if<change::Write>(&change)) write->run = place(write->run, number);
+      coalesce(group.changes);  // as the committer writes it: what is replayed is not what was staged
       group.written = true;
       if (below(2) == 0) co_await runtime_.offload([] {});
     }

@@ -12,6 +12,7 @@
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/uring_file_system.h"
 #include "objectstore/log/change.h"
+#include "objectstore/log/coalesce.h"
 #include "objectstore/log/log_writer.h"
 #include "objectstore/log/replay.h"
 #include "tests/unit/random_changes.h"
@@ -117,6 +118,39 @@ TEST(Change, WorkedExample) {
             "01ac02026869"
             "01010c"
             "01ac0280200a0000000a0e00");
+}
+
+TEST(Coalescing, LeavesTheLastHeaderAndTheSumOfUsage) {
+  using namespace change;
+  const ObjectRef file{1, 10};
+  const ObjectRef folder{1, 2};
+  const Bytes a{1};
+  const Bytes b{2};
+  const Bytes c{3};
+  std::vector<Change> changes{Create{file, a},
+                              SetHeader{folder, a},
+                              AddUsage{1, 0, 0, 1},
+                              SetXattr{file, a, b},
+                              AddUsage{1, 7, 5, 1},
+                              SetHeader{file, b},
+                              AddUsage{1, 0, 9, 0},
+                              SetHeader{folder, b},
+                              CreateSnapshot{1, "s", 5},
+                              SetHeader{folder, c},
+                              AddUsage{1, 0, 1, 1},
+                              AddUsage{1, 0, -1, -1},
+                              SetHeader{file, c},
+                              Remove{file},
+                              AddUsage{1, 0, INT64_MAX, 0},
+                              SetHeader{folder, a},
+                              AddUsage{1, 0, INT64_MAX, 0}};
+  coalesce(changes);
+  const std::vector<Change> expected{
+      Create{file, b},      SetHeader{folder, b},         AddUsage{1, 0, 9, 1},
+      SetXattr{file, a, b}, AddUsage{1, 7, 5, 1},         CreateSnapshot{1, "s", 5},
+      SetHeader{folder, a}, AddUsage{1, 0, INT64_MAX, 0}, SetHeader{file, c},
+      Remove{file},         AddUsage{1, 0, INT64_MAX, 0}};
+  EXPECT_EQ(changes, expected);
 }
 
 TEST(Group, HeaderRoundTripsAndRefuses) {
