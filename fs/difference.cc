@@ -116,7 +116,7 @@ Task<Status> Comparison::run() {
     if (!stat || stat->header.size() != salt_.size())
       co_return fail(ErrorKind::corrupt, "one of the two holds no file system");
     NameSalt salt;
-    std::ranges::copy(stat->header, salt.begin());
+    copy_bytes(stat->header, salt.data());
     if (view == &newer_ && salt != salt_)
       co_return fail(ErrorKind::invalid,
                      "they are two file systems with nothing in common: give two instants of one, or of a "

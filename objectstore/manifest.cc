@@ -76,7 +76,7 @@ namespace {
 
 std::array<std::uint8_t, kHeaderCheck> header_check(ByteView before) {
   std::array<std::uint8_t, kHeaderCheck> check;
-  std::ranges::copy(ByteView(sha256(before)).first(kHeaderCheck), check.begin());
+  copy_bytes(ByteView(sha256(before)).first(kHeaderCheck), check.data());
   return check;
 }
 
@@ -182,8 +182,8 @@ bool signed_at_its_end(ByteView bytes) {
   const ByteView message = bytes.first(bytes.size() - kSignatureSize);
   std::array<std::uint8_t, kKeySize> key;
   std::array<std::uint8_t, kSignatureSize> signature;
-  std::ranges::copy(message.last(kKeySize), key.begin());
-  std::ranges::copy(bytes.last(kSignatureSize), signature.begin());
+  copy_bytes(message.last(kKeySize), key.data());
+  copy_bytes(bytes.last(kSignatureSize), signature.data());
   return verify_signature(key, kManifestLabel, message, signature);
 }
 

@@ -191,7 +191,7 @@ bool signed_at_its_end(ByteView bytes) {
   const auto key = in.array<32>();
   if (!in.ok() || in.remaining() < kSignatureSize) return false;
   std::array<std::uint8_t, kSignatureSize> signature;
-  std::ranges::copy(bytes.last(kSignatureSize), signature.begin());
+  copy_bytes(bytes.last(kSignatureSize), signature.data());
   const ByteView message = bytes.first(bytes.size() - kSignatureSize);
   return check_signature("superblock", kSuperblockLabel, volume, key, message, signature).has_value();
 }

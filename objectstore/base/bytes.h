@@ -36,6 +36,10 @@ inline std::strong_ordering compare(ByteView a, ByteView b) {
   const int order = common == 0 ? 0 : std::memcmp(a.data(), b.data(), common);
   return order != 0 ? order <=> 0 : a.size() <=> b.size();
 }
+// Not std::ranges::copy: GCC 12 makes that a loop of single bytes.
+inline void copy_bytes(ByteView from, std::uint8_t* to) {
+  if (!from.empty()) std::memmove(to, from.data(), from.size());
+}
 std::string to_hex(ByteView bytes);
 // Empty optional-like: false when the text is not exactly 2*into.size() hex digits.
 bool from_hex(std::string_view text, MutableByteView into);

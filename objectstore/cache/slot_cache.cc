@@ -125,7 +125,7 @@ Task<SlotStore::SlotPtr> SlotStore::claim_for_cache(const SegmentId& segment) {
 Task<Status> SlotStore::write_range(SlotPtr slot, std::uint64_t offset, ByteView bytes) {
   const std::uint64_t size = round_up(bytes.size(), std::uint64_t{1} << align_log2_);
   const std::shared_ptr<Buffer> buffer = buffer_for(size);
-  std::ranges::copy(bytes, buffer->data());
+  copy_bytes(bytes, buffer->data());
   std::ranges::fill(buffer->view(bytes.size(), size - bytes.size()), std::uint8_t{0});
   co_return co_await slot->file->write_at(offset, buffer->view(0, size));
 }
@@ -237,22 +237,23 @@ Task<Result<std::shared_ptr<const Buffer>>> SlotStore::read_slot(std::uint32_t n
 
 Task<Result<std::uint32_t>> SlotStore::restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
                                                std::uint64_t length) {
-  // While the log is recovered nothing is known to be stored, so nothing leaves: a cache that was full when
-  // its process died has no slot to wait for. The copy that this one replaces is discarded next: one file too
-  // many.
+  // While the log is recovered nothing is known to be stored, so no log segment leaves: a cache that was full
+  // when its process died has no slot to wait for. The copy that this one replaces is discarded next: one
+  // file too many, for which the disk's last room is kept.
   if (free_.empty()) {
-    const auto made = co_await make_slot();
-    if (!made)
+    const auto made = co_await make_slot(true);
+    const SlotPtr fetched = made ? *made : evict();
+    if (!fetched)
       co_return fail(made.error().within(
           format("opening the volume needs {} bytes of room in {}", options_.segment_size, directory_)));
-    set_free(*made);
+    set_free(fetched);
   }
   CO_TRY(const auto taken, co_await take(true));
   CHECK(length <= bytes->size() && length <= options_.segment_size);
   // A recycled slot may hold another copy of this segment, as a failed rescue leaves it: its groups behind
   // the end would be read as ours. Zeros go over the whole rest.
   const std::shared_ptr<Buffer> whole = pools_.back().acquire();
-  std::ranges::copy(bytes->view(0, length), whole->data());
+  copy_bytes(bytes->view(0, length), whole->data());
   std::ranges::fill(whole->view(length, options_.segment_size - length), std::uint8_t{0});
   CO_TRY_OK(co_await taken->file().write_at(0, whole->view(0, options_.segment_size)));
   CO_TRY_OK(co_await taken->file().datasync());

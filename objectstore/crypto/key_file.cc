@@ -123,7 +123,7 @@ Result<SecretKey> decode_key_file(ByteView bytes, std::optional<std::string_view
   TRY(const KeyFile file, parse(bytes));
   SecretKey key;
   if (file.clear) {
-    std::ranges::copy(*file.clear, key.view().begin());
+    copy_bytes(*file.clear, key.view().data());
     return key;
   }
   if (!passphrase)

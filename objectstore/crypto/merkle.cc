@@ -16,8 +16,8 @@ constexpr std::size_t kNodeInput = 1 + 2 * sizeof(Digest);
 // Writes the input of the node over `left` and `right`.
 void put_node(const Digest& left, const Digest& right, MutableByteView into) {
   into[0] = 1;
-  std::ranges::copy(left, into.begin() + 1);
-  std::ranges::copy(right, into.begin() + 1 + sizeof left);
+  copy_bytes(left, into.data() + 1);
+  copy_bytes(right, into.data() + 1 + sizeof left);
 }
 
 Digest node(const Digest& left, const Digest& right) {
@@ -94,8 +94,7 @@ std::vector<Digest> merkle_leaves(ByteView data) {
   constexpr std::size_t kLeafInput = 1 + sizeof(Digest);
   std::vector<Digest> leaves = sha256_leaves(data, kMerkleLeafSize);
   Bytes inputs(leaves.size() * kLeafInput);  // each begins with its 0x00
-  for (std::size_t i = 0; i < leaves.size(); ++i)
-    std::ranges::copy(leaves[i], inputs.begin() + static_cast<std::ptrdiff_t>(i * kLeafInput + 1));
+  for (std::size_t i = 0; i < leaves.size(); ++i) copy_bytes(leaves[i], inputs.data() + i * kLeafInput + 1);
   sha256_leaves(inputs, kLeafInput, leaves);
   return leaves;
 }

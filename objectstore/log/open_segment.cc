@@ -45,9 +45,9 @@ OpenSegment::OpenSegment(const KeyTree& keys, const SegmentHeader& header, std::
   CHECK(memory_->size() >= segment_size_ && end_ >= SegmentHeader::kEncodedSize);
   Bytes encoded;
   header_.encode(encoded);
-  std::ranges::copy(encoded, header_bytes_.begin());
+  copy_bytes(encoded, header_bytes_.data());
   std::ranges::fill(memory_->view(0, end_), std::uint8_t{0});
-  std::ranges::copy(encoded, memory_->data());
+  copy_bytes(encoded, memory_->data());
 }
 
 bool OpenSegment::fits(std::uint32_t records_length, std::uint32_t cells_length) const {
@@ -69,7 +69,7 @@ OpenSegment::Place OpenSegment::reserve(GroupHeader group, std::uint32_t records
   std::memcpy(memory_->data() + end_, &nonce, sizeof nonce);
   const MutableByteView sealed = memory_->view(place.layout.header_at(), kGroupHeaderSize + kTagSize);
   key_.seal(make_nonce(nonce, place.layout.header_at()), header_bytes_, group.encode(), sealed);
-  std::ranges::copy(sealed.last(kTagSize), place.tag.begin());
+  copy_bytes(sealed.last(kTagSize), place.tag.data());
 
   if (groups_++ == 0) first_group_ = group.number;
   last_group_ = group.number;
@@ -85,7 +85,7 @@ void OpenSegment::fill(const Place& place, const GroupDraft& draft) const {
   const MutableByteView unit = memory_->view(layout.records_at(), layout.records_length + kTagSize);
   const std::size_t table = write_run_table(draft, unit);
   CHECK(table + draft.records.size() == layout.records_length);
-  std::ranges::copy(draft.records, unit.begin() + static_cast<std::ptrdiff_t>(table));
+  copy_bytes(draft.records, unit.data() + table);
   key_.seal(make_nonce(place.nonce, layout.records_at()), place.tag, unit.first(layout.records_length), unit);
   std::uint32_t at = layout.cells_at();
   for (const CellSource& run : draft.runs) {

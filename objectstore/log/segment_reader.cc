@@ -36,7 +36,7 @@ class Reading {
     if (!key_.open(make_nonce(header.nonce, offset), associated_, sealed, plain))
       return fail(ErrorKind::not_found, "");
     TRY(header.group, GroupHeader::decode(plain, header_.align_log2));
-    std::ranges::copy(sealed.last(kTagSize), header.tag.begin());
+    copy_bytes(sealed.last(kTagSize), header.tag.data());
     return header;
   }
 

@@ -306,7 +306,7 @@ Task<Status> Pusher::load_bytes(SealedSegment& segment) {
   };
   if (std::ranges::any_of(gaps, rotten)) {
     auto mended = std::make_shared<Buffer>(segment.length);
-    std::ranges::copy(bytes->view(0, segment.length), mended->data());
+    copy_bytes(bytes->view(0, segment.length), mended->data());
     for (const auto& [from, to] : gaps) std::ranges::fill(mended->view(from, to - from), std::uint8_t{0});
     log_warn("{}: its padding has rotted on the local disk, and is sent as it was",
              name_of(segment.header.id));

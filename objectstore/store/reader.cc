@@ -64,7 +64,7 @@ struct CellReader::Cells {
       } else {
         scratch.resize(plain);
         if (!key.open_cells(run.nonce, sealed_offset + at, cell, one, scratch)) return false;
-        std::ranges::copy(ByteView(scratch).subspan(from - plain_at, to - from), target.begin());
+        copy_bytes(ByteView(scratch).subspan(from - plain_at, to - from), target.data());
       }
       at += plain + kTagSize;
       plain_at += plain;
@@ -349,7 +349,7 @@ bool Reader::try_read(const View& view, ObjectId object, std::uint64_t offset, M
     } else if (is_staged(extent.run)) {
       const auto staged = committer_.staged(extent.run);
       if (!staged) return false;
-      std::ranges::copy(staged->plain.subspan(extent.skip, part.size()), part.begin());
+      copy_bytes(staged->plain.subspan(extent.skip, part.size()), part.data());
     } else if (!cells_.try_read(extent.run, extent.skip, part)) {
       return false;
     }
@@ -401,7 +401,7 @@ Task<Status> Reader::read_extent(Extent extent, MutableByteView into) {
     co_return co_await cells_.read(extent.run, extent.skip, into, options_.outage_wait);
   const auto staged = committer_.staged(extent.run);
   if (!staged) co_return fail(ErrorKind::not_found, "the group was written meanwhile");
-  std::ranges::copy(staged->plain.subspan(extent.skip, into.size()), into.begin());
+  copy_bytes(staged->plain.subspan(extent.skip, into.size()), into.data());
   co_return Status();
 }
 

@@ -24,7 +24,7 @@ Bytes seal(const KeyTree& keys, Random& random, std::string_view label, ByteView
   Bytes sealed(kNonceSize + plain.size() + kAeadTagSize);
   Nonce nonce{};
   random.fill(nonce);
-  std::ranges::copy(nonce, sealed.begin());
+  copy_bytes(nonce, sealed.data());
   AeadKey(keys.label_key()).seal(nonce, view_of(label), plain, MutableByteView(sealed).subspan(kNonceSize));
   return sealed;
 }
@@ -33,7 +33,7 @@ Result<Bytes> open(const KeyTree& keys, std::string_view label, ByteView sealed)
   const auto refused = fail(ErrorKind::corrupt, format("'{}' in the superblock does not open", label));
   if (sealed.size() < kNonceSize + kAeadTagSize) return refused;
   Nonce nonce{};
-  std::ranges::copy(sealed.first(kNonceSize), nonce.begin());
+  copy_bytes(sealed.first(kNonceSize), nonce.data());
   Bytes plain(sealed.size() - kNonceSize - kAeadTagSize);
   if (!AeadKey(keys.label_key()).open(nonce, view_of(label), sealed.subspan(kNonceSize), plain))
     return refused;

@@ -32,7 +32,7 @@ bool ends_with_key_of(ByteView manifest, const VolumeId& volume) {
   constexpr std::size_t kSignatureSize = 64;
   if (manifest.size() < kKeySize + kSignatureSize) return false;
   std::array<std::uint8_t, kKeySize> key;
-  std::ranges::copy(manifest.last(kKeySize + kSignatureSize).first(kKeySize), key.begin());
+  copy_bytes(manifest.last(kKeySize + kSignatureSize).first(kKeySize), key.data());
   return volume_id_of(key) == volume;
 }
 
@@ -242,7 +242,7 @@ Task<Result<FetchedRange>> SliceFetcher::gather(const std::vector<std::shared_pt
       const MutableByteView into = decoded.owner->view(piece.target_offset, piece.length);
       ++at;
       if (stripe.slots[piece.slice].state == Stripe::State::good) {
-        std::ranges::copy(stripe.slots[piece.slice].bytes, into.begin());
+        copy_bytes(stripe.slots[piece.slice].bytes, into.data());
         continue;
       }
       std::vector<PresentSlice> present;
@@ -458,7 +458,7 @@ Task<Result<SliceReadAnswer>> SliceFetcher::read_proven(const Stripe& stripe, st
         return merkle_verify(manifest.roots[index], stored, first_leaf, answer->leaves, answer->proof);
       });
   if (!proven) co_return fail(ErrorKind::corrupt, "the miner's answer does not match the signed manifest");
-  std::ranges::copy(ByteView(answer->leaves).subspan(skip, slot.stored), into.begin());
+  copy_bytes(ByteView(answer->leaves).subspan(skip, slot.stored), into.data());
   co_return answer;
 }
 

@@ -175,7 +175,7 @@ Task<Result<std::shared_ptr<const Buffer>>> StoreVolume::load_segment(SealedSegm
   // The pusher wants the bytes at the buffer's beginning.
   if (read->owner->data() == read->bytes.data()) co_return read->owner;
   auto copy = std::make_shared<Buffer>(segment.length);
-  std::ranges::copy(read->bytes, copy->data());
+  copy_bytes(read->bytes, copy->data());
   co_return copy;
 }
 

@@ -44,9 +44,7 @@ class VolatileDisk::OpenFile final : public File {
   }
   Task<Status> allocate(std::uint64_t length) override {
     CO_TRY_OK(co_await disk_.begin_operation());
-    std::uint64_t used = 0;
-    for (const auto& [path, node] : disk_.nodes_) used += node->written.size();
-    if (used + length > disk_.capacity_) co_return fail(ErrorKind::no_space, "simulated disk full");
+    if (disk_.used() + length > disk_.capacity_) co_return fail(ErrorKind::no_space, "simulated disk full");
     node_->written.resize(length);
     co_return Status();
   }
@@ -158,6 +156,16 @@ Status VolatileDisk::rename(const std::string& from, const std::string& to) {
   nodes_[to] = found->second;
   nodes_.erase(from);
   return {};
+}
+
+std::uint64_t VolatileDisk::used() const {
+  std::uint64_t used = 0;
+  for (const auto& [path, node] : nodes_) used += node->written.size();
+  return used;
+}
+
+Result<DiskSpace> VolatileDisk::space(const std::string&) {
+  return DiskSpace{capacity_, capacity_ - std::min(capacity_, used())};
 }
 
 Status VolatileDisk::remove(const std::string& path) {

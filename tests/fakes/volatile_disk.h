@@ -48,7 +48,7 @@ class VolatileDisk final : public FileSystem {
   Result<bool> exists(const std::string& path) override { return nodes_.contains(path); }
   Result<std::vector<std::string>> list(const std::string& directory) override;
   Task<Status> sync_directory(const std::string& path) override;
-  Result<DiskSpace> space(const std::string&) override { return DiskSpace{capacity_, capacity_}; }
+  Result<DiskSpace> space(const std::string&) override;
   std::uint32_t direct_alignment(const std::string&) override { return kSector; }
 
  private:
@@ -64,6 +64,7 @@ class VolatileDisk final : public FileSystem {
   Task<Status> begin_operation();
   bool chance(unsigned per_mille) { return per_mille != 0 && random_() % 1000 < per_mille; }
   Status sync_node(Node& node);
+  std::uint64_t used() const;
 
   Runtime& runtime_;
   std::mt19937_64 random_;

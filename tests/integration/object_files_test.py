@@ -86,6 +86,20 @@ def object_folders():
         expect(not os.path.exists(lab.path('out')), 'a name led out of the folder')
 
 
+def snapshots_unchanged():
+    """What is given as BUCKET@SNAPSHOT is read there, and nothing is written: not there, and not in the bucket itself."""
+    with Lab() as lab:
+        lab.up()
+        expected = {name: lab.put_bytes(name, 30_000) for name in ('keep', 'keep2')}
+        lab.run('snapshot', 'create', 'v/b@s')
+        for words in (('rm', 'v/b@s', 'keep'), ('put', 'v/b@s', 'keep', lab.list), ('put', 'v/b@s', 'new', lab.list)):
+            lab.refused('object', *words, codes=(2,), says=("'b@s'", 'snapshot'))
+        expect([entry['name'] for entry in lab.json('object', 'ls', 'v/b')] == ['keep', 'keep2'], 'the bucket was changed')
+        lab.verify(expected)
+        lab.run('object', 'rm', 'v/b', 'keep')
+        lab.verify(expected, 'b@s')
+
+
 def object_streams():
     """Files that have no size, and commands that end in the middle."""
     with Lab() as lab:
@@ -141,4 +155,4 @@ def wait_for(condition):
 
 
 if __name__ == '__main__':
-    main(object_names, object_folders, object_streams)
+    main(object_names, object_folders, snapshots_unchanged, object_streams)

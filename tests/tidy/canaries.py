@@ -45,6 +45,7 @@ CANARIES = [
     ('forbidden', 'objectstore/store/pusher.cc', 'void planted() { throw 1; }\n'),
     ('forbidden', 'objectstore/base/bytes.h', 'using namespace std;\n'),
     ('forbidden', 'objectstore/store/pusher.cc', 'void planted() { assert(true); }\n'),
+    ('forbidden', 'objectstore/store/pusher.cc', 'void planted() { std::ranges::copy(one, other.begin()); }\n'),
     ('headers', 'objectstore/planted.h', '// No guard.\nint planted();\n'),
     ('headers', 'objectstore/planted.h', '#pragma once\nint planted();\n'),
     ('lengths', 'objectstore/planted.h', HEADER + '\n' * tidy.LINES_MAX),

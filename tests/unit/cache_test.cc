@@ -318,5 +318,28 @@ TEST_F(CacheTest, AFullCacheIsRecovered) {
   });
 }
 
+// The same with a cache that has filled its disk: the last room is kept for this.
+TEST_F(CacheTest, ACacheThatFilledItsDiskIsRecovered) {
+  run([](CacheTest& t) -> Task<void> {
+    t.disk_.set_capacity(5 * kSegmentSize + kSegmentSize / 2);
+    co_await t.open();
+    for (Sequence s = 1; s <= 3; ++s) co_await t.write_log_segment(s);
+    co_await t.close();
+    co_await t.open();
+    const auto found = t.slots_->log_segments();
+    EXPECT_EQ(found.size(), 3u);
+    for (const LocalSegments::Found& each : found) {
+      const auto bytes = co_await t.slots_->read_slot(each.slot);
+      CHECK(bytes);
+      const auto restored = co_await t.slots_->restore(each.header, *bytes, kSegmentSize);
+      EXPECT_TRUE(restored) << restored.error().message();
+      if (!restored) break;
+      const Status discarded = co_await t.slots_->discard(each.slot);
+      CHECK(discarded);
+    }
+    co_await t.close();
+  });
+}
+
 }  // namespace
 }  // namespace cumulus

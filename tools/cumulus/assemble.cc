@@ -68,15 +68,15 @@ Task<Result<std::unique_ptr<Stack>>> Stack::lay_ground(Reactor& reactor, Home ho
   auto stack = std::make_unique<Stack>();
   const std::string directory = home.volume(name);
   CO_TRY(stack->settings_, home.load_settings(name));
-  CO_TRY(const Bytes key_bytes, Home::read_file(directory + "/key", kKeyFileSizeMax));
+  const auto key_bytes = Home::read_file(directory + "/key", kKeyFileSizeMax);
+  if (!key_bytes) co_return fail(home.to_restore(key_bytes.error(), name));
   std::optional<std::string_view> passphrase;
   if (request.has_passphrase) passphrase = request.passphrase;
-  auto master = decode_key_file(key_bytes, passphrase);
+  auto master = decode_key_file(*key_bytes, passphrase);
   if (!master) co_return fail(master.error().within(directory + "/key"));
   stack->keys_ = std::make_unique<KeyTree>(std::move(*master));
   auto miners = load_miner_list(directory + "/miners.toml");
-  // What is wrong with the home is no fault of the words that were given.
-  if (!miners) co_return fail(ErrorKind::corrupt, miners.error().message());
+  if (!miners) co_return fail(home.to_restore(miners.error(), name));
 
   stack->disk_ = make_uring_file_system(reactor);
   CO_TRY(stack->transport_,

@@ -85,9 +85,20 @@ Task<Result<Bucket>> Bucket::open(Volume& volume, std::string name, bool make) {
 Result<Bucket> Bucket::at_snapshot(Volume& volume, std::string name, std::string snapshot) {
   const DatasetInfo* info = volume.find_dataset(name);
   if (info == nullptr) return fail(ErrorKind::not_found, format("there is no bucket '{}'", name));
-  for (const SnapshotInfo& candidate : info->snapshots)
-    if (candidate.name == snapshot) return Bucket(volume, name, info->id, candidate.view);
+  for (const SnapshotInfo& candidate : info->snapshots) {
+    if (candidate.name != snapshot) continue;
+    Bucket bucket(volume, name, info->id, candidate.view);
+    bucket.snapshot_ = snapshot;
+    return bucket;
+  }
   return fail(ErrorKind::not_found, format("'{}' has no snapshot '{}'", name, snapshot));
+}
+
+Status Bucket::check_head() const {
+  if (snapshot_.empty()) return {};
+  return fail(ErrorKind::invalid, format("'{0}@{1}' is a snapshot, which nothing changes: give '{0}' for the "
+                                         "bucket itself",
+                                         name_, snapshot_));
 }
 
 // Where there is no room for a put there is none for its removal, and nobody should wait for it a second
@@ -130,8 +141,9 @@ Task<Status> Bucket::drop_unfinished(Volume& volume, std::vector<ObjectRef> obje
   co_return Status();
 }
 
-Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size,
-                                 Source source, Progress progress) {
+Task<Result<Bucket::Put>> Bucket::put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size,
+                                      Source source, Progress progress) {
+  CO_TRY_OK(check_head());
   if (name.empty() || name.size() > kObjectNameMax)
     co_return fail(ErrorKind::invalid, format("an object's name has 1 to {} bytes", kObjectNameMax));
   ObjectId id = 0;
@@ -228,8 +240,8 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
   for (std::size_t i = 0; i < kPutWorkers; ++i) workers.spawn(worker);
   co_await workers.join();
   Result<Commit> named = fail(ErrorKind::closed, "interrupted");
+  const BucketEntry entry{name, id, state.end, runtime.wall_now()};
   if (state.status) {
-    const BucketEntry entry{name, id, state.end, runtime.wall_now()};
     const std::function<void(Transaction&)> finish = [&](Transaction& set) {
       if (at_once)
         set.create(object, {});
@@ -246,7 +258,8 @@ Task<Result<Commit>> Bucket::put(Runtime& runtime, std::string name, std::option
   ended.notify_all();
   co_await telling.join();
   if (!named && !at_once) co_await give_up(id, named.error());
-  co_return named;
+  if (!named) co_return fail(named.error());
+  co_return Put{*named, entry};
 }
 
 // The name, and what it named before, in one step; again when somebody else set it meanwhile.
@@ -350,6 +363,7 @@ Task<Result<std::vector<BucketEntry>>> Bucket::list(std::string prefix, std::str
 }
 
 Task<Status> Bucket::remove(std::string name) {
+  CO_TRY_OK(check_head());
   for (int attempt = 0;; ++attempt) {
     CO_TRY(const auto value, co_await volume_.omap(view_, kDirectory, bytes_of(name)));
     if (!value)

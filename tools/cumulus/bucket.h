@@ -38,12 +38,18 @@ class Bucket {
   using Sink = std::function<Task<Status>(std::uint64_t offset, ByteView bytes)>;
 
   // `size` unknown: read until the source ends, one call after the other.
-  Task<Result<Commit>> put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size,
-                           Source source, Progress progress);
+  struct Put {
+    Commit commit;
+    BucketEntry entry;
+  };
+  // Errors besides the volume's: invalid, at a snapshot.
+  Task<Result<Put>> put(Runtime& runtime, std::string name, std::optional<std::uint64_t> size, Source source,
+                        Progress progress);
   Task<Result<std::uint64_t>> get(Runtime& runtime, std::string name, bool in_order, Sink sink,
                                   Progress progress);
   Task<Result<BucketEntry>> stat(std::string name);
   Task<Result<std::vector<BucketEntry>>> list(std::string prefix, std::string after, std::size_t limit);
+  // invalid, at a snapshot.
   Task<Status> remove(std::string name);
 
   // Objects of puts that were cut off by the end of a daemon, in all buckets: nothing names them, and nothing
@@ -57,6 +63,7 @@ class Bucket {
       : volume_(volume), name_(std::move(name)), dataset_(dataset), view_(std::move(view)) {}
   // `finish` adds to the transaction that names the object; called for each attempt. Both outlive the task.
   Task<Result<Commit>> set_name(const BucketEntry& entry, const std::function<void(Transaction&)>& finish);
+  Status check_head() const;
   // After a put that failed; its first error is the one to tell.
   Task<void> give_up(ObjectId object, const Error& why);
 
@@ -64,6 +71,7 @@ class Bucket {
   std::string name_;
   DatasetId dataset_;
   View view_;
+  std::string snapshot_;  // at which it is; empty: the head
 };
 
 }  // namespace cumulus

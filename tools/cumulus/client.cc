@@ -86,8 +86,9 @@ void ProgressLine::show(std::uint64_t done, std::uint64_t total, const std::stri
 
 Result<std::string> read_passphrase(const std::string& file, const std::string& prompt) {
   if (!file.empty()) {
-    TRY(const Bytes content, Home::read_file(file, 4096));
-    std::string line(text_of(content));
+    const auto content = Home::read_file(file, 4096);
+    if (!content) return fail(ErrorKind::invalid, content.error().message());
+    std::string line(text_of(*content));
     return line.substr(0, line.find_first_of("\r\n"));
   }
   const int terminal = ::open("/dev/tty", O_RDWR | O_CLOEXEC);
@@ -112,8 +113,9 @@ Result<std::string> read_passphrase(const std::string& file, const std::string& 
 Result<OpenRequest> Client::with_passphrase(OpenRequest request) {
   if (request.has_passphrase) return request;
   const std::string path = home_.volume(name_) + "/key";
-  TRY(const Bytes bytes, Home::read_file(path, kKeyFileSizeMax));
-  const auto wrapped = key_file_is_wrapped(bytes);
+  const auto bytes = Home::read_file(path, kKeyFileSizeMax);
+  if (!bytes) return fail(home_.to_restore(bytes.error(), name_));
+  const auto wrapped = key_file_is_wrapped(*bytes);
   if (!wrapped) return fail(wrapped.error().within(path));
   if (!*wrapped) return request;
   TRY(request.passphrase, read_passphrase(passphrase_file_, format("passphrase of volume '{}': ", name_)));

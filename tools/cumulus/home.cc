@@ -121,9 +121,16 @@ Result<Bytes> Home::read_file(const std::string& path, std::size_t size_max) {
   ::close(fd);
   if (got < 0) return fail(from_errno(error, "read " + path));
   if (size > size_max)
-    return fail(ErrorKind::invalid, format("{}: larger than the {} bytes that it may have", path, size_max));
+    return fail(ErrorKind::corrupt, format("{}: larger than the {} bytes that it may have", path, size_max));
   content.resize(size);
   return content;
+}
+
+Error Home::to_restore(const Error& error, const std::string& name) const {
+  const ErrorKind kind = error.kind() == ErrorKind::invalid ? ErrorKind::corrupt : error.kind();
+  return {kind, format("{}: restore the file, or move {} away and bring the volume back with 'cumulus volume "
+                       "recover {}'",
+                       error.message(), volume(name), name)};
 }
 
 Status Home::write_file(const std::string& path, ByteView content) {

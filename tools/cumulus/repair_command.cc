@@ -2,6 +2,7 @@
 // 1 when anything is left to do. Runs in the command, the work is the daemon's.
 #include <cstdio>
 
+#include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
 
 namespace cumulus {
@@ -10,10 +11,16 @@ Result<int> run_repair(const Invocation& invocation, const std::string& volume, 
   Client client = invocation.client(volume);
   TRY(const Json report,
       client.call({{"request", "volume.repair"}, {"restart", restart}}, "repairing", false));
-  const int code = report.value("whole", false) ? 0 : 1;
+  const auto end = [&]() -> Result<int> {
+    if (report.value("whole", false)) return 0;
+    return fail(
+        ErrorKind::unavailable,
+        format("volume '{}' is not whole yet: {}", volume,
+               report["problems"].empty() ? "run it again" : report["problems"][0].get<std::string>()));
+  };
   if (invocation.json) {
     print_json(report);
-    return code;
+    return end();
   }
   for (const Json& problem : report["problems"]) std::printf("%s\n", problem.get<std::string>().c_str());
   const auto count = [&](const char* key) { return report.value(key, std::uint64_t{0}); };
@@ -24,7 +31,7 @@ Result<int> run_repair(const Invocation& invocation, const std::string& volume, 
               report["segments"].dump().c_str(), report["rebuilt"].dump().c_str(),
               report["spread"].dump().c_str(), report["unrepairable"].dump().c_str(),
               report["unspread"].dump().c_str());
-  return code;
+  return end();
 }
 
 }  // namespace cumulus

@@ -204,16 +204,15 @@ Answer object_put(Desk& desk, Session& session, Json request) {
     source = [&session](std::uint64_t, MutableByteView into) { return session.receive_data(into); };
   }
   Progress putting = sending_progress(desk, session);
-  CO_TRY(const Commit commit,
+  CO_TRY(const Bucket::Put put,
          co_await bucket.put(desk.reactor, text(request, "object"), size, source, std::move(putting)));
   const bool remote = request.value("sync", false);
   const Durability level =
       remote ? Durability::remote : std::max(Durability::local, desk.stack.settings().options.flush_means);
   Progress progress = sending_progress(desk, session);
-  CO_TRY_OK(co_await volume.wait(commit, level, std::move(progress)));
-  CO_TRY(const BucketEntry entry, co_await bucket.stat(text(request, "object")));
-  Json answer = entry_json(entry);
-  answer["position"] = commit.position;
+  CO_TRY_OK(co_await volume.wait(put.commit, level, std::move(progress)));
+  Json answer = entry_json(put.entry);
+  answer["position"] = put.commit.position;
   co_return answer;
 }
 

@@ -308,7 +308,14 @@ Result<int> check(const Invocation& invocation, const Arguments& arguments) {
                 report["slices"].dump().c_str(), report["slices_missing"].dump().c_str(),
                 report["slices_wrong"].dump().c_str());
   }
-  return clean ? 0 : 1;
+  if (clean) return 0;
+  const Json& problems = report["problems"];
+  const std::string first =
+      problems.empty()
+          ? format("{} slices are missing and {} wrong, which 'cumulus volume repair {}' mends",
+                   report["slices_missing"].dump(), report["slices_wrong"].dump(), arguments.name)
+          : problems[0].get<std::string>();
+  return fail(ErrorKind::corrupt, format("volume '{}' is not clean: {}", arguments.name, first));
 }
 
 Result<int> destroy(const Invocation& invocation, const Arguments& arguments) {
