@@ -372,7 +372,9 @@ Task<Result<std::shared_ptr<SegmentSlot>>> SlotStore::take(bool urgent) {
       co_return std::make_shared<Taken>(self_, slot);
     }
     maintenance_.notify_all();
+    ++waiting_;
     co_await freed_.wait_until(runtime_.now() + kRetryInterval);
+    --waiting_;
   }
 }
 

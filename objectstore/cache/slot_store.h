@@ -81,6 +81,8 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   bool has_room_for(std::uint64_t bytes) const;
   // Why the disk refuses another slot (full, read-only); null while it does not.
   const Error* refusal() const { return make_error_ ? &*make_error_ : nullptr; }
+  // Somebody waits in take().
+  bool awaited() const { return waiting_ != 0; }
 
   // The slot that has [offset, offset + length) of the segment; null is a miss.
   std::shared_ptr<Handle> lookup(const SegmentId& segment, std::uint64_t offset, std::uint64_t length);
@@ -180,6 +182,7 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   Sequence replay_floor_ = 0;  // until the store says so, nothing stored is evicted
   std::uint32_t next_number_ = 0;
   std::optional<Error> make_error_;  // why the last attempt to make a slot failed
+  unsigned waiting_ = 0;             // in take()
   bool closing_ = false;
   std::vector<BufferPool> pools_;  // by power of two
 

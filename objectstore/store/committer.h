@@ -63,6 +63,8 @@ class Committer {
   };
   std::optional<Staged> staged(const Run& run) const;
 
+  // Somebody waits until the log has room.
+  bool awaits_room() const { return door_.in_use() != 0; }
   // Why nothing can be accepted any more; nullopt while all is well.
   const std::optional<Error>& failure() const { return failure_; }
   // Refuses new commits from now on (fenced, destroyed).

@@ -42,7 +42,7 @@ std::string EligibleMiners::why_not(const MinerId& miner) const {
   if (found->second.silent) return "does not answer";
   if (found->second.draining) return "is draining";
   if (found->second.full) return "is full or its disk refuses writes";
-  return "failed a moment ago";
+  return found->second.refused ? "has refused a slice for want of room" : "failed a moment ago";
 }
 
 bool EligibleMiners::draining(const MinerId& miner) const {
@@ -63,6 +63,7 @@ std::vector<Candidate> EligibleMiners::candidates(const std::vector<MinerId>& re
 void EligibleMiners::note_failure(const MinerId& miner, ErrorKind kind) {
   Standing& standing = standing_[miner];
   standing.excluded_until = runtime_.now() + pause_after(kind, standing.failures);
+  standing.refused = kind == ErrorKind::no_space;
   ++standing.failures;
 }
 

@@ -41,6 +41,7 @@ class EligibleMiners {
   struct Standing {
     TimePoint excluded_until;
     std::uint32_t failures = 0;  // in a row
+    bool refused = false;        // the last of them was for want of room
     bool full = false;           // by its status: full, draining or read-only
     bool draining = false;
     bool silent = false;  // did not answer the last status

@@ -59,7 +59,7 @@ Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners, bool lost,
   }
   const Status settled = co_await tail_->set_miners(miners, kPatienceOfChange);
   if (!settled) {
-    tasks_.spawn(take_back(before));
+    tasks_.spawn(take_back(before, list_changes_));
     co_return fail(
         Error(settled.error().kind(),
               "the list was not changed, and goes on being the old one if the miners answer while the "
@@ -71,8 +71,8 @@ Task<Status> StoreVolume::set_miners(std::vector<MinerEntry> miners, bool lost,
 }
 
 // Some holder may have the change already, so the old list is proposed after it.
-Task<void> StoreVolume::take_back(std::vector<MinerEntry> before) {
-  const std::uint64_t change = list_changes_;
+Task<void> StoreVolume::take_back(std::vector<MinerEntry> before, std::uint64_t change) {
+  if (change != list_changes_) co_return;
   transport_.set_miners(with_guests(before, transport_.miners()));
   const Status settled = co_await tail_->set_miners(before, kForEver);
   if (settled && change == list_changes_) transport_.set_miners(std::move(before));

@@ -17,6 +17,7 @@ namespace {
 
 // How long closing waits for the holders to note that it was clean.
 constexpr Duration kFarewell = std::chrono::seconds(2);
+constexpr Duration kPatienceOfDrain = std::chrono::seconds(30);
 
 }  // namespace
 
@@ -340,6 +341,11 @@ Task<Result<RepairReport>> StoreVolume::repair(RepairOptions options, Progress p
   Repairer::Keep keep = [this](std::optional<SegmentId> through) -> Task<void> {
     return keep_repair_position(through);
   };
+  // What is on its way to a miner that drains is not seen by a repair that begins before it has arrived.
+  const bool drains =
+      std::ranges::any_of(transport_.miners(), [](const auto& miner) { return miner.weight <= 0; });
+  if (drains && !co_await pusher_->wait_for_those_under_way(kPatienceOfDrain))
+    log_info("a drain begins although segments are still on their way");
   std::optional<SegmentId> after;
   if (!options.restart) after = co_await load_repair_position();
   Repairer repairer(parts_.runtime, *index_, asked_, id_, options_.request_deadline, std::move(note),
@@ -348,6 +354,12 @@ Task<Result<RepairReport>> StoreVolume::repair(RepairOptions options, Progress p
   if (report) damaged_ = repairer.damaged();
   repairing_ = false;
   co_return report;
+}
+
+std::string StoreVolume::obstacle() const {
+  if (slots_->refusal() != nullptr && (slots_->awaited() || committer_->awaits_room()))
+    return slots_->refusal()->message();
+  return pusher_->dirty_bytes() == 0 ? "" : pusher_->obstacle();
 }
 
 Task<Status> StoreVolume::drop_cache() {

@@ -96,7 +96,7 @@ class StoreVolume final : public Volume {
   Task<Result<RepairReport>> repair(RepairOptions options, Progress progress) override;
   Task<Status> drop_cache() override;
   std::vector<MinerEntry> miners() const override;
-  std::string obstacle() const override { return pusher_->dirty_bytes() == 0 ? "" : pusher_->obstacle(); }
+  std::string obstacle() const override;
   Task<Status> set_miners(std::vector<MinerEntry> miners, bool lost,
                           std::optional<std::vector<MinerEntry>> expected) override;
   void set_options(const VolumeOptions& options) override;
@@ -139,7 +139,7 @@ class StoreVolume final : public Volume {
   Task<void> follow_claimed_list();
   Task<Status> may_go(std::vector<MinerEntry> gone);
   Task<Status> may_come(std::vector<MinerEntry> fresh);
-  Task<void> take_back(std::vector<MinerEntry> before);
+  Task<void> take_back(std::vector<MinerEntry> before, std::uint64_t change);
   // --- store_volume.cc ---
   Task<Status> count_degraded(VolumeStatus& status);
 

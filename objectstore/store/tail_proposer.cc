@@ -76,6 +76,7 @@ bool TailKeeper::remember_due() const {
   if (seen == accepted_) return false;
   const bool changes_hands = !seen || seen->ballot != accepted_.ballot || accepted_.closed_cleanly ||
                              accepted_.destroyed || seen->holders != accepted_.holders ||
+                             seen->sealed_miners != accepted_.sealed_miners ||
                              seen->tail.position > accepted_.tail.position;
   return (changes_hands && !remember_error_) || runtime_.now() >= remembered_at_ + kRememberInterval;
 }

@@ -73,6 +73,8 @@ Task<Result<std::unique_ptr<Stack>>> Stack::lay_ground(Reactor& reactor, Home ho
   std::optional<std::string_view> passphrase;
   if (request.has_passphrase) passphrase = request.passphrase;
   auto master = decode_key_file(*key_bytes, passphrase);
+  if (!master && master.error().kind() == ErrorKind::corrupt)
+    co_return fail(home.to_restore(master.error().within(directory + "/key"), name));
   if (!master) co_return fail(master.error().within(directory + "/key"));
   stack->keys_ = std::make_unique<KeyTree>(std::move(*master));
   auto miners = load_miner_list(directory + "/miners.toml");

@@ -21,6 +21,7 @@ namespace cumulus {
 namespace {
 
 constexpr int kRacesMax = 10;
+constexpr double kStartPatience = 120;  // seconds, for a daemon that has begun or is just ending
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -86,7 +87,7 @@ void ProgressLine::show(std::uint64_t done, std::uint64_t total, const std::stri
 
 Result<std::string> read_passphrase(const std::string& file, const std::string& prompt) {
   if (!file.empty()) {
-    const auto content = Home::read_file(file, 4096);
+    const auto content = Home::read_file(file, 4096, Home::Kind::any);
     if (!content) return fail(ErrorKind::invalid, content.error().message());
     std::string line(text_of(*content));
     return line.substr(0, line.find_first_of("\r\n"));
@@ -94,8 +95,7 @@ Result<std::string> read_passphrase(const std::string& file, const std::string& 
   const int terminal = ::open("/dev/tty", O_RDWR | O_CLOEXEC);
   if (terminal < 0)
     return fail(ErrorKind::denied,
-                "the key file is protected by a passphrase and there is no terminal to ask on: give "
-                "--passphrase-file");
+                "there is no terminal to ask for the passphrase on: give --passphrase-file");
   termios before{};
   ::tcgetattr(terminal, &before);
   termios silent = before;
@@ -116,7 +116,7 @@ Result<OpenRequest> Client::with_passphrase(OpenRequest request) {
   const auto bytes = Home::read_file(path, kKeyFileSizeMax);
   if (!bytes) return fail(home_.to_restore(bytes.error(), name_));
   const auto wrapped = key_file_is_wrapped(*bytes);
-  if (!wrapped) return fail(wrapped.error().within(path));
+  if (!wrapped) return fail(home_.to_restore(wrapped.error().within(path), name_));
   if (!*wrapped) return request;
   TRY(request.passphrase, read_passphrase(passphrase_file_, format("passphrase of volume '{}': ", name_)));
   if (!is_utf8(request.passphrase))
@@ -157,7 +157,7 @@ Result<Json> Client::destroy() {
 Result<Json> Client::start_daemon(const OpenRequest& request, bool must_be_new, const std::string& what) {
   std::optional<OpenRequest> complete;
   // A daemon that is just ending still holds the lock; one that is just starting does not listen yet.
-  for (const double give_up = seconds_now() + 120; seconds_now() < give_up;) {
+  for (const double give_up = seconds_now() + kStartPatience; seconds_now() < give_up;) {
     if (auto running = connect(); running) {
       if (!must_be_new) return Json();
       return fail(ErrorKind::exists, format("volume '{}' is open already on this machine", name_));
@@ -267,7 +267,16 @@ Result<Client::Stopped> Client::stop() {
   const int lock = ::open((home_.volume(name_) + "/lock").c_str(), O_RDWR | O_CLOEXEC);
   Stopped stopped;
   if (lock < 0) return stopped;
+  const double give_up = seconds_now() + kStartPatience;
   while (!stopped.ran && ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    if (seconds_now() > give_up) {
+      ::close(lock);
+      return fail(
+          ErrorKind::unavailable,
+          format("the daemon of volume '{0}' has begun and does not listen: wait if it recovers the volume; "
+                 "else end the process that holds {1}/lock ('fuser {1}/lock' shows it)",
+                 name_, home_.volume(name_)));
+    }
     if (auto running = connect(); running) {
       stopped.ran = running->send(FrameKind::json, view_of(R"({"request":"daemon.stop"})")).has_value();
       // Or the end of the connection: the lock says the rest.

@@ -22,7 +22,10 @@ Result<std::vector<MinerEntry>> former_miners(const Home& home, const std::strin
   TRY(const bool there, Home::is_there(path));
   if (!there) return std::vector<MinerEntry>();
   auto miners = load_miner_list(path);
-  if (!miners) return fail(ErrorKind::corrupt, miners.error().message());
+  if (!miners)
+    return fail(ErrorKind::corrupt, miners.error().message() +
+                                        ": mend it, or delete it and what was drained "
+                                        "before stays on those miners");
   return miners;
 }
 

@@ -109,9 +109,14 @@ Status Home::check_volume(const std::string& name) const {
                                            name, path_));
 }
 
-Result<Bytes> Home::read_file(const std::string& path, std::size_t size_max) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+Result<Bytes> Home::read_file(const std::string& path, std::size_t size_max, Kind kind) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | (kind == Kind::any ? 0 : O_NONBLOCK));
   if (fd < 0) return fail(from_errno(errno, "open " + path));
+  struct stat info{};
+  if (kind == Kind::regular && (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))) {
+    ::close(fd);
+    return fail(ErrorKind::corrupt, path + " is not a file");
+  }
   Bytes content(size_max + 1);
   std::size_t size = 0;
   ssize_t got = 0;

@@ -48,7 +48,9 @@ class Home {
   // not_found, with what to do, when there is no such volume here; invalid for a bad name.
   Status check_volume(const std::string& name) const;
 
-  static Result<Bytes> read_file(const std::string& path, std::size_t size_max);
+  // What is not a regular file is waited for only when it may be `any` kind (a pipe that somebody gives).
+  enum class Kind : std::uint8_t { regular, any };
+  static Result<Bytes> read_file(const std::string& path, std::size_t size_max, Kind kind = Kind::regular);
   // Replaces whole: temporary file, fsync, rename.
   static Status write_file(const std::string& path, ByteView content);
   // What a file of the volume's folder is wrong with, and what to do: no fault of the words that were given.

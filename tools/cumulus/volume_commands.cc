@@ -368,11 +368,16 @@ Result<int> list(const Invocation& invocation) {
   for (const std::string& name : names) {
     const auto settings = home.load_settings(name);
     const bool running = DaemonSocket::connect(home.volume(name)).has_value();
-    all.push_back({{"name", name}, {"id", settings ? settings->volume_id : ""}, {"open", running}});
+    const auto begun = Home::is_there(NewVolumeFolder::mark_of(home.volume(name)));
+    const bool unfinished = begun && *begun;
+    all.push_back({{"name", name},
+                   {"id", settings ? settings->volume_id : ""},
+                   {"open", running},
+                   {"unfinished", unfinished}});
     if (!invocation.json)
       std::printf("%-24s %s %s\n", name.c_str(),
                   settings ? settings->volume_id.substr(0, 16).c_str() : settings.error().message().c_str(),
-                  running ? "open" : "");
+                  unfinished ? "unfinished" : (running ? "open" : ""));
   }
   if (invocation.json) print_json(all);
   return 0;
