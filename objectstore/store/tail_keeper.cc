@@ -189,7 +189,7 @@ Task<Status> TailKeeper::settled(Duration patience) {
   const TimePoint deadline = runtime_.now() + patience;
   const std::uint64_t interrupted = interrupted_;
   while (!fenced_ && !closing_ && interrupted == interrupted_ &&
-         (state_ != State::claimed || accepted_revision_ < revision || !holders_settled())) {
+         (state_ != State::claimed || accepted_revision_ < revision || !has_wanted_holders(accepted_))) {
     const bool woken = co_await changed_.wait_until(deadline);
     if (!woken) co_return fail(too_few_holders());
   }

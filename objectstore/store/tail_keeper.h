@@ -173,7 +173,7 @@ class TailKeeper {
   bool promised_by_quorum() const;
   void adopt_known();
   Status may_adopt(const Superblock& newest) const;
-  bool holders_settled() const;
+  bool has_wanted_holders(const Superblock& record) const;
   bool proposal_due() const;
   bool joins_unwanted() const;
   bool is_urgent() const;

@@ -131,16 +131,16 @@ void TailKeeper::adopt_known() {
   wake_.notify_all();
 }
 
-bool TailKeeper::holders_settled() const {
-  if (!current_ || !current_->next_holders.empty()) return false;
-  return wanted_holders_.empty() || same_set(current_->holders, wanted_holders_);
+bool TailKeeper::has_wanted_holders(const Superblock& record) const {
+  if (!record.next_holders.empty()) return false;
+  return wanted_holders_.empty() || same_set(record.holders, wanted_holders_);
 }
 
 bool TailKeeper::proposal_due() const {
   if (state_ != State::adopting && state_ != State::claimed) return false;
   if (!current_ || version_floor_ > current_->version) return true;
   if (accepted_ != *current_) return joins_unwanted();  // else one record in flight
-  if (!holders_settled()) return true;
+  if (!has_wanted_holders(accepted_)) return true;
   return proposed_revision_ < wanted_revision_ &&
          (is_urgent() || runtime_.now() >= proposed_at_ + options_.pace);
 }

@@ -37,6 +37,10 @@ TEST_F(SlowMiners, ReadsThatWereOvertakenAreCalledOffWhenTheyHoldTooMuch) {
   world_.run([&]() -> Task<void> {
     co_await store(60);
     fetcher(32 * 4 * PushWorld::kSegment);  // such reads may hold four segments
+    // The tail's own requests would be counted with the reads.
+    EXPECT_TRUE(co_await world_.home.tail->settled(5s));
+    for (int i = 0; i < 5000 && world_.home.transport.under_way() != 0; ++i)
+      co_await world_.reactor.sleep_for(1ms);
     world_.network.set_silent(0, true);
     world_.network.set_silent(1, true);
     co_await read_all();
