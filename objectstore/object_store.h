@@ -165,7 +165,7 @@ struct VolumeParts {
       open_engine;
   std::string writer_label;  // "user@host", shown to whoever is fenced out
   // Miners that the list names no more and that may hold slices still: destroy() visits them too.
-  std::vector<MinerEntry> former_miners{};
+  std::vector<MinerEntry> former_miners;
 };
 
 enum class OpenMode : std::uint8_t {

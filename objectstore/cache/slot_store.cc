@@ -296,7 +296,8 @@ Task<void> SlotStore::keep_free_ahead() {
 }
 
 std::uint64_t SlotStore::kept_free(const DiskSpace& space) const {
-  return std::max<std::uint64_t>(std::min(kKeptFreeMax, space.total / 16), 2 * options_.segment_size);
+  return std::max<std::uint64_t>(std::min(kKeptFreeMax, space.total / 16),
+                                 2 * std::uint64_t{options_.segment_size});
 }
 
 // How many the disk has room for now; one that cannot be asked says so when a slot is made.
