@@ -91,18 +91,26 @@ Task<Status> SlotStore::find_slots() {
     unread->push_back(slot);
   }
   TaskGroup readers(runtime_);
-  for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(unread));
+  Status all;
+  for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(unread, all));
   co_await readers.join();
+  CO_TRY_OK(all);
   // A process that died while it made a slot may have left a name that no sync has covered yet.
   co_return co_await files_.sync_directory(directory_);
 }
 
-Task<void> SlotStore::read_headers(std::shared_ptr<std::deque<SlotPtr>> unread) {
-  while (!unread->empty()) {
+// One that cannot be read or understood may be the log's end: passed over, what was acknowledged would vanish
+// without a word.
+Task<void> SlotStore::read_headers(std::shared_ptr<std::deque<SlotPtr>> unread, Status& all) {
+  while (all && !unread->empty()) {
     const SlotPtr slot = unread->front();
     unread->pop_front();
     const Status examined = co_await examine(slot);
-    if (!examined) log_warn("{}: {}; the slot is left alone", slot->path, examined.error().message());
+    if (!examined && all)
+      all = fail(Error(examined.error().kind(),
+                       format("{}: {}: it may hold the newest that was written here. When it stays so, move "
+                              "this file away: the volume opens with what is in the others and on the miners",
+                              slot->path, examined.error().message())));
   }
 }
 
@@ -112,27 +120,29 @@ Task<Status> SlotStore::examine(SlotPtr slot) {
   how.direct = true;
   CO_TRY(slot->file, files_.open(slot->path, how));
   CO_TRY(const std::uint64_t size, slot->file->size());
+  Buffer block(std::size_t{1} << align_log2_);
+  CO_TRY(const std::size_t got, co_await slot->file->read_at(0, block.view()));
+  const ByteView block_bytes = block.view(0, std::min(got, std::size_t{SegmentHeader::kEncodedSize}));
+  const bool written = std::ranges::any_of(block_bytes, [](std::uint8_t byte) { return byte != 0; });
   if (size != options_.segment_size) {
+    if (written)
+      co_return fail(ErrorKind::corrupt,
+                     format("it has {} bytes instead of {}", size, options_.segment_size));
     // Never made to the end: its directory entry counts for nothing yet.
     slot->file.reset();
     co_return files_.remove(slot->path);
   }
-  Buffer block(std::size_t{1} << align_log2_);
-  CO_TRY(const std::size_t got, co_await slot->file->read_at(0, block.view()));
-  slots_[slot->number] = slot;
-  if (got == block.size()) {
-    const auto header = SegmentHeader::decode(block.view(0, SegmentHeader::kEncodedSize));
-    if (header && header->volume == volume_) slot->found = *header;
-    // Damaged, another volume's, or a newer Cumulus wrote it: no reason to write over what may be the only
-    // copy. A slot that was never written is all zeros.
-    const ByteView block_bytes = block.view(0, SegmentHeader::kEncodedSize);
-    const bool written = std::ranges::any_of(block_bytes, [](std::uint8_t byte) { return byte != 0; });
-    if (!slot->found && written) {
-      slots_.erase(slot->number);
-      if (!header) co_return fail(header.error());
-      co_return fail(ErrorKind::corrupt, "segment header: of volume " + header->volume.brief());
+  // A slot that was never written is all zeros.
+  if (written) {
+    CO_TRY(const SegmentHeader header, SegmentHeader::decode(block_bytes));
+    if (header.volume != volume_) {
+      // Not ours to write over, and nothing that we wrote.
+      log_warn("{}: a segment of volume {}; the slot is left alone", slot->path, header.volume.brief());
+      co_return Status();
     }
+    slot->found = header;
   }
+  slots_[slot->number] = slot;
   if (!slot->found) {
     set_free(slot);
   } else {

@@ -62,7 +62,8 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
     virtual Task<Result<CachedBytes>> read_warm(std::uint64_t offset, std::uint64_t length) = 0;
   };
 
-  // Opens or makes `directory`, and reads the header of every slot in it. All log segments count as dirty
+  // Opens or makes `directory`, and reads the header of every slot in it. io, corrupt, unsupported: one of
+  // them, named, cannot be read or understood, and may be the newest. All log segments count as dirty
   // until classify(). The runtime and the file system outlive the store.
   static Task<Result<std::unique_ptr<SlotStore>>> open(Runtime& runtime, FileSystem& files,
                                                        std::string directory, VolumeId volume,
@@ -142,7 +143,7 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   SlotStore(Runtime& runtime, FileSystem& files, std::string directory, VolumeId volume,
             SlotStoreOptions options, Metrics& metrics);
   Task<Status> find_slots();
-  Task<void> read_headers(std::shared_ptr<std::deque<SlotPtr>> unread);
+  Task<void> read_headers(std::shared_ptr<std::deque<SlotPtr>> unread, Status& all);
   Task<Status> examine(SlotPtr slot);
   Task<void> keep_free_ahead();
   Task<Result<SlotPtr>> make_slot(bool urgent = false);
