@@ -17,6 +17,7 @@ class VolatileDisk::OpenFile final : public File {
   Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) override {
     check_aligned(offset, into.size());
     CO_TRY_OK(co_await disk_.begin_operation());
+    if (disk_.reads_fail_) co_return io_error("simulated read error");
     if (offset >= node_->written.size()) co_return std::size_t{0};
     const std::size_t length = std::min<std::uint64_t>(into.size(), node_->written.size() - offset);
     std::copy_n(node_->written.begin() + static_cast<std::ptrdiff_t>(offset), length, into.begin());

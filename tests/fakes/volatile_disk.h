@@ -27,6 +27,8 @@ class VolatileDisk final : public FileSystem {
     write_failures_ = write_per_mille;
     sync_failures_ = sync_per_mille;
   }
+  // No read succeeds while it is on.
+  void fail_reads(bool fail) { reads_fail_ = fail; }
   // Bytes that files may take together; allocate() beyond it is no_space.
   void set_capacity(std::uint64_t bytes) { capacity_ = bytes; }
   // The canary's lie: syncs report success and do nothing.
@@ -73,6 +75,7 @@ class VolatileDisk final : public FileSystem {
   std::uint64_t operations_left_ = ~std::uint64_t{0};
   std::uint64_t failures_ = 0;
   std::uint64_t capacity_ = ~std::uint64_t{0};
+  bool reads_fail_ = false;
   unsigned write_failures_ = 0;
   unsigned sync_failures_ = 0;
   bool ignore_syncs_ = false;

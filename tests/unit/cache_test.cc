@@ -262,6 +262,10 @@ TEST_F(CacheTest, ASlotThatIsNotUnderstoodIsNotPassedOver) {
     }
     const Status mended = co_await t.disk_.replace_file(path, std::move(good));
     CHECK(mended);
+    t.disk_.fail_reads(true);
+    const auto unread = co_await t.try_open();
+    EXPECT_TRUE(!unread && unread.error().kind() == ErrorKind::io);
+    t.disk_.fail_reads(false);
     co_await t.open();
     EXPECT_TRUE(t.here(1));
     co_await t.close();
