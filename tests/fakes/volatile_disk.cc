@@ -28,7 +28,8 @@ class VolatileDisk::OpenFile final : public File {
     const Status begun = co_await disk_.begin_operation();
     const bool failed = begun && disk_.chance(disk_.write_failures_);
     // A write that fails, or that the death of the disk interrupts, leaves some of its sectors.
-    const std::size_t length = begun && !failed ? data.size() : disk_.random_() % (data.size() + 1);
+    const std::size_t some = disk_.random_() % (data.size() + 1) / kSector * kSector;
+    const std::size_t length = begun && !failed ? data.size() : some;
     if (begun || !interrupted_) put(offset, data.first(length));
     interrupted_ = interrupted_ || !begun;
     if (failed) ++disk_.failures_;
