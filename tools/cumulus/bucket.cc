@@ -16,6 +16,8 @@ namespace {
 constexpr ObjectId kDirectory = 1;
 constexpr std::size_t kPiece = 1u << 20;
 constexpr std::size_t kPutWorkers = 4;
+// Pieces wait for their group to be written; fresh memory for each would cost more than its cipher.
+constexpr std::size_t kPutBuffersKept = 40;
 constexpr std::string_view kUnfinished = "unfinished.";  // xattrs of the directory, with the object's number
 constexpr Duration kTellEvery = std::chrono::seconds(1);
 constexpr std::size_t kGetWorkers = 12;  // enough to have the next two segments on their way
@@ -172,7 +174,7 @@ Task<Result<Bucket::Put>> Bucket::put(Runtime& runtime, std::string name, std::o
     std::shared_ptr<Buffer> whole;
   };
   State state;
-  BufferPool pool(kPiece, kPutWorkers * 4);
+  BufferPool pool(kPiece, kPutBuffersKept);
   Semaphore reading(runtime, size ? kPutWorkers : 1);
   const auto worker = [&]() -> Task<void> {
     for (;;) {
