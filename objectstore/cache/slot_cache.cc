@@ -242,11 +242,11 @@ Task<Result<std::uint32_t>> SlotStore::restore(SegmentHeader header, std::shared
   // file too many, for which the disk's last room is kept.
   if (free_.empty()) {
     const auto made = co_await make_slot(true);
-    const SlotPtr fetched = made ? *made : evict();
-    if (!fetched)
+    const SlotPtr spare = made ? *made : evict();
+    if (!spare)
       co_return fail(made.error().within(
           format("opening the volume needs {} bytes of room in {}", options_.segment_size, directory_)));
-    set_free(fetched);
+    set_free(spare);
   }
   CO_TRY(const auto taken, co_await take(true));
   CHECK(length <= bytes->size() && length <= options_.segment_size);

@@ -108,7 +108,8 @@ Task<Status> StoreVolume::remove_dataset(DatasetId id) {
           !child.empty())
         return fail(
             ErrorKind::exists,
-            format("'{}' is the parent of '{}': it stays as long as that stands on it", info->name, child));
+            format("'{}' is the parent of '{}': it stays until that is removed or, an image, flattened",
+                   info->name, child));
     return std::vector<Change>{change::RemoveDataset{id}};
   };
   co_return co_await commit_decided(std::move(build));
@@ -161,9 +162,10 @@ Task<Status> StoreVolume::remove_snapshot(DatasetId id, std::string name) {
     for (const DatasetInfo* other : index_->datasets())
       if (const std::string child = other->id == id ? "" : stands_on(*other, id, snapshot->version);
           !child.empty())
-        return fail(ErrorKind::exists,
-                    format("'{}@{}' is the parent of '{}': it stays as long as that stands on it", info->name,
-                           name, child));
+        return fail(
+            ErrorKind::exists,
+            format("'{}@{}' is the parent of '{}': it stays until that is removed or, an image, flattened",
+                   info->name, name, child));
     return std::vector<Change>{change::RemoveSnapshot{id, name}};
   };
   co_return co_await commit_decided(std::move(build));

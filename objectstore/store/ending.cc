@@ -9,11 +9,11 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/key_tree.h"
+#include "objectstore/miner_sets.h"
 #include "objectstore/object_store.h"
 #include "objectstore/store/destroyer.h"
 #include "objectstore/store/endable_transport.h"
 #include "objectstore/store/holder_survey.h"
-#include "objectstore/store/miner_sets.h"
 #include "objectstore/store/sealed_label.h"
 #include "objectstore/store/tail_keeper.h"
 

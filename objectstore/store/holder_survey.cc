@@ -7,7 +7,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "objectstore/crypto/key_tree.h"
-#include "objectstore/store/miner_sets.h"
+#include "objectstore/miner_sets.h"
 #include "objectstore/store/sealed_label.h"
 
 namespace cumulus {

@@ -7,8 +7,8 @@
 
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
+#include "objectstore/miner_sets.h"
 #include "objectstore/store/holder_survey.h"
-#include "objectstore/store/miner_sets.h"
 #include "objectstore/store/segment_audit.h"
 #include "objectstore/store/store_volume.h"
 

@@ -1,18 +1,13 @@
 #include "tools/cumulus/former_miners.h"
 
-#include <algorithm>
-
 #include "netclient/miner_list.h"
+#include "objectstore/miner_sets.h"
 
 namespace cumulus {
 namespace {
 
 std::string path_of(const Home& home, const std::string& volume) {
   return home.volume(volume) + "/former_miners.toml";
-}
-
-bool names(const std::vector<MinerEntry>& miners, const MinerId& id) {
-  return std::ranges::find(miners, id, &MinerEntry::id) != miners.end();
 }
 
 }  // namespace
@@ -31,11 +26,10 @@ Result<std::vector<MinerEntry>> former_miners(const Home& home, const std::strin
 
 Status note_former_miners(const Home& home, const std::string& volume, const std::vector<MinerEntry>& before,
                           const std::vector<MinerEntry>& after) {
-  TRY(std::vector<MinerEntry> former, former_miners(home, volume));
-  const std::vector<MinerEntry> known = former;
-  std::erase_if(former, [&](const MinerEntry& miner) { return names(before, miner.id); });
-  std::ranges::copy_if(before, std::back_inserter(former),
-                       [&](const MinerEntry& miner) { return !names(after, miner.id); });
+  TRY(const Miners known, former_miners(home, volume));
+  Miners former = only_in(known, before);
+  const Miners gone = only_in(before, after);
+  former.insert(former.end(), gone.begin(), gone.end());
   if (former == known || former.empty()) return {};
   return Home::write_file(path_of(home, volume), view_of(print_miner_list(former)));
 }

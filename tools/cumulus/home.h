@@ -53,7 +53,7 @@ class Home {
   static Result<Bytes> read_file(const std::string& path, std::size_t size_max, Kind kind = Kind::regular);
   // Replaces whole: temporary file, fsync, rename.
   static Status write_file(const std::string& path, ByteView content);
-  // What a file of the volume's folder is wrong with, and what to do: no fault of the words that were given.
+  // What is wrong with a file of the volume's folder, with what to do: no fault of the words that were given.
   Error to_restore(const Error& error, const std::string& volume) const;
   Result<VolumeSettings> load_settings(const std::string& name) const;
   Status save_settings(const std::string& name, const VolumeSettings& settings) const;

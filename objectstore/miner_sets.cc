@@ -1,4 +1,4 @@
-#include "objectstore/store/miner_sets.h"
+#include "objectstore/miner_sets.h"
 
 #include <algorithm>
 
