@@ -152,11 +152,11 @@ Status Server::listen_tcp(const std::string& address) {
   if (host.size() > 1 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV;  // the runtime never waits for name servers
   addrinfo* found = nullptr;
   if (const int error = ::getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
       error != 0)
-    return fail(ErrorKind::invalid, format("'{}': {}", address, ::gai_strerror(error)));
+    return fail(ErrorKind::invalid, format("'{}' is not ADDR:PORT: {}", address, ::gai_strerror(error)));
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owned(found, ::freeaddrinfo);
   const int made = ::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   const int on = 1;

@@ -10,6 +10,7 @@
 #include <openssl/x509.h>
 #include <sys/socket.h>
 
+#include "netclient/wire/tls_ciphers.h"
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/tls_identity.h"
@@ -214,14 +215,18 @@ bool configure(SSL_CTX* context, X509* certificate, EVP_PKEY* key) {
 Result<std::shared_ptr<TlsContext>> TlsContext::make(const TlsIdentity& identity) {
   const std::uint8_t* certificate_at = identity.certificate_der().data();
   const std::uint8_t* key_at = identity.private_key_der().data();
-  X509* certificate =
-      d2i_X509(nullptr, &certificate_at, static_cast<long>(identity.certificate_der().size()));
-  EVP_PKEY* key = d2i_AutoPrivateKey(nullptr, &key_at, static_cast<long>(identity.private_key_der().size()));
+  OSSL_LIB_CTX* library = tls_library();
+  X509* certificate = X509_new_ex(library, kTlsProperties);
+  const bool parsed =
+      certificate != nullptr && d2i_X509(&certificate, &certificate_at,
+                                         static_cast<long>(identity.certificate_der().size())) != nullptr;
+  EVP_PKEY* key = d2i_AutoPrivateKey_ex(
+      nullptr, &key_at, static_cast<long>(identity.private_key_der().size()), library, kTlsProperties);
   auto native = std::make_unique<Native>();
-  native->client = SSL_CTX_new(TLS_client_method());
-  native->server = SSL_CTX_new(TLS_server_method());
-  const bool made = certificate != nullptr && key != nullptr && native->client != nullptr &&
-                    native->server != nullptr && configure(native->client, certificate, key) &&
+  native->client = SSL_CTX_new_ex(library, kTlsProperties, TLS_client_method());
+  native->server = SSL_CTX_new_ex(library, kTlsProperties, TLS_server_method());
+  const bool made = parsed && key != nullptr && native->client != nullptr && native->server != nullptr &&
+                    configure(native->client, certificate, key) &&
                     configure(native->server, certificate, key);
   X509_free(certificate);
   EVP_PKEY_free(key);

@@ -8,9 +8,20 @@
 
 namespace cumulus {
 
+namespace {
+
+// Looked up once: EVP_sha256() has OpenSSL look it up for every digest.
+const EVP_MD* fetched_sha256() {
+  static const EVP_MD* const fetched = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  CHECK(fetched != nullptr);
+  return fetched;
+}
+
+}  // namespace
+
 Digest sha256(ByteView bytes) {
   Digest digest;
-  CRYPTO_OK(EVP_Digest(bytes.data(), bytes.size(), digest.data(), nullptr, EVP_sha256(), nullptr));
+  CRYPTO_OK(EVP_Digest(bytes.data(), bytes.size(), digest.data(), nullptr, fetched_sha256(), nullptr));
   return digest;
 }
 
@@ -24,7 +35,7 @@ struct Sha256::State {
 
 Sha256::Sha256() : state_(std::make_unique<State>()) {
   CHECK(state_->context != nullptr);
-  CRYPTO_OK(EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr));
+  CRYPTO_OK(EVP_DigestInit_ex(state_->context, fetched_sha256(), nullptr));
 }
 Sha256::~Sha256() = default;
 Sha256::Sha256(Sha256&&) noexcept = default;

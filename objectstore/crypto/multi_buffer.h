@@ -1,5 +1,5 @@
 // The calling thread's ipsec-mb managers: they are not thread-safe, so each thread has its own. Used only by
-// aead.cc and digest.cc.
+// aead.cc, digest.cc and record_cipher.cc.
 #pragma once
 
 #define NO_COMPAT_IMB_API_053

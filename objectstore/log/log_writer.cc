@@ -18,7 +18,7 @@ namespace {
 constexpr std::uint32_t kInlineSealMax = 32u << 10;
 // Segments whose bytes are not all durable yet; a writer that would start one more waits.
 constexpr std::size_t kUndurableSegmentsMax = 4;
-constexpr std::size_t kIdleBuffersMax = 3;
+constexpr std::size_t kIdleBuffersMax = 8;
 // Small groups behind a write in flight wait for its end and go together.
 constexpr std::uint32_t kSmallWriteMax = 128u << 10;
 constexpr Duration kSyncInterval = std::chrono::seconds(1);

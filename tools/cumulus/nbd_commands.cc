@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "netclient/address.h"
 #include "objectstore/base/format.h"
 #include "tools/cumulus/commands.h"
 #include "tools/cumulus/frame.h"
@@ -37,6 +38,18 @@ Result<std::pair<std::string, std::string>> volume_and_image(const std::string& 
   return std::pair(volume, slash == std::string::npos ? std::string() : text.substr(slash + 1));
 }
 
+// Where to listen, by number: a name is looked up here, where waiting for name servers holds nobody else up.
+Result<std::string> numeric_listen(const std::string& text) {
+  const auto colon = text.rfind(':');
+  const std::string host = text.substr(0, colon);
+  if (colon == std::string::npos || host.empty() || host.front() == '[' || numeric_endpoint({host, 0}))
+    return text;
+  TRY(const Endpoints found, resolve({host, 0}));
+  const auto address = found.front().address();
+  const std::string by_number = address.is_v6() ? "[" + address.to_string() + "]" : address.to_string();
+  return by_number + text.substr(colon);
+}
+
 std::string uri_of(const Json& server) {
   const bool tls = server.value("tls", false);
   const std::string address = server.value("address", "");
@@ -50,13 +63,14 @@ Result<int> serve(const Invocation& invocation) {
   TRY(const auto parts, volume_and_image(flags.target));
   Client client = invocation.client(parts.first);
   TRY_OK(invocation.home_folder().check_volume(parts.first));
+  TRY(const std::string listen, numeric_listen(flags.listen));
   OpenRequest open;
   open.steal = flags.steal;
   TRY_OK(client.start(open, false, "opening"));
   TRY(const Json server, client.call({{"request", "nbd.serve"},
                                       {"image", parts.second},
                                       {"socket", absolute(flags.socket)},
-                                      {"listen", flags.listen},
+                                      {"listen", listen},
                                       {"tls_certificates", absolute(flags.certificates)},
                                       {"tls_psk", absolute(flags.psk)},
                                       {"allow", flags.allow},
