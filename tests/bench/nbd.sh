@@ -36,6 +36,24 @@ cpu = int(sys.argv[3]) / int(sys.argv[4]) / max(side['total_ios'], 1) * 1e6
 print(f"{sys.argv[2]:52} {side['iops']:9.0f}/s {side['bw'] / 1024:8.1f} MiB/s {side['lat_ns']['mean'] / 1000:9.0f} us  cpu {cpu:7.1f} us")
 PY
 }
+fua() {  # name uri: writes of 4 KiB with FUA, 32 in flight
+  /usr/bin/python3 - "$1" "$2" "$seconds" <<'PY'
+import nbd, os, random, sys, time
+name, uri, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+disk = nbd.NBD()
+disk.connect_uri(uri)
+blocks, data = disk.get_size() // 4096, nbd.Buffer.from_bytearray(bytearray(os.urandom(4096)))
+flights, done, end = [], 0, time.monotonic() + seconds
+while time.monotonic() < end or flights:
+    while len(flights) < 32 and time.monotonic() < end:
+        flights.append(disk.aio_pwrite(data, 4096 * random.randrange(blocks), flags=nbd.CMD_FLAG_FUA))
+    disk.poll(-1)
+    left = [cookie for cookie in flights if not disk.aio_command_completed(cookie)]
+    done += len(flights) - len(left)
+    flights = left
+print(f'{name + " write 4k depth 32, FUA on each":52} {done / seconds:9.0f}/s')
+PY
+}
 workloads() {  # name pid uri
   # Filled first, so that nobody is measured on holes.
   fio --name=fill --ioengine=nbd --uri="$3" --rw=write --bs=1M --iodepth=8 --size="$size" >/dev/null 2>&1
@@ -45,6 +63,7 @@ workloads() {  # name pid uri
   measure "$1" "$2" "$3" randread 4k 1
   measure "$1" "$2" "$3" randwrite 4k 32
   measure "$1" "$2" "$3" randwrite 4k 32 --fsync=32
+  fua "$1" "$3"
 }
 wait_for() { for _ in $(seq 100); do [ -S "$1" ] && return; sleep 0.1; done; echo "no server on $1" >&2; exit 1; }
 
@@ -65,4 +84,8 @@ workloads nbdkit-memory "${peers[2]}" "nbd+unix:///?socket=$work/kit-memory"
 "$bin/cumulus" nbd serve v/disk --socket "$work/ours" >/dev/null
 daemon=$("$bin/cumulus" --json volume status v | python3 -c 'import json, sys; print(json.load(sys.stdin)["daemon_pid"])')
 workloads cumulus "$daemon" "nbd+unix:///disk?socket=$work/ours"
+"$bin/cumulus" nbd stop v/disk
+"$bin/cumulus" nbd serve v/disk --socket "$work/ours" --reconnect-safe >/dev/null
+measure "cumulus --reconnect-safe" "$daemon" "nbd+unix:///disk?socket=$work/ours" randwrite 4k 32
+measure "cumulus --reconnect-safe" "$daemon" "nbd+unix:///disk?socket=$work/ours" randwrite 4k 32 --fsync=32
 time nbdcopy "nbd+unix:///disk?socket=$work/ours" null:
