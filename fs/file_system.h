@@ -104,9 +104,7 @@ struct NewNode {
 struct OpenFlags {
   bool read = false;
   bool write = false;
-  bool truncate = false;
-  bool kill_set_id = false;  // with truncate
-  bool sync = false;         // writes are durable when they return
+  bool sync = false;  // writes are durable when they return
 };
 struct Created {
   Entry entry;
@@ -210,7 +208,7 @@ class PosixFileSystem {
   virtual Task<FsStatus> remove_xattr(NodeId node, std::string name) = 0;
 
   // --- data ---
-  virtual Task<FsResult<HandleId>> open(Caller caller, NodeId node, OpenFlags flags) = 0;
+  virtual Task<FsResult<HandleId>> open(NodeId node, OpenFlags flags) = 0;
   virtual Task<FsStatus> release(HandleId handle) = 0;
   virtual Task<FsResult<std::size_t>> read(HandleId handle, std::uint64_t offset, MutableByteView into) = 0;
   // False when it must wait: then call read().

@@ -45,7 +45,7 @@ class ObjectFiles final : public PosixFileSystem {
   Task<FsStatus> set_xattr(NodeId node, std::string name, Bytes value, XattrMode mode,
                            bool kill_set_gid) override;
   Task<FsStatus> remove_xattr(NodeId node, std::string name) override;
-  Task<FsResult<HandleId>> open(Caller caller, NodeId node, OpenFlags flags) override;
+  Task<FsResult<HandleId>> open(NodeId node, OpenFlags flags) override;
   Task<FsStatus> release(HandleId handle) override;
   Task<FsResult<std::size_t>> read(HandleId handle, std::uint64_t offset, MutableByteView into) override;
   bool try_read(HandleId handle, std::uint64_t offset, MutableByteView into,

@@ -19,7 +19,7 @@ Task<void> answer_opened(Call call, NodeId node, HandleId handle, bool writes) {
 }
 
 Task<void> open(Call call, NodeId node, OpenFlags flags) {
-  const auto handle = co_await call->files().open(call->caller(), node, flags);
+  const auto handle = co_await call->files().open(node, flags);
   if (!handle) {
     call->failed(handle.error());
     co_return;
@@ -28,9 +28,7 @@ Task<void> open(Call call, NodeId node, OpenFlags flags) {
 }
 
 void on_open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
-  OpenFlags flags = to_open_flags(info->flags);
-  const auto raw = body_of<fuse_kernel::OpenIn>(session_of(request));
-  flags.kill_set_id = (raw.open_flags & fuse_kernel::kOpenKillSetId) != 0;
+  const OpenFlags flags = to_open_flags(info->flags);
   spawn(request, [=](Call call) { return open(std::move(call), node, flags); });
 }
 

@@ -77,19 +77,6 @@ struct InvalidateOut {
   std::int64_t length;  // 0: to the end
 };
 
-struct OpenIn {
-  std::uint32_t flags;
-  std::uint32_t open_flags;
-};
-struct CreateIn {  // CREATE and TMPFILE; the name follows
-  std::uint32_t flags;
-  std::uint32_t mode;
-  std::uint32_t umask;
-  std::uint32_t open_flags;
-};
-static_assert(sizeof(CreateIn) == 16);
-inline constexpr std::uint32_t kOpenKillSetId = 1u << 0;  // of open_flags
-
 struct WriteIn {
   std::uint64_t handle;
   std::uint64_t offset;

@@ -8,16 +8,17 @@ constexpr unsigned kBackgroundMax = 64;  // read-ahead and direct I/O in flight,
 
 void on_init(void* self, fuse_conn_info* connection) {
   auto& session = *static_cast<FuseSession*>(self);
-  unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT |
-                    FUSE_CAP_DONT_MASK | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-                    FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
-                    FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_NO_OPENDIR_SUPPORT;
+  unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK |
+                    FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
+                    FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS |
+                    FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_NO_OPENDIR_SUPPORT;
   // With ACLs the kernel insists on checking permissions itself.
   if (!session.options().default_permissions) wanted &= ~static_cast<unsigned>(FUSE_CAP_POSIX_ACL);
   if (session.options().writeback) wanted |= FUSE_CAP_WRITEBACK_CACHE;
   session.set_opens_directories((connection->capable & FUSE_CAP_NO_OPENDIR_SUPPORT) == 0);
-  // Everything else stays off; above all AUTO_INVAL_DATA, for nobody else writes, and the locks, which are
-  // the kernel's.
+  // Everything else stays off; above all AUTO_INVAL_DATA, for nobody else writes, the locks, which are the
+  // kernel's, and ATOMIC_O_TRUNC: with it the kernel empties its own view of the file once more, some time
+  // after OPEN was answered, whatever others have made of the file between and without telling us.
   connection->want = connection->capable & wanted;
   connection->max_write = kPayloadMax;
   connection->max_readahead = kPayloadMax;

@@ -180,7 +180,6 @@ OpenFlags to_open_flags(int flags) {
   OpenFlags wanted;
   wanted.read = (flags & O_ACCMODE) != O_WRONLY;
   wanted.write = (flags & O_ACCMODE) != O_RDONLY;
-  wanted.truncate = (flags & O_TRUNC) != 0;
   wanted.sync = (flags & O_DSYNC) != 0;  // O_SYNC has this bit too
   return wanted;
 }

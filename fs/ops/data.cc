@@ -43,32 +43,19 @@ FsResult<ObjectFiles::Handle> ObjectFiles::handle_of(HandleId handle) const {
   return found->second;
 }
 
-Task<FsResult<HandleId>> ObjectFiles::open(Caller caller, NodeId node, OpenFlags flags) {
+Task<FsResult<HandleId>> ObjectFiles::open(NodeId node, OpenFlags flags) {
   if (flags.write) {
     const FsStatus writable = check_writable(node);
     if (!writable) co_return std::unexpected(writable.error());
   }
   std::vector<ObjectId> one{object_of(node)};
-  HandleId handle = 0;
-  {
-    const Locks locks = co_await lock(std::move(one));
-    const auto loaded = co_await load(node);
-    if (!loaded) co_return std::unexpected(loaded.error());
-    if (is_directory(loaded->inode.mode)) co_return failure(FsErrorKind::is_directory, "a directory");
-    handle = add_handle(node, flags);
-    const auto opened = opened_.find(object_of(node));
-    if (opened != opened_.end() && loaded->inode.nlink == 0) opened->second.orphan = true;
-  }
-  if (flags.truncate) {
-    AttributeChange change;
-    change.size = 0;
-    change.kill_set_id = flags.kill_set_id;
-    const auto emptied = co_await setattr(caller, node, change);
-    if (!emptied) {
-      static_cast<void>(co_await release(handle));
-      co_return std::unexpected(emptied.error());
-    }
-  }
+  const Locks locks = co_await lock(std::move(one));
+  const auto loaded = co_await load(node);
+  if (!loaded) co_return std::unexpected(loaded.error());
+  if (is_directory(loaded->inode.mode)) co_return failure(FsErrorKind::is_directory, "a directory");
+  const HandleId handle = add_handle(node, flags);
+  const auto opened = opened_.find(object_of(node));
+  if (opened != opened_.end() && loaded->inode.nlink == 0) opened->second.orphan = true;
   co_return handle;
 }
 

@@ -15,6 +15,7 @@ import time
 from lab import Lab, expect, main
 
 MIB = 1 << 20
+EMPTIED = 1000
 
 WRITER = '''
 import os, sys
@@ -216,5 +217,60 @@ def ended_by_its_user():
             os.chmod('/dev/fuse', stat.S_IMODE(device))
 
 
+def emptied_at_once(options):
+    """One program opens with O_TRUNC what another makes longer at that moment: either may be the last, but the size that the
+    kernel shows is the one that is stored."""
+    with Lab() as lab:
+        top = lab.path('mnt')
+        os.mkdir(top)
+        lab.up().run('mount', lab.volume, top, *options)
+        paths = [f'{top}/{number}' for number in range(EMPTIED)]
+        for path in paths:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+        delays = [lab.random.uniform(0, 0.0003) for _ in paths]
+        at = mmap.mmap(-1, 2)  # the file that either is at, its low byte
+
+        def meet(me, number):
+            at[me] = (number + 1) % 256
+            give_up = time.monotonic() + 60
+            while at[1 - me] == number % 256:
+                expect(time.monotonic() < give_up, 'the other program does not come')
+                os.sched_yield()
+
+        other = os.fork()
+        if other == 0:
+            code = 1
+            try:
+                for number, path in enumerate(paths):
+                    meet(1, number)
+                    until = time.perf_counter() + delays[number]
+                    while time.perf_counter() < until:
+                        pass
+                    os.truncate(path, 5000)
+                code = 0
+            finally:
+                os._exit(code)
+        for number, path in enumerate(paths):
+            meet(0, number)
+            os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+        expect(os.waitpid(other, 0)[1] == 0, 'the other program failed')
+        shown = [os.stat(path).st_size for path in paths]
+        lab.run('umount', top)
+        lab.run('mount', lab.volume, top, *options)
+        stored = [os.stat(path).st_size for path in paths]
+        wrong = [(path, *sizes) for path, *sizes in zip(paths, shown, stored) if sizes[0] != sizes[1]]
+        expect(not wrong, f'{len(wrong)} of {EMPTIED} files are not as long as the kernel showed (shown, stored): {wrong[:5]}')
+        expect(set(stored) == {0, 5000}, f'the two never met: {set(stored)}')
+        lab.run('umount', top)
+
+
+def emptied_by_default():
+    emptied_at_once([])
+
+
+def emptied_with_writeback():
+    emptied_at_once(['-o', 'writeback'])
+
+
 if __name__ == '__main__':
-    main(kernel_caches, ends_under_load, ended_by_its_user)
+    main(kernel_caches, ends_under_load, ended_by_its_user, emptied_by_default, emptied_with_writeback)

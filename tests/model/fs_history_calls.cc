@@ -100,8 +100,7 @@ bool FsHistory::open_node(ModelId id) {
   const OpenFlags flags = both_ways(random_.once_in(8));
   const auto body = [](FsHistory& self, NodeId node, OpenFlags how,
                        std::shared_ptr<Answer> into) -> Task<void> {
-    const Caller nobody;
-    const auto handle = co_await self.mounted()->open(nobody, node, how);
+    const auto handle = co_await self.mounted()->open(node, how);
     if (!handle) co_return self.fail_story("open: " + handle.error().message);
     into->handle = *handle;
   };
@@ -182,15 +181,6 @@ Task<void> FsHistory::execute_on_data(FsOperation operation, std::shared_ptr<Ans
     case Kind::remove_xattr:
       answer->error = error_of(co_await files.remove_xattr(node, operation.name));
       break;
-    case Kind::truncating_open: {
-      OpenFlags flags = both_ways();
-      flags.truncate = true;
-      flags.kill_set_id = operation.kill_set_id;
-      const auto made = co_await files.open(operation.caller, node, flags);
-      if (made) answer->handle = *made;
-      answer->error = error_of(made);
-      break;
-    }
     case Kind::write: {
       const ByteView data = *operation.data;
       const auto done = co_await files.write(operation.caller, handle, operation.offset, data, operation.data,

@@ -155,8 +155,10 @@ void FsHistory::draw_data(FsOperation& operation) {
   if (chosen < 12) {
     operation.kind = Kind::write;
     operation.data = some_bytes(std::min(room, write_most_));
-  } else if (chosen < 13) {
-    operation.kind = Kind::truncating_open;
+  } else if (chosen < 13) {  // as of open with O_TRUNC
+    operation.kind = Kind::setattr;
+    operation.change.size = 0;
+    operation.change.kill_set_id = operation.kill_set_id;
   } else if (chosen < 17) {
     operation.kind = Kind::allocate;
     operation.length = 1 + below(std::min<std::uint64_t>(room, 150'000));

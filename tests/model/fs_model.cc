@@ -175,16 +175,6 @@ FsModel::Errors FsModel::apply(const FsOperation& operation) {
       return rename(operation);
     case Kind::setattr:
       return set_attributes(operation);
-    case Kind::truncating_open: {
-      ModelNode& file = change(operation.node);
-      file.data.clear();
-      file.mtime.reset();
-      if (operation.kill_set_id) {
-        clear_set_ids(file, operation.caller);
-        file.xattrs.erase("security.capability");
-      }
-      return {};
-    }
     case Kind::set_xattr:
     case Kind::remove_xattr:
       return set_xattr(operation);

@@ -43,7 +43,6 @@ struct FsOperation {
     setattr,
     set_xattr,
     remove_xattr,
-    truncating_open,
     write,
     allocate,
     copy_range,

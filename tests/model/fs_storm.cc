@@ -115,8 +115,7 @@ Task<void> FsStorm::change_data(Draw& draw) {
   }
   OpenFlags flags;
   flags.read = flags.write = true;
-  flags.truncate = draw.random.once_in(6);
-  const auto handle = co_await files.open(kCaller, node, flags);
+  const auto handle = co_await files.open(node, flags);
   if (!fine(handle, "open")) co_return;
   const std::uint64_t offset = draw.below(90'000);
   const std::uint64_t what = draw.below(4);
@@ -128,7 +127,7 @@ Task<void> FsStorm::change_data(Draw& draw) {
     mode.punch_hole = mode.keep_size = draw.random.once_in(2);
     fine(co_await files.allocate(kCaller, *handle, mode, offset, 1 + draw.below(20'000)), "allocate");
   } else {
-    const auto source = co_await files.open(kCaller, draw.node(), flags);
+    const auto source = co_await files.open(draw.node(), flags);
     if (fine(source, "open")) {
       fine(co_await files.copy_range(kCaller, *source, draw.below(50'000), *handle, 100'000 + offset, 20'000),
            "copy_range");

@@ -23,7 +23,7 @@ Task<FsResult<Bytes>> content_of(PosixFileSystem& files, const Attributes& about
   }
   OpenFlags flags;
   flags.read = true;
-  const auto handle = co_await files.open(kNobody, about.node, flags);
+  const auto handle = co_await files.open(about.node, flags);
   if (!handle) co_return std::unexpected(handle.error());
   const auto got = co_await files.read(*handle, 0, data);
   const FsStatus released = co_await files.release(*handle);
