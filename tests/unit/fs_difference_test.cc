@@ -22,7 +22,7 @@ Task<NodeId> make(PosixFileSystem& fs, NodeId parent, const char* called, std::u
 Task<void> put(PosixFileSystem& fs, NodeId node, std::uint64_t offset) {
   OpenFlags flags;
   flags.write = true;
-  const auto handle = co_await fs.open(kCaller, node, flags);
+  const auto handle = co_await fs.open(node, flags);
   CO_ASSERT(handle);
   const auto data = std::make_shared<Bytes>(100, 7);
   EXPECT_TRUE(co_await fs.write(kCaller, *handle, offset, *data, data, false));

@@ -135,7 +135,7 @@ TEST(FsTrees, the_whole_limits_its_trees) {
     OpenFlags flags;
     flags.write = true;
     const NodeId node = co_await node_at(fs, top, "a");
-    const auto handle = co_await fs.open(kCaller, node, flags);
+    const auto handle = co_await fs.open(node, flags);
     CO_ASSERT(handle);
     const auto data = std::make_shared<Bytes>(kMiB, 9);
     const auto over = co_await fs.write(kCaller, *handle, 0, *data, data, false);
