@@ -1,9 +1,7 @@
 #include "netclient/wire/tls_ciphers.h"
 
-#include <algorithm>
 #include <array>
 #include <cstring>
-#include <iterator>
 #include <memory>
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
@@ -35,19 +33,6 @@ struct Cipher {
   RecordCipher::Tag tag{};
 
   explicit Cipher(std::size_t given_key_size) : key_size(given_key_size) {}
-  Cipher(const Cipher& other)
-      : key_size(other.key_size),
-        keyed(other.keyed ? std::make_unique<RecordCipher>(*other.keyed) : nullptr),
-        encrypting(other.encrypting),
-        has_nonce(other.has_nonce),
-        has_tag(other.has_tag),
-        begun(other.begun),
-        nonce(other.nonce),
-        aad(other.aad),
-        aad_size(other.aad_size),
-        tag(other.tag) {}
-  Cipher& operator=(const Cipher&) = delete;
-  ~Cipher() = default;
 
   bool begin() {
     if (begun) return true;
@@ -64,7 +49,6 @@ void* make_cipher(void*) {
   return new Cipher(KeySize);
 }
 void free_cipher(void* context) { delete &of(context); }
-void* copy_cipher(void* context) { return new Cipher(of(context)); }
 
 int set_cipher_params(void* context, const OSSL_PARAM* params) {
   Cipher& cipher = of(context);
@@ -206,10 +190,9 @@ Function function(F* given) {
 
 template <std::size_t KeySize>
 const OSSL_DISPATCH* cipher_functions() {
-  static const std::array<OSSL_DISPATCH, 14> table = {{
+  static const std::array<OSSL_DISPATCH, 13> table = {{
       {OSSL_FUNC_CIPHER_NEWCTX, function(make_cipher<KeySize>)},
       {OSSL_FUNC_CIPHER_FREECTX, function(free_cipher)},
-      {OSSL_FUNC_CIPHER_DUPCTX, function(copy_cipher)},
       {OSSL_FUNC_CIPHER_ENCRYPT_INIT, function(begin_cipher<true>)},
       {OSSL_FUNC_CIPHER_DECRYPT_INIT, function(begin_cipher<false>)},
       {OSSL_FUNC_CIPHER_UPDATE, function(update_cipher)},

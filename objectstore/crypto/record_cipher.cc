@@ -22,55 +22,38 @@ bool RecordCipher::is_fast() {
 RecordCipher::RecordCipher(ByteView key) : state_(std::make_unique<State>()) {
   CHECK(key.size() == 16 || key.size() == 32);
   state_->wide = key.size() == 32;
-  if (state_->wide) {
-    IMB_AES256_GCM_PRE(&cipher_lanes(), key.data(), &state_->key);
-  } else {
-    IMB_AES128_GCM_PRE(&cipher_lanes(), key.data(), &state_->key);
-  }
+  const IMB_MGR& lanes = cipher_lanes();
+  (state_->wide ? lanes.gcm256_pre : lanes.gcm128_pre)(key.data(), &state_->key);
 }
-
-RecordCipher::RecordCipher(const RecordCipher& other) : state_(std::make_unique<State>(*other.state_)) {}
 
 RecordCipher::~RecordCipher() { wipe({reinterpret_cast<std::uint8_t*>(state_.get()), sizeof(State)}); }
 
 void RecordCipher::begin(ByteView nonce, ByteView aad) {
   CHECK(nonce.size() == kNonceSize);
-  if (state_->wide) {
-    IMB_AES256_GCM_INIT(&cipher_lanes(), &state_->key, &state_->message, nonce.data(), aad.data(),
-                        aad.size());
-  } else {
-    IMB_AES128_GCM_INIT(&cipher_lanes(), &state_->key, &state_->message, nonce.data(), aad.data(),
-                        aad.size());
-  }
+  const IMB_MGR& lanes = cipher_lanes();
+  const auto init = state_->wide ? lanes.gcm256_init : lanes.gcm128_init;
+  init(&state_->key, &state_->message, nonce.data(), aad.data(), aad.size());
 }
 
 void RecordCipher::encrypt(ByteView plain, MutableByteView out) {
   CHECK(out.size() == plain.size());
-  if (state_->wide) {
-    IMB_AES256_GCM_ENC_UPDATE(&cipher_lanes(), &state_->key, &state_->message, out.data(), plain.data(),
-                              plain.size());
-  } else {
-    IMB_AES128_GCM_ENC_UPDATE(&cipher_lanes(), &state_->key, &state_->message, out.data(), plain.data(),
-                              plain.size());
-  }
+  const IMB_MGR& lanes = cipher_lanes();
+  const auto update = state_->wide ? lanes.gcm256_enc_update : lanes.gcm128_enc_update;
+  update(&state_->key, &state_->message, out.data(), plain.data(), plain.size());
 }
 
 void RecordCipher::decrypt(ByteView sealed, MutableByteView out) {
   CHECK(out.size() == sealed.size());
-  if (state_->wide) {
-    IMB_AES256_GCM_DEC_UPDATE(&cipher_lanes(), &state_->key, &state_->message, out.data(), sealed.data(),
-                              sealed.size());
-  } else {
-    IMB_AES128_GCM_DEC_UPDATE(&cipher_lanes(), &state_->key, &state_->message, out.data(), sealed.data(),
-                              sealed.size());
-  }
+  const IMB_MGR& lanes = cipher_lanes();
+  const auto update = state_->wide ? lanes.gcm256_dec_update : lanes.gcm128_dec_update;
+  update(&state_->key, &state_->message, out.data(), sealed.data(), sealed.size());
 }
 
 RecordCipher::Tag RecordCipher::finish(bool encrypting) {
-  Tag tag;
-  IMB_MGR& lanes = cipher_lanes();
+  const IMB_MGR& lanes = cipher_lanes();
   const auto end = state_->wide ? (encrypting ? lanes.gcm256_enc_finalize : lanes.gcm256_dec_finalize)
                                 : (encrypting ? lanes.gcm128_enc_finalize : lanes.gcm128_dec_finalize);
+  Tag tag;
   end(&state_->key, &state_->message, tag.data(), tag.size());
   return tag;
 }

@@ -19,9 +19,9 @@ class RecordCipher {
   // Whether this processor has the vector AES that makes it faster than what everybody else has.
   static bool is_fast();
 
-  // 16 or 32 bytes. The copy is wiped with this object.
+  // 16 or 32 bytes. What is made of them is wiped with this object.
   explicit RecordCipher(ByteView key);
-  RecordCipher(const RecordCipher& other);
+  RecordCipher(const RecordCipher&) = delete;
   RecordCipher& operator=(const RecordCipher&) = delete;
   ~RecordCipher();
 
