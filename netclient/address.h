@@ -1,5 +1,5 @@
 // "host:port" and "[v6]:port": splitting, and names to addresses. Pure but for resolve(), which blocks for as
-// long as the name servers are silent: only NameLookups calls it.
+// long as the name servers are silent: NameLookups calls it, and commands that have nothing else to do.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>

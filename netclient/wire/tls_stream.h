@@ -3,7 +3,7 @@
 // decrypts next to the caller's buffer and its records leave in large sends (no chain of BIO pairs).
 //
 // Reactor thread only. At most one reading and one writing Task at a time, side by side. Never logs or
-// returns key material. The only OpenSSL include outside objectstore/crypto is in the .cc.
+// returns key material. No OpenSSL type is in this header.
 #pragma once
 
 #include <array>
