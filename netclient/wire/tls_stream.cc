@@ -8,9 +8,10 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <optional>
 #include <sys/socket.h>
 
-#include "netclient/wire/tls_ciphers.h"
+#include "netclient/wire/tls_records.h"
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/tls_identity.h"
@@ -20,13 +21,6 @@ namespace {
 
 using Token = asio::use_awaitable_t<ReactorExecutor>;
 
-// One recv fills this much of OpenSSL's own buffer: fewer system calls than a record at a time.
-constexpr std::size_t kReadBuffer = 128 * 1024;
-// Encrypted records gather here and leave in one send. A connection that never writes much keeps the small
-// one.
-constexpr std::size_t kGatherSmall = 20 * 1024;
-constexpr std::size_t kGatherLarge = 160 * 1024;
-constexpr std::size_t kRecord = 16 * 1024;  // RFC 8446, "Record Layer": plain bytes in one record
 // A Task that finds the socket always ready lets others run after this many bytes.
 constexpr std::size_t kTurn = 512 * 1024;
 // Measured on an AES-NI machine: 128-bit keys cost a tenth less for each GiB. Cells are encrypted with
@@ -37,92 +31,6 @@ std::string openssl_reason() {
   const unsigned long code = ERR_peek_last_error();
   const char* reason = code != 0 ? ERR_reason_error_string(code) : nullptr;
   return reason != nullptr ? reason : "no reason given";
-}
-
-// The socket below OpenSSL: recv straight into its buffer; writes gather until flushed or full.
-struct Wire {
-  int fd = -1;
-  int error = 0;  // errno of the failure that broke the connection
-  bool ended = false;
-  std::uint64_t received = 0;
-  Bytes gathered;
-  std::size_t begin = 0;
-  std::size_t end = 0;
-
-  bool pending() const { return begin != end; }
-  // True when all is sent; false with error == 0: the socket is full.
-  bool send_gathered() {
-    while (begin != end) {
-      const ssize_t sent = ::send(fd, gathered.data() + begin, end - begin, MSG_NOSIGNAL);
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK) error = errno;
-        return false;
-      }
-      begin += static_cast<std::size_t>(sent);
-    }
-    begin = end = 0;
-    return true;
-  }
-};
-
-Wire& wire_of(BIO* bio) { return *static_cast<Wire*>(BIO_get_data(bio)); }
-
-int bio_read(BIO* bio, char* into, std::size_t length, std::size_t* got) {
-  Wire& wire = wire_of(bio);
-  BIO_clear_retry_flags(bio);
-  ssize_t received = 0;
-  do received = ::recv(wire.fd, into, length, 0);
-  while (received < 0 && errno == EINTR);
-  if (received > 0) {
-    *got = static_cast<std::size_t>(received);
-    wire.received += *got;
-    return 1;
-  }
-  if (received == 0)
-    wire.ended = true;
-  else if (errno == EAGAIN || errno == EWOULDBLOCK)
-    BIO_set_retry_read(bio);
-  else
-    wire.error = errno;
-  return 0;
-}
-
-int bio_write(BIO* bio, const char* from, std::size_t length, std::size_t* put) {
-  Wire& wire = wire_of(bio);
-  BIO_clear_retry_flags(bio);
-  if (wire.gathered.size() - wire.end < length) {
-    const bool sent = wire.send_gathered();
-    if (!sent && wire.error == 0) BIO_set_retry_write(bio);
-    if (!sent) return 0;
-  }
-  const std::size_t taken = std::min(length, wire.gathered.size() - wire.end);
-  std::memcpy(wire.gathered.data() + wire.end, from, taken);
-  wire.end += taken;
-  *put = taken;
-  return 1;
-}
-
-long bio_control(BIO* bio, int command, long, void*) {
-  Wire& wire = wire_of(bio);
-  if (command == BIO_CTRL_EOF) return wire.ended ? 1 : 0;
-  if (command != BIO_CTRL_FLUSH) return 0;
-  BIO_clear_retry_flags(bio);
-  if (wire.send_gathered()) return 1;
-  if (wire.error == 0) BIO_set_retry_write(bio);
-  return -1;
-}
-
-BIO_METHOD* bio_method() {
-  static BIO_METHOD* const method = [] {
-    BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "cumulus socket");
-    CHECK(made != nullptr);
-    BIO_meth_set_read_ex(made, bio_read);
-    BIO_meth_set_write_ex(made, bio_write);
-    BIO_meth_set_ctrl(made, bio_control);
-    return made;
-  }();
-  return method;
 }
 
 }  // namespace
@@ -143,23 +51,41 @@ struct TlsStream::Native {
   Runtime& runtime;
   TcpSocket socket;
   std::shared_ptr<TlsContext> context;
-  Wire wire;
+  int fd = -1;  // the socket's, while it is open
+  std::uint64_t received = 0;
+  // While hands are shaken: OpenSSL between two buffers of its own. Gone afterwards.
   SSL* ssl = nullptr;
+  std::optional<TrafficSecret> client_secret;
+  std::optional<TrafficSecret> server_secret;
+  // From then on.
+  std::optional<RecordReader> reader;
+  std::optional<RecordWriter> writer;
   PublicKey peer{};
   std::optional<PublicKey> pin;
   bool peer_known = false;
   bool pin_failed = false;
-  bool established = false;
   bool shut = false;
   bool timed_out = false;
   std::size_t since_turn = 0;
 
+  bool established() const { return reader.has_value(); }
   Task<Status> wait(TcpSocket::wait_type what);
+  // True when all is sent; false: the socket is full.
+  Result<bool> send_some(ByteView& bytes);
+  // As many as there are; 0: the peer ended the stream.
+  Task<Result<std::size_t>> receive(MutableByteView into);
+  Task<Status> shake_hands();
+  Task<Status> send_handshake();
+  Status take_over();
+  // One record.
+  Task<Status> write(ByteView first, ByteView second);
+  // As send_some(), of what the writer holds.
+  Result<bool> send_pending();
   Task<Status> flush();
-  Task<Status> write(ByteView data);
-  // What a failed SSL call asks for: waits and returns success to try again, or the reason to give up.
-  Task<Status> after_failure(int returned);
+  // What next() asked for when it gave no bytes. False: the stream has ended.
+  Task<Result<bool>> after(RecordReader::Step step);
   Task<void> maybe_yield(std::size_t bytes);
+  void tell(Alert alert);
   Error broken(std::string_view why) const;
   void close_socket();
 };
@@ -187,6 +113,21 @@ int verify_peer(X509_STORE_CTX* store, void*) {
   return 1;
 }
 
+// OpenSSL's one way to give traffic secrets out (SSL_CTX_set_keylog_callback(3)): a line of "LABEL
+// client-random secret", the last two in hexadecimal. Nothing of it is kept but the secrets.
+template <class Stream>
+void take_secret(const SSL* ssl, const char* line) {
+  auto* stream = static_cast<Stream*>(SSL_get_app_data(ssl));
+  const std::string_view text(line);
+  const std::string_view hex = text.substr(text.rfind(' ') + 1);
+  for (const auto& [label, into] : {std::pair("CLIENT_TRAFFIC_SECRET_0 ", &stream->client_secret),
+                                    std::pair("SERVER_TRAFFIC_SECRET_0 ", &stream->server_secret)}) {
+    if (!text.starts_with(label) || hex.size() > 2 * TrafficSecret::kSizeMax) continue;
+    into->emplace(hex.size() / 2);
+    if (!from_hex(hex, (*into)->view())) into->reset();
+  }
+}
+
 }  // namespace
 
 TlsContext::TlsContext(std::unique_ptr<Native> native) : native_(std::move(native)) {}
@@ -199,9 +140,6 @@ bool configure(SSL_CTX* context, X509* certificate, EVP_PKEY* key) {
   // Frames say their own lengths, so an end of stream without close_notify cuts nothing unnoticed.
   SSL_CTX_set_options(context,
                       SSL_OP_NO_TICKET | SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
-  SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-  SSL_CTX_set_read_ahead(context, 1);
-  SSL_CTX_set_default_read_buffer_len(context, kReadBuffer);
   return SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
          SSL_CTX_set_ciphersuites(context, kCipherSuites) == 1 && SSL_CTX_set_num_tickets(context, 0) == 1 &&
          SSL_CTX_set1_groups_list(context, "X25519") == 1 &&
@@ -215,18 +153,14 @@ bool configure(SSL_CTX* context, X509* certificate, EVP_PKEY* key) {
 Result<std::shared_ptr<TlsContext>> TlsContext::make(const TlsIdentity& identity) {
   const std::uint8_t* certificate_at = identity.certificate_der().data();
   const std::uint8_t* key_at = identity.private_key_der().data();
-  OSSL_LIB_CTX* library = tls_library();
-  X509* certificate = X509_new_ex(library, kTlsProperties);
-  const bool parsed =
-      certificate != nullptr && d2i_X509(&certificate, &certificate_at,
-                                         static_cast<long>(identity.certificate_der().size())) != nullptr;
-  EVP_PKEY* key = d2i_AutoPrivateKey_ex(
-      nullptr, &key_at, static_cast<long>(identity.private_key_der().size()), library, kTlsProperties);
+  const std::uint8_t* certificate_end = certificate_at + identity.certificate_der().size();
+  X509* certificate = d2i_X509(nullptr, &certificate_at, certificate_end - certificate_at);
+  EVP_PKEY* key = d2i_AutoPrivateKey(nullptr, &key_at, static_cast<long>(identity.private_key_der().size()));
   auto native = std::make_unique<Native>();
-  native->client = SSL_CTX_new_ex(library, kTlsProperties, TLS_client_method());
-  native->server = SSL_CTX_new_ex(library, kTlsProperties, TLS_server_method());
-  const bool made = parsed && key != nullptr && native->client != nullptr && native->server != nullptr &&
-                    configure(native->client, certificate, key) &&
+  native->client = SSL_CTX_new(TLS_client_method());
+  native->server = SSL_CTX_new(TLS_server_method());
+  const bool made = certificate != nullptr && key != nullptr && native->client != nullptr &&
+                    native->server != nullptr && configure(native->client, certificate, key) &&
                     configure(native->server, certificate, key);
   X509_free(certificate);
   EVP_PKEY_free(key);
@@ -234,6 +168,7 @@ Result<std::shared_ptr<TlsContext>> TlsContext::make(const TlsIdentity& identity
   for (SSL_CTX* context : {native->client, native->server}) {
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
     SSL_CTX_set_cert_verify_callback(context, &verify_peer<TlsStream::Native>, nullptr);
+    SSL_CTX_set_keylog_callback(context, &take_secret<TlsStream::Native>);
   }
   return std::shared_ptr<TlsContext>(new TlsContext(std::move(native)));
 }
@@ -245,15 +180,14 @@ TlsStream::TlsStream(Runtime& runtime, TcpSocket socket, std::shared_ptr<TlsCont
   n.socket.non_blocking(true, ignored);
   n.socket.set_option(asio::ip::tcp::no_delay(true), ignored);
   n.socket.set_option(asio::socket_base::keep_alive(true), ignored);
-  n.wire.fd = n.socket.native_handle();
-  n.wire.gathered.resize(kGatherSmall);
+  n.fd = n.socket.native_handle();
   auto& contexts = n.context->native();
   n.ssl = SSL_new(role == Role::client ? contexts.client : contexts.server);
-  BIO* bio = BIO_new(bio_method());
-  CHECK(n.ssl != nullptr && bio != nullptr);
-  BIO_set_data(bio, &n.wire);
-  BIO_set_init(bio, 1);
-  SSL_set_bio(n.ssl, bio, bio);
+  BIO* in = BIO_new(BIO_s_mem());
+  BIO* out = BIO_new(BIO_s_mem());
+  CHECK(n.ssl != nullptr && in != nullptr && out != nullptr);
+  BIO_set_mem_eof_return(in, -1);  // empty: more comes
+  SSL_set_bio(n.ssl, in, out);
   SSL_set_app_data(n.ssl, &n);
   role == Role::client ? SSL_set_connect_state(n.ssl) : SSL_set_accept_state(n.ssl);
 }
@@ -264,7 +198,7 @@ TlsStream::~TlsStream() {
 }
 
 const PublicKey& TlsStream::peer() const { return native_->peer; }
-std::uint64_t TlsStream::received() const { return native_->wire.received; }
+std::uint64_t TlsStream::received() const { return native_->received; }
 bool TlsStream::is_shut() const { return native_->shut; }
 
 Error TlsStream::Native::broken(std::string_view why) const {
@@ -288,50 +222,92 @@ Task<void> TlsStream::Native::maybe_yield(std::size_t bytes) {
   co_await asio::post(runtime.executor(), Token());
 }
 
-Task<Status> TlsStream::Native::after_failure(int returned) {
-  switch (SSL_get_error(ssl, returned)) {
-    case SSL_ERROR_WANT_READ:
-      co_return co_await wait(TcpSocket::wait_read);
-    case SSL_ERROR_WANT_WRITE:
-      co_return co_await wait(TcpSocket::wait_write);
-    case SSL_ERROR_ZERO_RETURN:
-      co_return fail(broken("the peer closed the connection"));
-    default:
-      break;
+Result<bool> TlsStream::Native::send_some(ByteView& bytes) {
+  while (!bytes.empty()) {
+    if (shut) return fail(broken("closed"));
+    const ssize_t sent = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return false;
+    if (sent < 0) return fail(broken(from_errno(errno, "connection").message()));
+    bytes = bytes.subspan(static_cast<std::size_t>(sent));
   }
-  if (pin_failed)
-    co_return fail(
-        ErrorKind::denied,
-        format("the peer's identity is {}, but {} is expected: it is another miner, or somebody in "
-               "between",
-               to_hex(peer), to_hex(*pin)));
-  if (wire.error != 0) co_return fail(broken(from_errno(wire.error, "connection").message()));
-  if (wire.ended) co_return fail(broken("the peer closed the connection"));
-  co_return fail(broken("TLS 1.3 failed: " + openssl_reason()));
+  return true;
 }
 
-Task<Status> TlsStream::Native::flush() {
-  while (!wire.send_gathered()) {
-    if (wire.error != 0) co_return fail(broken(from_errno(wire.error, "connection").message()));
+Task<Result<std::size_t>> TlsStream::Native::receive(MutableByteView into) {
+  for (;;) {
+    if (shut) co_return fail(broken("closed"));
+    const ssize_t got = ::recv(fd, into.data(), into.size(), 0);
+    if (got >= 0) {
+      received += static_cast<std::size_t>(got);
+      co_return static_cast<std::size_t>(got);
+    }
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN && errno != EWOULDBLOCK)
+      co_return fail(broken(from_errno(errno, "connection").message()));
+    CO_TRY_OK(co_await wait(TcpSocket::wait_read));
+  }
+}
+
+Task<Status> TlsStream::Native::send_handshake() {
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(SSL_get_wbio(ssl), &data);
+  const Bytes out(data, data + std::max(size, 0L));
+  (void)BIO_reset(SSL_get_wbio(ssl));
+  ByteView rest = out;
+  for (;;) {
+    CO_TRY(const bool all, send_some(rest));
+    if (all) co_return Status{};
     CO_TRY_OK(co_await wait(TcpSocket::wait_write));
   }
-  co_return Status{};
 }
 
-Task<Status> TlsStream::Native::write(ByteView data) {
-  while (!data.empty()) {
-    if (shut) co_return fail(broken("closed"));
-    std::size_t written = 0;
+Task<Status> TlsStream::Native::shake_hands() {
+  std::array<std::uint8_t, 4096> in;
+  for (;;) {
     ERR_clear_error();
-    const int returned = SSL_write_ex(ssl, data.data(), std::min(data.size(), kRecord), &written);
-    if (returned == 1) {
-      data = data.subspan(written);
-      co_await maybe_yield(written);
-      continue;
-    }
-    CO_TRY_OK(co_await after_failure(returned));
+    const int returned = SSL_do_handshake(ssl);
+    const int error = SSL_get_error(ssl, returned);
+    const std::string reason = returned == 1 ? "" : openssl_reason();
+    // An alert that says why we give up leaves too, if it can.
+    const Status sent = co_await send_handshake();
+    if (pin_failed)
+      co_return fail(ErrorKind::denied,
+                     format("the peer's identity is {}, but {} is expected: it is another miner, or "
+                            "somebody in between",
+                            to_hex(peer), to_hex(*pin)));
+    if (returned != 1 && error != SSL_ERROR_WANT_READ) co_return fail(broken("TLS 1.3 failed: " + reason));
+    CO_TRY_OK(sent);
+    if (returned == 1) co_return take_over();
+    CO_TRY(const std::size_t got, co_await receive(in));
+    if (got == 0) co_return fail(broken("the peer closed the connection"));
+    CHECK(BIO_write(SSL_get_rbio(ssl), in.data(), static_cast<int>(got)) == static_cast<int>(got));
   }
-  co_return Status{};
+}
+
+// Without read-ahead OpenSSL takes no more than the handshake's own records from its buffer: what is left
+// there are the first records under the traffic secrets.
+Status TlsStream::Native::take_over() {
+  const auto suite = SSL_CIPHER_get_id(SSL_get_current_cipher(ssl)) == TLS1_3_CK_AES_256_GCM_SHA384
+                         ? TlsSuite::aes_256_gcm_sha384
+                         : TlsSuite::aes_128_gcm_sha256;
+  const bool whole = client_secret && server_secret && SSL_has_pending(ssl) == 0;
+  if (!whole || client_secret->view().size() != TrafficSecret::size_for(suite) ||
+      server_secret->view().size() != TrafficSecret::size_for(suite))
+    return fail(ErrorKind::io, "TLS of this system gives no traffic secrets out");
+  const bool server = SSL_is_server(ssl) == 1;
+  reader.emplace(RecordKeys(suite, std::move(server ? *client_secret : *server_secret)));
+  writer.emplace(RecordKeys(suite, std::move(server ? *server_secret : *client_secret)));
+  client_secret.reset();
+  server_secret.reset();
+  for (int left = 1; left > 0;) {
+    const MutableByteView room = reader->room();
+    left = BIO_read(SSL_get_rbio(ssl), room.data(), static_cast<int>(room.size()));
+    if (left > 0) reader->filled(static_cast<std::size_t>(left));
+  }
+  SSL_free(ssl);
+  ssl = nullptr;
+  return {};
 }
 
 Task<Status> TlsStream::handshake(TimePoint deadline, std::optional<PublicKey> pin) {
@@ -342,21 +318,53 @@ Task<Status> TlsStream::handshake(TimePoint deadline, std::optional<PublicKey> p
     boost::system::error_code ignored;
     if (!n.shut) n.socket.cancel(ignored);
   });
-  Status result;
-  while (!n.shut && !n.timed_out) {
-    ERR_clear_error();
-    const int returned = SSL_do_handshake(n.ssl);
-    if (returned == 1) {
-      n.established = true;
-      break;
-    }
-    result = co_await n.after_failure(returned);
-    if (!result) break;
-  }
+  const Status result = co_await n.shake_hands();
   n.runtime.cancel_timer(timer);
-  if (n.established) co_return Status{};
-  if (result) result = fail(n.broken("timed out"));
+  if (result) co_return Status{};
   co_return fail(result.error().within("TLS handshake"));
+}
+
+Result<bool> TlsStream::Native::send_pending() {
+  ByteView rest = writer->pending();
+  const std::size_t before = rest.size();
+  Result<bool> all = send_some(rest);
+  writer->sent(before - rest.size());
+  return all;
+}
+
+Task<Status> TlsStream::Native::flush() {
+  for (;;) {
+    CO_TRY(const bool all, send_pending());
+    if (all) co_return Status{};
+    CO_TRY_OK(co_await wait(TcpSocket::wait_write));
+  }
+}
+
+Task<Status> TlsStream::Native::write(ByteView first, ByteView second) {
+  if (shut) co_return fail(broken("closed"));
+  while (!writer->seal(RecordType::application_data, first, second)) CO_TRY_OK(co_await flush());
+  co_await maybe_yield(first.size() + second.size());
+  co_return Status{};
+}
+
+// If the socket takes it now: nobody waits for it, and nothing depends on it.
+void TlsStream::Native::tell(Alert alert) {
+  if (!writer->pending().empty() || !writer->seal(alert)) return;
+  const auto told = send_pending();
+  static_cast<void>(told);
+}
+
+Task<Result<bool>> TlsStream::Native::after(RecordReader::Step step) {
+  if (reader->take_update_request()) writer->owe_update();
+  if (step == RecordReader::Step::closed) co_return false;
+  if (step == RecordReader::Step::failed) {
+    if (reader->alert()) tell(*reader->alert());
+    co_return fail(broken(reader->error()));
+  }
+  const MutableByteView room = reader->room();
+  CO_TRY(const std::size_t got, co_await receive(room));
+  reader->filled(got);
+  co_return got > 0;
 }
 
 Task<Result<std::size_t>> TlsStream::read_some(MutableByteView into) {
@@ -364,15 +372,14 @@ Task<Result<std::size_t>> TlsStream::read_some(MutableByteView into) {
   for (;;) {
     if (n.shut) co_return fail(n.broken("closed"));
     std::size_t got = 0;
-    ERR_clear_error();
-    const int returned = SSL_read_ex(n.ssl, into.data(), into.size(), &got);
-    if (returned == 1) {
+    const auto step = n.reader->next(into, got);
+    if (step == RecordReader::Step::bytes) {
       co_await n.maybe_yield(got);
       if (n.shut) co_return fail(n.broken("closed"));
       co_return got;
     }
-    if (SSL_get_error(n.ssl, returned) == SSL_ERROR_ZERO_RETURN) co_return std::size_t{0};
-    CO_TRY_OK(co_await n.after_failure(returned));
+    CO_TRY(const bool open, co_await n.after(step));
+    if (!open) co_return std::size_t{0};
   }
 }
 
@@ -396,10 +403,10 @@ Task<Status> TlsStream::read_exactly(Landing& landing) {
         skipping ? MutableByteView(nowhere).first(std::min<std::uint64_t>(landing.to_skip, nowhere.size()))
                  : landing.rest;
     std::size_t got = 0;
-    ERR_clear_error();
-    const int returned = SSL_read_ex(n.ssl, into.data(), into.size(), &got);
-    if (returned != 1) {
-      CO_TRY_OK(co_await n.after_failure(returned));
+    const auto step = n.reader->next(into, got);
+    if (step != RecordReader::Step::bytes) {
+      CO_TRY(const bool open, co_await n.after(step));
+      if (!open) co_return fail(n.broken("the peer closed the connection"));
       continue;
     }
     if (skipping)
@@ -419,18 +426,15 @@ Task<Status> TlsStream::discard(std::uint64_t length) {
 
 Task<Status> TlsStream::write_all(ByteView head, ByteView payload) {
   Native& n = *native_;
-  const std::size_t total = head.size() + payload.size();
-  if (total > kGatherSmall && n.wire.gathered.size() < kGatherLarge) n.wire.gathered.resize(kGatherLarge);
-  if (!payload.empty() && total <= kRecord) {
+  n.writer->expect(head.size() + payload.size());
+  if (head.size() + payload.size() <= kRecordPlainMax) {
     // One small record costs less than two.
-    Bytes joined;
-    joined.reserve(total);
-    joined.insert(joined.end(), head.begin(), head.end());
-    joined.insert(joined.end(), payload.begin(), payload.end());
-    CO_TRY_OK(co_await n.write(joined));
+    CO_TRY_OK(co_await n.write(head, payload));
   } else {
-    CO_TRY_OK(co_await n.write(head));
-    CO_TRY_OK(co_await n.write(payload));
+    // The payload begins a record, so that its records are decrypted where they belong.
+    for (ByteView rest : {head, payload})
+      for (; !rest.empty(); rest = rest.subspan(std::min(rest.size(), kRecordPlainMax)))
+        CO_TRY_OK(co_await n.write(rest.first(std::min(rest.size(), kRecordPlainMax)), {}));
   }
   co_return co_await n.flush();
 }
@@ -439,15 +443,13 @@ void TlsStream::Native::close_socket() {
   boost::system::error_code ignored;
   socket.shutdown(asio::socket_base::shutdown_both, ignored);
   socket.close(ignored);
+  fd = -1;
 }
 
 void TlsStream::shut() {
   Native& n = *native_;
   if (n.shut) return;
-  if (n.established && n.wire.error == 0) {
-    ERR_clear_error();
-    SSL_shutdown(n.ssl);  // tells the peer, if the socket takes it now
-  }
+  if (n.established()) n.tell(Alert::close_notify);
   n.shut = true;
   n.close_socket();
 }

@@ -14,11 +14,6 @@ struct RecordCipher::State {
   bool wide;  // 256-bit key
 };
 
-bool RecordCipher::is_fast() {
-  constexpr std::uint64_t kVectors = IMB_FEATURE_VAES | IMB_FEATURE_VPCLMULQDQ | IMB_FEATURE_AVX512_SKX;
-  return (cipher_lanes().features & kVectors) == kVectors;
-}
-
 RecordCipher::RecordCipher(ByteView key) : state_(std::make_unique<State>()) {
   CHECK(key.size() == 16 || key.size() == 32);
   state_->wide = key.size() == 32;

@@ -16,9 +16,6 @@ class RecordCipher {
   static constexpr std::size_t kTagSize = 16;
   using Tag = std::array<std::uint8_t, kTagSize>;
 
-  // Whether this processor has the vector AES that makes it faster than what everybody else has.
-  static bool is_fast();
-
   // 16 or 32 bytes. What is made of them is wiped with this object.
   explicit RecordCipher(ByteView key);
   RecordCipher(const RecordCipher&) = delete;

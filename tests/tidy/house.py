@@ -49,7 +49,7 @@ _TOOLS = r'tools/.*'
 _COMMANDS = r'tools/cumulus/(client|devnet_commands|image_copy)\.cc'
 # (what is included, the files that may, why). The first entry that matches decides.
 HOME_OF_HEADERS = [
-    (r'openssl/', [r'objectstore/crypto/.*', r'netclient/wire/tls_(ciphers|stream)\.cc', r'blockdev/nbd/tls\.cc', r'tests/bench/.*', r'tests/unit/tls_ciphers_test\.cc'],
+    (r'openssl/', [r'objectstore/crypto/.*', r'netclient/wire/tls_(records|stream)\.cc', r'blockdev/nbd/tls\.cc', r'tests/bench/.*', r'tests/unit/tls_records_test\.cc'],
      'OpenSSL is included in objectstore/crypto and in the TLS files of the two network doors (netclient/wire for miners, '
      'blockdev/nbd for disk clients with certificates or shared keys), so that what handles keys can be reviewed there'),
     (r'intel-ipsec-mb\.h', [r'objectstore/crypto/.*', r'tests/bench/.*'], 'multi-buffer hashing is one room\'s business: objectstore/crypto'),
