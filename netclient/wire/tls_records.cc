@@ -20,8 +20,10 @@ constexpr std::uint8_t kVersion[2] = {3, 3};  // legacy_record_version of every 
 constexpr std::size_t kSmall = 20 * 1024;
 constexpr std::size_t kGatherLarge = 160 * 1024;
 constexpr std::size_t kReadLarge = 128 * 1024;
-// Records in a row that bring us nothing (empty ones, key changes): nobody needs more.
+// Records that bring us nothing (empty ones, key changes) cost more than they weigh: so many are borne, and
+// each kIdlePrice bytes of content make one good.
 constexpr std::size_t kIdleMax = 32;
+constexpr std::size_t kIdlePrice = 512;
 
 constexpr std::uint8_t kKeyUpdate = 24;  // HandshakeType
 constexpr std::uint8_t kUpdateRequested = 1;
@@ -29,9 +31,8 @@ constexpr std::uint8_t kUserCanceled = 90;  // an alert that only announces clos
 
 // HKDF-Expand-Label(secret, label, "", out.size()), RFC 8446, section 7.1.
 void expand_label(TlsSuite suite, ByteView secret, std::string_view label, MutableByteView out) {
-  EVP_KDF* kdf = EVP_KDF_fetch(nullptr, "TLS13-KDF", nullptr);
+  static EVP_KDF* const kdf = EVP_KDF_fetch(nullptr, "TLS13-KDF", nullptr);
   EVP_KDF_CTX* context = EVP_KDF_CTX_new(kdf);
-  EVP_KDF_free(kdf);
   CHECK(context != nullptr);
   int mode = EVP_KDF_HKDF_MODE_EXPAND_ONLY;
   std::string digest = suite == TlsSuite::aes_128_gcm_sha256 ? "SHA256" : "SHA384";
@@ -210,7 +211,8 @@ RecordReader::Step RecordReader::control(const RecordKeys::Opened& opened, ByteV
   // record.
   const std::array<std::uint8_t, 4> begin = {kKeyUpdate, 0, 0, 1};
   if (content.size() != 5 || !equal(content.first(4), begin) || content[4] > kUpdateRequested)
-    return fail("a TLS handshake message after the handshake", Alert::unexpected_message);
+    return fail("a session ticket, or another TLS handshake message that has no place after the handshake",
+                Alert::unexpected_message);
   keys_.update();
   update_requested_ = update_requested_ || content[4] == kUpdateRequested;
   return Step::more;
@@ -240,7 +242,8 @@ RecordReader::Step RecordReader::next(MutableByteView into, std::size_t& got) {
     if (opened->length > kRecordPlainMax)
       return fail(format("a TLS record that carries {} bytes", opened->length), Alert::record_overflow);
     const bool for_reader = opened->type == static_cast<std::uint8_t>(RecordType::application_data);
-    idle_ = for_reader && opened->length > 0 ? 0 : idle_ + 1;
+    const bool idle = !for_reader || opened->length == 0;
+    idle_ = idle ? idle_ + 1 : idle_ - std::min(idle_, opened->length / kIdlePrice);
     if (idle_ > kIdleMax) return fail("too many TLS records that carry nothing", Alert::unexpected_message);
     if (!for_reader) {
       const Step step = control(*opened, target.first(opened->length));

@@ -153,7 +153,7 @@ class RecordReader {
   Bytes plain_;  // a record larger than its reader's memory waits here
   std::size_t plain_begin_ = 0;
   std::size_t plain_end_ = 0;
-  std::size_t idle_ = 0;  // records in a row without a byte for us
+  std::size_t idle_ = 0;  // records without a byte for us that later content did not make good
   bool closed_ = false;
   bool update_requested_ = false;
   std::string error_;

@@ -66,9 +66,11 @@ struct TlsStream::Native {
   bool pin_failed = false;
   bool shut = false;
   bool timed_out = false;
+  bool told = false;  // an alert ends what we send
   std::size_t since_turn = 0;
 
-  bool established() const { return reader.has_value(); }
+  // Closed, or not yet open.
+  Status usable() const;
   Task<Status> wait(TcpSocket::wait_type what);
   // True when all is sent; false: the socket is full.
   Result<bool> send_some(ByteView& bytes);
@@ -82,6 +84,8 @@ struct TlsStream::Native {
   // As send_some(), of what the writer holds.
   Result<bool> send_pending();
   Task<Status> flush();
+  // The reader's next(): closed or unavailable when there is nothing to read from.
+  Result<RecordReader::Step> next(MutableByteView into, std::size_t& got);
   // What next() asked for when it gave no bytes. False: the stream has ended.
   Task<Result<bool>> after(RecordReader::Step step);
   Task<void> maybe_yield(std::size_t bytes);
@@ -206,6 +210,12 @@ Error TlsStream::Native::broken(std::string_view why) const {
   return {ErrorKind::unavailable, std::string(why)};
 }
 
+Status TlsStream::Native::usable() const {
+  if (shut || told) return fail(broken("closed"));
+  if (!reader) return fail(broken("no handshake yet"));
+  return {};
+}
+
 Task<Status> TlsStream::Native::wait(TcpSocket::wait_type what) {
   since_turn = 0;
   boost::system::error_code error;
@@ -292,6 +302,8 @@ Status TlsStream::Native::take_over() {
                          ? TlsSuite::aes_256_gcm_sha384
                          : TlsSuite::aes_128_gcm_sha256;
   const bool whole = client_secret && server_secret && SSL_has_pending(ssl) == 0;
+  if (SSL_SESSION_get_max_fragment_length(SSL_get_session(ssl)) != TLSEXT_max_fragment_length_DISABLED)
+    return fail(ErrorKind::unsupported, "the peer asks for smaller TLS records than this program sends");
   if (!whole || client_secret->view().size() != TrafficSecret::size_for(suite) ||
       server_secret->view().size() != TrafficSecret::size_for(suite))
     return fail(ErrorKind::io, "TLS of this system gives no traffic secrets out");
@@ -341,7 +353,7 @@ Task<Status> TlsStream::Native::flush() {
 }
 
 Task<Status> TlsStream::Native::write(ByteView first, ByteView second) {
-  if (shut) co_return fail(broken("closed"));
+  CO_TRY_OK(usable());
   while (!writer->seal(RecordType::application_data, first, second)) CO_TRY_OK(co_await flush());
   co_await maybe_yield(first.size() + second.size());
   co_return Status{};
@@ -349,13 +361,20 @@ Task<Status> TlsStream::Native::write(ByteView first, ByteView second) {
 
 // If the socket takes it now: nobody waits for it, and nothing depends on it.
 void TlsStream::Native::tell(Alert alert) {
-  if (!writer->pending().empty() || !writer->seal(alert)) return;
-  const auto told = send_pending();
-  static_cast<void>(told);
+  if (!usable() || !writer->pending().empty() || !writer->seal(alert)) return;
+  const auto sent = send_pending();
+  static_cast<void>(sent);
+  told = true;
+}
+
+Result<RecordReader::Step> TlsStream::Native::next(MutableByteView into, std::size_t& got) {
+  TRY_OK(usable());
+  const auto step = reader->next(into, got);
+  if (reader->take_update_request()) writer->owe_update();
+  return step;
 }
 
 Task<Result<bool>> TlsStream::Native::after(RecordReader::Step step) {
-  if (reader->take_update_request()) writer->owe_update();
   if (step == RecordReader::Step::closed) co_return false;
   if (step == RecordReader::Step::failed) {
     if (reader->alert()) tell(*reader->alert());
@@ -370,9 +389,8 @@ Task<Result<bool>> TlsStream::Native::after(RecordReader::Step step) {
 Task<Result<std::size_t>> TlsStream::read_some(MutableByteView into) {
   Native& n = *native_;
   for (;;) {
-    if (n.shut) co_return fail(n.broken("closed"));
     std::size_t got = 0;
-    const auto step = n.reader->next(into, got);
+    CO_TRY(const auto step, n.next(into, got));
     if (step == RecordReader::Step::bytes) {
       co_await n.maybe_yield(got);
       if (n.shut) co_return fail(n.broken("closed"));
@@ -384,26 +402,22 @@ Task<Result<std::size_t>> TlsStream::read_some(MutableByteView into) {
 }
 
 Task<Status> TlsStream::read_exactly(MutableByteView into) {
-  while (!into.empty()) {
-    CO_TRY(const std::size_t got, co_await read_some(into));
-    if (got == 0) co_return fail(ErrorKind::unavailable, "the peer closed the connection");
-    into = into.subspan(got);
-  }
-  co_return Status{};
+  Landing landing;
+  landing.rest = into;
+  co_return co_await read_exactly(landing);
 }
 
 Task<Status> TlsStream::read_exactly(Landing& landing) {
   Native& n = *native_;
   std::array<std::uint8_t, 4096> nowhere;
   while (!landing.rest.empty() || landing.to_skip > 0) {
-    if (n.shut) co_return fail(n.broken("closed"));
     // The target is looked at anew after every wait: it may have been dropped meanwhile.
     const bool skipping = landing.rest.empty();
     const MutableByteView into =
         skipping ? MutableByteView(nowhere).first(std::min<std::uint64_t>(landing.to_skip, nowhere.size()))
                  : landing.rest;
     std::size_t got = 0;
-    const auto step = n.reader->next(into, got);
+    CO_TRY(const auto step, n.next(into, got));
     if (step != RecordReader::Step::bytes) {
       CO_TRY(const bool open, co_await n.after(step));
       if (!open) co_return fail(n.broken("the peer closed the connection"));
@@ -426,6 +440,8 @@ Task<Status> TlsStream::discard(std::uint64_t length) {
 
 Task<Status> TlsStream::write_all(ByteView head, ByteView payload) {
   Native& n = *native_;
+  if (head.empty() && payload.empty()) co_return Status{};
+  CO_TRY_OK(n.usable());
   n.writer->expect(head.size() + payload.size());
   if (head.size() + payload.size() <= kRecordPlainMax) {
     // One small record costs less than two.
@@ -449,7 +465,7 @@ void TlsStream::Native::close_socket() {
 void TlsStream::shut() {
   Native& n = *native_;
   if (n.shut) return;
-  if (n.established()) n.tell(Alert::close_notify);
+  n.tell(Alert::close_notify);
   n.shut = true;
   n.close_socket();
 }

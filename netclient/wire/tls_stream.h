@@ -1,6 +1,6 @@
 // One TLS 1.3 connection, used alike by the client and the miner: both sides present Ed25519 certificates, no
-// authority signs them, and the peer's raw public key is what counts. OpenSSL runs straight on the socket: it
-// decrypts next to the caller's buffer and its records leave in large sends (no chain of BIO pairs).
+// authority signs them, and the peer's raw public key is what counts. OpenSSL shakes hands; the records after
+// that (tls_records.h) are encrypted from the caller's memory into large sends and decrypted into it.
 //
 // Reactor thread only. At most one reading and one writing Task at a time, side by side. Never logs or
 // returns key material. No OpenSSL type is in this header.
@@ -60,13 +60,15 @@ class TlsStream {
   TlsStream& operator=(const TlsStream&) = delete;
 
   // unavailable: no answer by `deadline`, or the peer hung up or does not speak TLS 1.3; denied: the peer's
-  // identity is not `pin` (the message names both), or the peer refused ours.
+  // identity is not `pin` (the message names both); closed: shut() meanwhile; unsupported: it wants smaller
+  // records. Whether the peer refuses our identity shows at the first read.
   Task<Status> handshake(TimePoint deadline, std::optional<PublicKey> pin);
   // After the handshake: the key that the peer proved to hold.
   const PublicKey& peer() const;
 
-  // At least one byte; 0 when the peer ended the stream in order. unavailable when the connection broke,
-  // closed after shut().
+  // At least one byte of `into`, which is not empty; 0 when the peer ended the stream. unavailable when the
+  // connection broke, closed after shut(). Any reader's memory beyond the bytes that it was given may hold
+  // what did not verify.
   Task<Result<std::size_t>> read_some(MutableByteView into);
   // Exactly into.size() bytes; the end of the stream before that is unavailable. Whole records are decrypted
   // into `into` without staging.

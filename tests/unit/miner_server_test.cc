@@ -215,6 +215,17 @@ TEST_F(MinerServerTest, AFloodOfConnectionsIsBounded) {
   });
 }
 
+TEST_F(MinerServerTest, ClosesWhileAClientIsStillShakingHands) {
+  options_.server.handshake_timeout = 5s;
+  wire::TcpSocket silent(reactor_.executor());
+  with_miner([&]() -> Task<void> {
+    RawClient slow = client();
+    silent = co_await slow.connect();
+    co_await reactor_.sleep_for(100ms);
+    EXPECT_EQ(miner_->server().connections(), 1u);
+  });
+}
+
 TEST_F(MinerServerTest, AGrantGivesItsRightsAndNoMore) {
   with_miner([&]() -> Task<void> {
     RawClient reader = client();
