@@ -31,18 +31,21 @@ std::optional<std::uint32_t> number_of(const std::string& name) {
 // A slot on loan. Released unassigned, it is free again.
 class SlotStore::Taken final : public SegmentSlot {
  public:
-  Taken(std::weak_ptr<SlotStore*> store, SlotPtr slot) : store_(std::move(store)), slot_(std::move(slot)) {}
+  Taken(std::weak_ptr<SlotStore*> store, SlotPtr slot)
+      : store_(std::move(store)), slot_(std::move(slot)), new_(slot_->is_new) {}
   ~Taken() override {
     const auto store = store_.lock();
     if (store && slot_->state == State::taken) (*store)->set_free(slot_);
   }
   File& file() override { return *slot_->file; }
   std::uint32_t number() const override { return slot_->number; }
+  bool is_new() const override { return new_; }
   const SlotPtr& slot() const { return slot_; }
 
  private:
   const std::weak_ptr<SlotStore*> store_;
   const SlotPtr slot_;
+  const bool new_;
 };
 
 SlotStore::SlotStore(Runtime& runtime, FileSystem& files, std::string directory, VolumeId volume,
@@ -221,6 +224,7 @@ SlotStore::SlotPtr SlotStore::slot_of(const SegmentId& segment) const {
 }
 
 void SlotStore::bind(const SlotPtr& slot, const SegmentId& segment, State state) {
+  slot->is_new = false;
   slot->segment = segment;
   slot->state = state;
   by_segment_[segment] = slot;
@@ -363,6 +367,7 @@ Task<Result<SlotStore::SlotPtr>> SlotStore::make_slot(bool urgent) {
     co_return fail(status.error());
   }
   make_error_.reset();
+  slot->is_new = true;
   co_return slot;
 }
 

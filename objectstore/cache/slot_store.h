@@ -135,6 +135,7 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
     std::optional<SegmentHeader> found;  // what opening read in it
     std::vector<bool> present;           // partial: which ranges
     unsigned pins = 0;
+    bool is_new = false;  // made by this process, and nothing was ever kept in it
   };
   using SlotPtr = std::shared_ptr<Slot>;
   class Taken;

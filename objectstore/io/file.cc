@@ -10,6 +10,11 @@ std::string parent_of(const std::string& path) {
 }
 }  // namespace
 
+Task<Status> File::write_durable_at(std::uint64_t offset, ByteView data) {
+  CO_TRY_OK(co_await write_at(offset, data));
+  co_return co_await datasync();
+}
+
 Task<Status> FileSystem::replace_file(std::string path, Bytes content) {
   const std::string temporary = path + ".new";
   {

@@ -48,7 +48,10 @@ class File {
   // fdatasync. A failure means that earlier writes may be lost for good: never call it again to "make sure"
   // (FORMAT.md, "Nonce").
   virtual Task<Status> datasync() = 0;
-  // The same from any thread, blocking it: for the index's barrier (R1).
+  // write_at and datasync of these bytes; others may have become durable too or not. Fails as either does.
+  // One request to the disk where there is such a thing (O_DSYNC's promise).
+  virtual Task<Status> write_durable_at(std::uint64_t offset, ByteView data);
+  // datasync from any thread, blocking it: for the index's barrier (R1).
   virtual Status datasync_blocking() = 0;
   // Reserves [0, length) so that later overwrites allocate nothing; grows the file to at least `length`.
   // Bytes that were there stay (also stale ones of a recycled file), the others are zero.

@@ -8,6 +8,7 @@
 #include <liburing.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/log.h"
@@ -165,18 +166,10 @@ class UringFile final : public PosixFile {
     return read_from(warm_fd(), offset, into);
   }
 
-  Task<Status> write_at(std::uint64_t offset, ByteView data) override {
-    while (!data.empty()) {
-      const ByteView part = data.first(std::min(data.size(), kTransferMax));
-      const int put = co_await ring_->run([descriptor = fd(), part, offset](io_uring_sqe* entry) {
-        io_uring_prep_write(entry, descriptor, part.data(), static_cast<unsigned>(part.size()), offset);
-      });
-      if (put == -EINTR || put == -EAGAIN) continue;
-      if (put <= 0) co_return fail(from_errno(put == 0 ? EIO : -put, "write " + path_));
-      offset += static_cast<std::uint64_t>(put);
-      data = data.subspan(static_cast<std::size_t>(put));
-    }
-    co_return Status();
+  Task<Status> write_at(std::uint64_t offset, ByteView data) override { return write(offset, data, 0); }
+  // The kernel syncs behind the write by itself: nobody here has to wake up in between.
+  Task<Status> write_durable_at(std::uint64_t offset, ByteView data) override {
+    return write(offset, data, RWF_DSYNC);
   }
 
   Task<Status> datasync() override {
@@ -188,6 +181,21 @@ class UringFile final : public PosixFile {
   }
 
  private:
+  Task<Status> write(std::uint64_t offset, ByteView data, int flags) {
+    while (!data.empty()) {
+      const ByteView part = data.first(std::min(data.size(), kTransferMax));
+      const int put = co_await ring_->run([descriptor = fd(), part, offset, flags](io_uring_sqe* entry) {
+        io_uring_prep_write(entry, descriptor, part.data(), static_cast<unsigned>(part.size()), offset);
+        entry->rw_flags = flags;
+      });
+      if (put == -EINTR || put == -EAGAIN) continue;
+      if (put <= 0) co_return fail(from_errno(put == 0 ? EIO : -put, "write " + path_));
+      offset += static_cast<std::uint64_t>(put);
+      data = data.subspan(static_cast<std::size_t>(put));
+    }
+    co_return Status();
+  }
+
   Task<Result<std::size_t>> read_from(int descriptor, std::uint64_t offset, MutableByteView into) {
     std::size_t done = 0;
     while (done < into.size()) {

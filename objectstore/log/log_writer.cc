@@ -21,6 +21,11 @@ constexpr std::size_t kUndurableSegmentsMax = 4;
 constexpr std::size_t kIdleBuffersMax = 8;
 // Small groups behind a write in flight wait for its end and go together.
 constexpr std::uint32_t kSmallWriteMax = 128u << 10;
+// Ahead of small groups that are synced one by one, a segment file is filled with zeros for so many bytes.
+// Where the file system has never written it must note, with its journal, what each of them made true:
+// measured on ext4, a 4 KiB append and fdatasync takes two thirds of the time and half of the processor over
+// bytes that exist.
+constexpr std::uint32_t kZeroAhead = 256u << 10;
 constexpr Duration kSyncInterval = std::chrono::seconds(1);
 
 // A segment until all of it is durable and it was handed on.
@@ -36,6 +41,7 @@ struct Segment {
     LogPosition number;
     std::uint32_t end;
     bool filled;
+    bool awaited;
   };
   struct Write {
     std::uint32_t end;
@@ -60,6 +66,9 @@ struct Segment {
   std::uint32_t issued_end = 0;
   std::uint32_t written_end = 0;
   std::uint32_t durable_end = 0;
+  std::uint32_t zeroed_end = 0;
+  bool zeroing = false;
+  bool gathering = false;
   LogPosition written_last = 0;
   LogPosition durable_last = 0;
   unsigned writes_in_flight = 0;
@@ -102,6 +111,10 @@ class LogWriterImpl final : public LogWriter {
   static std::uint32_t ready_end(const Segment& segment);
   bool can_issue(const Segment& segment) const;
   Task<void> issue(SegmentPtr segment);
+  static bool awaited(const Segment& segment, std::uint32_t end);
+  bool goes_through(const Segment& segment, std::uint32_t begin, std::uint32_t end) const;
+  Task<Status> write(SegmentPtr segment, std::uint32_t begin, std::uint32_t end, bool through);
+  Task<Status> zero_ahead(SegmentPtr segment, std::uint32_t begin, std::uint32_t end);
   void settle_writes(Segment& segment);
   void advance();
 
@@ -127,6 +140,7 @@ class LogWriterImpl final : public LogWriter {
   Counter& syncs_total_;
   Counter& rescues_total_;
   BufferPool pool_;
+  Buffer zeros_;  // when first wanted
 
   LogStart next_;                    // of the next segment and the next group
   std::deque<SegmentPtr> segments_;  // not all durable and handed on; oldest first; the last may be open
@@ -140,7 +154,8 @@ class LogWriterImpl final : public LogWriter {
   unsigned writes_in_flight_ = 0;
   unsigned appends_ = 0;
   bool syncing_ = false;
-  bool alarm_set_ = false;  // the background sync wakes by itself: no need to disturb it for each group
+  bool small_syncs_ = false;  // the last sync found little to do
+  bool alarm_set_ = false;    // the background sync wakes by itself: no need to disturb it for each group
   bool closing_ = false;
   std::optional<Error> failure_;
 
@@ -232,10 +247,15 @@ Task<Result<WrittenGroup>> LogWriterImpl::append(GroupDraft draft) {
 
   while (written_ < place.number) {
     if (failure_) co_return fail(*failure_);
-    if (can_issue(*segment))
-      co_await issue(segment);
-    else
+    if (segment->gathering || !can_issue(*segment)) {
       co_await progress_.wait();
+      continue;
+    }
+    // Those whom the last sync woke together write together: each has its turn before the write goes.
+    segment->gathering = true;
+    co_await runtime_.yield();
+    segment->gathering = false;
+    if (can_issue(*segment)) co_await issue(segment);
   }
   co_return WrittenGroup{place.number, segment->content.header().id, place.layout.cells_at(), place.nonce};
 }
@@ -283,17 +303,21 @@ OpenSegment::Place LogWriterImpl::reserve(const GroupDraft& draft, std::uint32_t
   const OpenSegment::Place place =
       open_->content.reserve(group, records_length, cells_length, runtime_.random().u64());
   next_.previous_tag = place.tag;
-  open_->groups.push_back({place.number, place.layout.end(), false});
+  open_->groups.push_back({place.number, place.layout.end(), false, draft.awaited});
   if (!draft.bookkeeping && !waiting_since_) waiting_since_ = runtime_.now();
   groups_total_.add();
   return place;
 }
 
 bool LogWriterImpl::can_issue(const Segment& segment) const {
-  if (segment.broken || failure_ || writes_in_flight_ >= options_.appends_in_flight_max) return false;
+  if (segment.broken || segment.zeroing || failure_ || writes_in_flight_ >= options_.appends_in_flight_max)
+    return false;
   const std::uint32_t end = ready_end(segment);
   if (end == segment.issued_end) return false;
-  return segment.writes_in_flight == 0 || end - segment.issued_end >= kSmallWriteMax;
+  if (end - segment.issued_end >= kSmallWriteMax) return true;
+  // What somebody waits for goes with its own sync, or with the others' when the one that runs has ended.
+  const bool behind_sync = syncing_ && segments_.front().get() == &segment && awaited(segment, end);
+  return segment.writes_in_flight == 0 && !behind_sync;
 }
 
 // Up to where everything behind the last write is sealed.
@@ -311,12 +335,15 @@ std::uint32_t LogWriterImpl::ready_end(const Segment& segment) {
 Task<void> LogWriterImpl::issue(SegmentPtr segment) {
   const std::uint32_t begin = segment->issued_end;
   const std::uint32_t end = ready_end(*segment);
+  const bool through = goes_through(*segment, begin, end);
+  LogPosition last = 0;
+  for (const Segment::Group& group : segment->groups)
+    if (group.end <= end) last = group.number;
   segment->issued_end = end;
   segment->writes.push_back({end, false});
   ++segment->writes_in_flight;
   ++writes_in_flight_;
-  const Status status =
-      co_await segment->slot->file().write_at(begin, segment->content.memory()->view(begin, end - begin));
+  const Status status = co_await write(segment, begin, end, through);
   --segment->writes_in_flight;
   --writes_in_flight_;
   bytes_total_.add(end - begin);
@@ -329,7 +356,64 @@ Task<void> LogWriterImpl::issue(SegmentPtr segment) {
     for (Segment::Write& write : segment->writes)
       if (write.end == end) write.done = true;
   settle_writes(*segment);
+  if (through) {
+    if (!segment->broken) {
+      segment->durable_end = end;
+      segment->durable_last = last;
+      small_syncs_ = true;
+    }
+    hand_on();
+    syncing_ = false;
+    if (sync_wanted()) sync_needed_.notify_all();
+  }
   advance();
+}
+
+// Whether the write is its own sync: somebody waits for a small group, and nothing before it wants one.
+bool LogWriterImpl::goes_through(const Segment& segment, std::uint32_t begin, std::uint32_t end) const {
+  return !syncing_ && segments_.front().get() == &segment && segment.durable_end == begin &&
+         end - begin <= kSmallWriteMax && awaited(segment, end);
+}
+
+bool LogWriterImpl::awaited(const Segment& segment, std::uint32_t end) {
+  return std::ranges::any_of(
+      segment.groups, [end](const Segment::Group& group) { return group.awaited && group.end <= end; });
+}
+
+// With `through` it holds the place of a sync from beginning to end.
+Task<Status> LogWriterImpl::write(SegmentPtr segment, std::uint32_t begin, std::uint32_t end, bool through) {
+  const ByteView bytes = segment->content.memory()->view(begin, end - begin);
+  if (!through) {
+    CO_TRY_OK(co_await zero_ahead(segment, begin, end));
+    co_return co_await segment->slot->file().write_at(begin, bytes);
+  }
+  const Sequence sequence = segment->sequence();
+  syncing_ = true;
+  barrier_.begin_reactor_sync(sequence);
+  syncs_total_.add();
+  Status status = co_await zero_ahead(segment, begin, end);
+  if (status) status = co_await segment->slot->file().write_durable_at(begin, bytes);
+  barrier_.end_reactor_sync(sequence, status);
+  while (!barrier_.quiet(sequence)) co_await progress_.wait();
+  if (barrier_.failed(sequence)) segment->broken = true;
+  co_return status;
+}
+
+// Nothing was written behind `begin` yet, and nothing is until it returns.
+Task<Status> LogWriterImpl::zero_ahead(SegmentPtr segment, std::uint32_t begin, std::uint32_t end) {
+  if (!small_syncs_ || end - begin >= kSmallWriteMax || end <= segment->zeroed_end ||
+      !segment->slot->is_new())
+    co_return Status();
+  if (zeros_.empty()) {
+    zeros_ = Buffer(kZeroAhead);
+    std::ranges::fill(zeros_.view(), std::uint8_t{0});
+  }
+  const std::uint32_t length = std::min(kZeroAhead, options_.segment_size - begin);
+  segment->zeroing = true;
+  const Status status = co_await segment->slot->file().write_at(begin, zeros_.view().first(length));
+  segment->zeroing = false;
+  segment->zeroed_end = begin + length;
+  co_return status;
 }
 
 // written_end moves over writes in order; a broken file's writes count for nothing until it is rescued.
@@ -456,6 +540,7 @@ Task<void> LogWriterImpl::sync_front(SegmentPtr segment) {
     segment->broken = true;
     co_return;
   }
+  small_syncs_ = upto - segment->durable_end < kSmallWriteMax;
   segment->durable_end = upto;
   segment->durable_last = last;
 }
@@ -484,6 +569,7 @@ Task<void> LogWriterImpl::rescue(SegmentPtr segment) {
   // Only now: until here the old file held what was durable before.
   files_.abandon(std::exchange(segment->slot, *slot));
   segment->broken = false;
+  segment->zeroed_end = 0;
   segment->writes.clear();
   segment->written_end = segment->durable_end = upto;
   for (const Segment::Group& group : segment->groups)

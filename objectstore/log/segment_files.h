@@ -23,6 +23,8 @@ class SegmentSlot {
   virtual ~SegmentSlot() = default;
   virtual File& file() = 0;
   virtual std::uint32_t number() const = 0;
+  // Made ahead and never used: its file has room, but no bytes that were written.
+  virtual bool is_new() const = 0;
 };
 
 class SegmentFiles {

@@ -415,6 +415,7 @@ void Committer::close_group() {
 Task<void> Committer::write_group(OpenGroup group) {
   GroupDraft draft;
   draft.bookkeeping = group.bookkeeping;
+  draft.awaited = group.number <= awaited_;
   std::unordered_map<std::uint64_t, std::uint32_t> offsets;
   std::uint32_t cells = 0;
   for (const StagedRun& run : group.runs) {
@@ -493,6 +494,7 @@ Task<Status> Committer::written(LogPosition position) {
 }
 
 Task<Status> Committer::durable(LogPosition position) {
+  awaited_ = std::max(awaited_, position);
   CO_TRY_OK(co_await written(position));
   co_return co_await log_.make_durable(position);
 }

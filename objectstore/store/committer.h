@@ -163,6 +163,7 @@ class Committer {
   std::uint64_t next_staged_ = 1;
   LogPosition written_ = 0;
   LogPosition accepted_data_ = 0;
+  LogPosition awaited_ = 0;  // somebody waits until it is durable
   std::uint32_t groups_in_flight_ = 0;
   std::uint64_t bytes_in_flight_ = 0;  // of those groups
   std::optional<Error> failure_;

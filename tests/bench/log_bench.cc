@@ -57,6 +57,7 @@ class Bench {
     while (reactor_.now() < end) {
       GroupDraft draft;
       draft.records.resize(60);
+      draft.awaited = true;
       draft.runs.push_back({block->view(0, 4000), 12, block});  // 4 KiB in all, with header and records
       const auto written = co_await log.append(std::move(draft));
       CHECK(written);

@@ -102,6 +102,23 @@ TEST_P(FileSystemContract, AllocateGrowsKeepsBytesAndNeverShrinks) {
   });
 }
 
+TEST_P(FileSystemContract, ADurableWriteWritesWhatAnotherDoes) {
+  run([](FileSystem& files, std::string root) -> Task<void> {
+    const auto file = make_file(files, root + "/f");
+    Bytes model = pattern(30'000, 5);
+    EXPECT_DONE(co_await (*file)->write_at(0, model));
+    const Bytes over = pattern(9'000, 6);
+    EXPECT_DONE(co_await (*file)->write_durable_at(4'000, over));
+    std::copy(over.begin(), over.end(), model.begin() + 4'000);
+    EXPECT_DONE(co_await (*file)->write_durable_at(29'999, over));
+    model.resize(29'999);
+    model.insert(model.end(), over.begin(), over.end());
+    EXPECT_TRUE(co_await read_all(**file, 0, 50'000) == model);
+    const auto reader = files.open(root + "/f", {});
+    EXPECT_KIND(co_await (*reader)->write_durable_at(0, over), ErrorKind::io);
+  });
+}
+
 TEST_P(FileSystemContract, TruncateForgetsWhatItCutsOff) {
   run([](FileSystem& files, std::string root) -> Task<void> {
     const auto file = make_file(files, root + "/f");

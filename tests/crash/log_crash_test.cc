@@ -108,6 +108,8 @@ class CrashRun {
     for (int i = 0; i < 25 && !disk_.dead(); ++i) {
       auto content = std::make_shared<Content>();
       GroupDraft next = draft(*content);
+      const bool waits = choices() % 4 == 0;
+      next.awaited = waits && choices() % 4 != 0;
       for (const CellSource& run : next.runs) CHECK(!run.plain.empty());
       const auto appended = co_await log.append(std::move(next));
       if (!appended) {
@@ -117,7 +119,7 @@ class CrashRun {
       contents_[appended->number] = content;
       if (disk_.dead()) co_return;
       written_ = std::max(written_, appended->number);
-      if (choices() % 4 == 0) {
+      if (waits) {
         const Status durable = co_await log.make_durable(appended->number);
         if (!durable || disk_.dead()) co_return;
         durable_ = std::max(durable_, appended->number);

@@ -1,10 +1,11 @@
 // A canary's tool, preloaded into the volume daemon by tests: every fdatasync of the program itself says
-// "done" and does nothing, through io_uring and as a call. Calls from libraries (the index's) and of
-// directories stay as they are, so that what is missing is exactly what the log promises. It must never be
-// linked into a program.
+// "done" and does nothing, through io_uring (also behind a write) and as a call. Calls from libraries (the
+// index's) and of directories stay as they are, so that what is missing is exactly what the log promises. It
+// must never be linked into a program.
 #include <cstring>
 #include <dlfcn.h>
 #include <liburing.h>
+#include <sys/uio.h>
 
 namespace {
 
@@ -23,6 +24,7 @@ void forget_syncs(io_uring* ring) {
   const io_uring_sq& queue = ring->sq;
   for (unsigned at = queue.sqe_head; at != queue.sqe_tail; ++at) {
     io_uring_sqe& entry = queue.sqes[at & *queue.kring_mask];
+    if (entry.opcode == IORING_OP_WRITE) entry.rw_flags &= ~RWF_DSYNC;
     if (entry.opcode != IORING_OP_FSYNC) continue;
     const auto user_data = entry.user_data;
     io_uring_prep_nop(&entry);
