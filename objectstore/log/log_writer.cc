@@ -10,6 +10,7 @@
 #include "objectstore/io/sync.h"
 #include "objectstore/log/open_segment.h"
 #include "objectstore/log/sync_barrier.h"
+#include "objectstore/log/undurable_segment.h"
 
 namespace cumulus {
 namespace {
@@ -27,52 +28,6 @@ constexpr std::uint32_t kSmallWriteMax = 128u << 10;
 // bytes that exist.
 constexpr std::uint32_t kZeroAhead = 256u << 10;
 constexpr Duration kSyncInterval = std::chrono::seconds(1);
-
-// A segment until all of it is durable and it was handed on.
-//
-//   state     reserved by append   written to disk        left by
-//   open      yes                  as groups are filled   seal: does not fit, seal(), close()
-//   sealed    no                   until written == end   datasync of all of it: handed to the sink
-//   broken    as before            nothing                rescue: same bytes in a new file; else read-only
-//
-// 0 <= durable_end <= written_end <= issued_end <= content.end(); [0, issued_end) never changes.
-struct Segment {
-  struct Group {
-    LogPosition number;
-    std::uint32_t end;
-    bool filled;
-    bool awaited;
-  };
-  struct Write {
-    std::uint32_t end;
-    bool done;
-  };
-
-  Segment(const KeyTree& keys, const SegmentHeader& header, std::shared_ptr<Buffer> memory,
-          std::uint32_t size, std::shared_ptr<SegmentSlot> taken)
-      : content(keys, header, std::move(memory), size), slot(std::move(taken)) {}
-
-  Sequence sequence() const { return content.header().id.sequence; }
-  bool all_written() const { return written_end == content.end(); }
-  bool all_durable() const { return durable_end == content.end(); }
-
-  OpenSegment content;
-  std::shared_ptr<SegmentSlot> slot;
-  bool sealed = false;
-  bool broken = false;
-  bool rescued = false;
-  std::deque<Group> groups;  // reserved and not written
-  std::deque<Write> writes;  // in flight, or done behind one that is
-  std::uint32_t issued_end = 0;
-  std::uint32_t written_end = 0;
-  std::uint32_t durable_end = 0;
-  std::uint32_t zeroed_end = 0;
-  bool zeroing = false;
-  bool gathering = false;
-  LogPosition written_last = 0;
-  LogPosition durable_last = 0;
-  unsigned writes_in_flight = 0;
-};
 
 class LogWriterImpl final : public LogWriter {
  public:
@@ -98,6 +53,7 @@ class LogWriterImpl final : public LogWriter {
   }
 
  private:
+  using Segment = UndurableSegment;
   using SegmentPtr = std::shared_ptr<Segment>;
   struct Recent {
     SegmentHeader header;
@@ -108,14 +64,11 @@ class LogWriterImpl final : public LogWriter {
   Task<Status> start_segment(bool bookkeeping);
   void seal_open();
   OpenSegment::Place reserve(const GroupDraft& draft, std::uint32_t cells_length);
-  static std::uint32_t ready_end(const Segment& segment);
   bool can_issue(const Segment& segment) const;
   Task<void> issue(SegmentPtr segment);
-  static bool awaited(const Segment& segment, std::uint32_t end);
   bool goes_through(const Segment& segment, std::uint32_t begin, std::uint32_t end) const;
   Task<Status> write(SegmentPtr segment, std::uint32_t begin, std::uint32_t end, bool through);
   Task<Status> zero_ahead(SegmentPtr segment, std::uint32_t begin, std::uint32_t end);
-  void settle_writes(Segment& segment);
   void advance();
 
   bool sync_wanted() const;
@@ -242,8 +195,7 @@ Task<Result<WrittenGroup>> LogWriterImpl::append(GroupDraft draft) {
   } else {
     co_await runtime_.offload([&] { segment->content.fill(place, draft); });
   }
-  for (Segment::Group& group : segment->groups)
-    if (group.number == place.number) group.filled = true;
+  segment->mark_filled(place.number);
 
   while (written_ < place.number) {
     if (failure_) co_return fail(*failure_);
@@ -312,39 +264,23 @@ OpenSegment::Place LogWriterImpl::reserve(const GroupDraft& draft, std::uint32_t
 bool LogWriterImpl::can_issue(const Segment& segment) const {
   if (segment.broken || segment.zeroing || failure_ || writes_in_flight_ >= options_.appends_in_flight_max)
     return false;
-  const std::uint32_t end = ready_end(segment);
+  const std::uint32_t end = segment.ready_end();
   if (end == segment.issued_end) return false;
   if (end - segment.issued_end >= kSmallWriteMax) return true;
   // What somebody waits for goes with its own sync, or with the others' when the one that runs has ended.
-  const bool behind_sync = syncing_ && segments_.front().get() == &segment && awaited(segment, end);
+  const bool behind_sync = syncing_ && segments_.front().get() == &segment && segment.awaited(end);
   return segment.writes_in_flight == 0 && !behind_sync;
-}
-
-// Up to where everything behind the last write is sealed.
-std::uint32_t LogWriterImpl::ready_end(const Segment& segment) {
-  std::uint32_t end = segment.issued_end;
-  for (const Segment::Group& group : segment.groups) {
-    if (group.end <= end) continue;
-    if (!group.filled) break;
-    end = group.end;
-  }
-  return end;
 }
 
 // Writes what stands ready behind the last write, as one write; whoever appends does it for the others too.
 Task<void> LogWriterImpl::issue(SegmentPtr segment) {
   const std::uint32_t begin = segment->issued_end;
-  const std::uint32_t end = ready_end(*segment);
+  const std::uint32_t end = segment->ready_end();
   const bool through = goes_through(*segment, begin, end);
-  LogPosition last = 0;
-  for (const Segment::Group& group : segment->groups)
-    if (group.end <= end) last = group.number;
-  segment->issued_end = end;
-  segment->writes.push_back({end, false});
-  ++segment->writes_in_flight;
+  const LogPosition last = segment->last_group_before(end);
+  segment->begin_write(end);
   ++writes_in_flight_;
   const Status status = co_await write(segment, begin, end, through);
-  --segment->writes_in_flight;
   --writes_in_flight_;
   bytes_total_.add(end - begin);
   if (!status && !segment->broken) {
@@ -352,10 +288,7 @@ Task<void> LogWriterImpl::issue(SegmentPtr segment) {
     barrier_.set_failed(segment->sequence(), status.error());
     sync_needed_.notify_all();
   }
-  if (status)
-    for (Segment::Write& write : segment->writes)
-      if (write.end == end) write.done = true;
-  settle_writes(*segment);
+  segment->end_write(end, status.has_value());
   if (through) {
     if (!segment->broken) {
       segment->durable_end = end;
@@ -372,12 +305,7 @@ Task<void> LogWriterImpl::issue(SegmentPtr segment) {
 // Whether the write is its own sync: somebody waits for a small group, and nothing before it wants one.
 bool LogWriterImpl::goes_through(const Segment& segment, std::uint32_t begin, std::uint32_t end) const {
   return !syncing_ && segments_.front().get() == &segment && segment.durable_end == begin &&
-         end - begin <= kSmallWriteMax && awaited(segment, end);
-}
-
-bool LogWriterImpl::awaited(const Segment& segment, std::uint32_t end) {
-  return std::ranges::any_of(
-      segment.groups, [end](const Segment::Group& group) { return group.awaited && group.end <= end; });
+         end - begin <= kSmallWriteMax && segment.awaited(end);
 }
 
 // With `through` it holds the place of a sync from beginning to end.
@@ -416,25 +344,13 @@ Task<Status> LogWriterImpl::zero_ahead(SegmentPtr segment, std::uint32_t begin, 
   co_return status;
 }
 
-// written_end moves over writes in order; a broken file's writes count for nothing until it is rescued.
-void LogWriterImpl::settle_writes(Segment& segment) {
-  if (segment.broken) return;
-  while (!segment.writes.empty() && segment.writes.front().done) {
-    segment.written_end = segment.writes.front().end;
-    segment.writes.pop_front();
-  }
-}
-
 // Moves written_ and durable_ over the segments in order, and wakes who waits.
 void LogWriterImpl::advance() {
   bool written_prefix = true;
   bool durable_prefix = true;
   for (const SegmentPtr& segment : segments_) {
     if (written_prefix) {
-      while (!segment->groups.empty() && segment->groups.front().end <= segment->written_end) {
-        segment->written_last = segment->groups.front().number;
-        segment->groups.pop_front();
-      }
+      segment->drop_written_groups();
       written_ = std::max(written_, segment->written_last);
       written_prefix = segment->sealed && segment->all_written();
     }
