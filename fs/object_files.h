@@ -77,6 +77,9 @@ class ObjectFiles final : public PosixFileSystem {
     NodeId node = 0;
     OpenFlags flags;
     bool owed = false;  // written through, and not told of a loss yet
+    // Whoever wrote once and synced, again and again, is expected to sync after the next write.
+    unsigned writes_unsynced = 0;
+    unsigned syncs_in_step = 0;
   };
   // The right to change one inode.
   struct Lock {
@@ -157,6 +160,8 @@ class ObjectFiles final : public PosixFileSystem {
   HandleId add_handle(NodeId node, OpenFlags flags);
   void drop_handle(HandleId handle);
   FsResult<Handle> handle_of(HandleId handle) const;
+  void expect_sync(HandleId id, std::size_t written);
+  void note_sync(HandleId id);
   void note_written(HandleId handle, bool owed);
   Task<FsStatus> check_room(ObjectId object, std::uint64_t offset, std::uint64_t length);
   Task<FsStatus> touch(Caller caller, NodeId node);

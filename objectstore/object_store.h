@@ -263,6 +263,9 @@ class Volume {
   // Everything accepted before the call, durable as `level` says. Progress in dirty bytes.
   virtual Task<Status> flush(Durability level, Progress progress = {}) = 0;
   virtual Task<Status> flush() = 0;  // to VolumeOptions::flush_means
+  // A flush is expected in a moment: what was accepted begins to become durable on this machine, so that its
+  // caller waits for less. Promises nothing.
+  virtual void hasten() = 0;
   virtual Task<Status> wait(Commit commit, Durability level, Progress progress = {}) = 0;
   virtual Task<Status> wait(Commit commit) = 0;  // to VolumeOptions::flush_means
   // Why something that was accepted before is lost: the local disk failed, or another home has taken the

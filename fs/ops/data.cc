@@ -14,6 +14,10 @@ constexpr std::uint64_t kAllocateStep = 1u << 30;  // of one transaction: a row 
 constexpr std::uint64_t kWindow = 64u << 20;       // of a file, looked through at once
 constexpr std::uint64_t kCopyStep = 64u << 20;     // cloned by one transaction
 constexpr std::size_t kAccessedMax = 4096;
+// After so many small writes with a sync behind each, the next is made durable while its caller comes back to
+// ask.
+constexpr unsigned kStepsToExpect = 3;
+constexpr std::size_t kSmallWrite = 64u << 10;
 
 std::unexpected<FsError> failure(FsErrorKind kind, const char* why) {
   return std::unexpected(FsError{kind, why});
@@ -203,8 +207,26 @@ Task<FsResult<std::size_t>> ObjectFiles::write(Caller caller, HandleId id, std::
   if (handle->flags.sync) {
     const Status flushed = co_await volume_.flush();
     if (!flushed) co_return std::unexpected(error_from(flushed.error()));
+  } else {
+    expect_sync(id, data.size());
   }
   co_return data.size();
+}
+
+void ObjectFiles::expect_sync(HandleId id, std::size_t written) {
+  const auto found = handles_.find(id);
+  if (found == handles_.end()) return;
+  Handle& handle = found->second;
+  if (++handle.writes_unsynced > 1) handle.syncs_in_step = 0;
+  if (handle.syncs_in_step >= kStepsToExpect && written <= kSmallWrite) volume_.hasten();
+}
+
+void ObjectFiles::note_sync(HandleId id) {
+  const auto found = handles_.find(id);
+  if (found == handles_.end()) return;
+  Handle& handle = found->second;
+  handle.syncs_in_step = handle.writes_unsynced == 1 ? handle.syncs_in_step + 1 : 0;
+  handle.writes_unsynced = 0;
 }
 
 // Whoever was told that something failed is owed nothing more.
@@ -226,6 +248,7 @@ Task<FsStatus> ObjectFiles::flush(HandleId id) {
 
 Task<FsStatus> ObjectFiles::fsync(NodeId node, HandleId handle) {
   if (index_of(node) != 0 || options_.read_only) co_return FsStatus();
+  note_sync(handle);
   const Status flushed = co_await volume_.flush();
   if (flushed) co_return FsStatus();
   if (volume_.loss()) note_written(handle, false);

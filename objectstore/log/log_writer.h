@@ -39,7 +39,7 @@ struct GroupDraft {
   Bytes records;                 // encoded changes (change.h)
   std::vector<CellSource> runs;  // run i begins at the sum of the sealed lengths before it, in the cell area
   bool bookkeeping = false;      // only Placed and the like: does not start the early-sealing clock
-  bool awaited = false;          // somebody waits until it is durable: make_durable() follows
+  bool awaited = false;          // somebody waits until it is durable, or will
 };
 
 struct WrittenGroup {

@@ -499,6 +499,13 @@ Task<Status> Committer::durable(LogPosition position) {
   co_return co_await log_.make_durable(position);
 }
 
+void Committer::hasten() {
+  Semaphore::Hold turn;
+  if (closing_ || groups_in_flight_ != 0 || !turnstile_.try_acquire(turn)) return;
+  awaited_ = std::max(awaited_, accepted());
+  close_group();
+}
+
 Task<void> Committer::close_by_interval() {
   while (!failure_) {
     if (!open_.opened) {

@@ -50,6 +50,8 @@ class Committer {
   // Everything up to `position` written (survives this process) / durable (survives power loss).
   Task<Status> written(LogPosition position);
   Task<Status> durable(LogPosition position);
+  // Begins what durable(accepted()) waits for, unless something is on its way already.
+  void hasten();
   LogPosition accepted() const { return open_.empty() ? open_.number - 1 : open_.number; }
   // The last group with anything but bookkeeping in it: what "everything" means when somebody asks for
   // Remote.

@@ -88,6 +88,7 @@ class StoreVolume final : public Volume {
                                                std::uint64_t length) override;
   Task<Status> flush(Durability level, Progress progress) override;
   Task<Status> flush() override { return flush(options_.flush_means, {}); }
+  void hasten() override { committer_->hasten(); }
   Task<Status> wait(Commit commit, Durability level, Progress progress = {}) override;
   std::optional<Error> loss() const override;
   Task<Status> wait(Commit commit) override { return wait(commit, options_.flush_means); }
