@@ -62,7 +62,6 @@ struct TlsStream::Native {
   std::optional<RecordWriter> writer;
   PublicKey peer{};
   std::optional<PublicKey> pin;
-  bool peer_known = false;
   bool pin_failed = false;
   bool shut = false;
   bool timed_out = false;
@@ -110,7 +109,6 @@ int verify_peer(X509_STORE_CTX* store, void*) {
   if (key == nullptr || EVP_PKEY_get_id(key) != EVP_PKEY_ED25519) return 0;
   if (EVP_PKEY_get_raw_public_key(key, stream->peer.data(), &size) != 1 || size != stream->peer.size())
     return 0;
-  stream->peer_known = true;
   stream->pin_failed = stream->pin.has_value() && *stream->pin != stream->peer;
   if (stream->pin_failed) return 0;
   X509_STORE_CTX_set_error(store, X509_V_OK);
@@ -141,9 +139,7 @@ namespace {
 
 bool configure(SSL_CTX* context, X509* certificate, EVP_PKEY* key) {
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-  // Frames say their own lengths, so an end of stream without close_notify cuts nothing unnoticed.
-  SSL_CTX_set_options(context,
-                      SSL_OP_NO_TICKET | SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE);
   return SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
          SSL_CTX_set_ciphersuites(context, kCipherSuites) == 1 && SSL_CTX_set_num_tickets(context, 0) == 1 &&
          SSL_CTX_set1_groups_list(context, "X25519") == 1 &&
@@ -263,7 +259,7 @@ Task<Status> TlsStream::Native::send_handshake() {
   char* data = nullptr;
   const long size = BIO_get_mem_data(SSL_get_wbio(ssl), &data);
   const Bytes out(data, data + std::max(size, 0L));
-  (void)BIO_reset(SSL_get_wbio(ssl));
+  static_cast<void>(BIO_reset(SSL_get_wbio(ssl)));
   ByteView rest = out;
   for (;;) {
     CO_TRY(const bool all, send_some(rest));

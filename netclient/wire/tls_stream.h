@@ -66,9 +66,9 @@ class TlsStream {
   // After the handshake: the key that the peer proved to hold.
   const PublicKey& peer() const;
 
-  // At least one byte of `into`, which is not empty; 0 when the peer ended the stream. unavailable when the
-  // connection broke, closed after shut(). Any reader's memory beyond the bytes that it was given may hold
-  // what did not verify.
+  // At least one byte of `into`, which is not empty; 0 when the peer ended the stream, with close_notify or
+  // without (frames say their own lengths). unavailable when the connection broke, closed after shut(). Any
+  // reader's memory beyond the bytes that it was given may hold what did not verify.
   Task<Result<std::size_t>> read_some(MutableByteView into);
   // Exactly into.size() bytes; the end of the stream before that is unavailable. Whole records are decrypted
   // into `into` without staging.
