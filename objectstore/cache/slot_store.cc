@@ -145,6 +145,8 @@ Task<Status> SlotStore::examine(SlotPtr slot) {
     }
     slot->found = header;
   }
+  // A process that died while it made it may have left a size that no sync has covered yet.
+  if (!slot->found) CO_TRY_OK(co_await slot->file->datasync());
   slots_[slot->number] = slot;
   if (!slot->found) {
     set_free(slot);

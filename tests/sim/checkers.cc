@@ -245,18 +245,21 @@ bool good_miners_suffice(Cluster& cluster) {
 }
 
 bool crowded_ones_are_lost(Cluster& cluster) {
-  const auto acknowledged = [&cluster](const SegmentId& segment, std::uint16_t index) {
-    const std::pair slice(cluster.keys().volume_id(), SliceId{segment, index});
-    for (std::size_t miner = 0; miner < cluster.network().size(); ++miner)
-      if (cluster.network().miner(miner).acknowledged().contains(slice)) return true;
-    return false;
-  };
-  return std::ranges::any_of(stored_segments(cluster, false), [&](const auto& entry) {
-    const StoredSegment& segment = entry.second;
-    if (segment.at.size() >= segment.manifest.k) return false;
-    for (std::uint16_t index = 0; index < segment.manifest.k + segment.manifest.m; ++index)
-      if (!acknowledged(segment.manifest.id(), index)) return false;  // on its way
-    return true;
+  const VolumeId volume = cluster.keys().volume_id();
+  std::map<SegmentId, std::set<std::uint16_t>> sent;
+  std::map<SegmentId, std::set<std::uint16_t>> intact;
+  for (std::size_t i = 0; i < cluster.network().size(); ++i) {
+    SimMiner& miner = cluster.network().miner(i);
+    for (const auto& [of, slice] : miner.acknowledged())
+      if (of == volume) sent[slice.segment].insert(slice.index);
+    miner.for_each_intact(volume, [&](const SliceId& slice, ByteView, ByteView) {
+      intact[slice.segment].insert(slice.index);
+    });
+  }
+  const VolumeShape shape = cluster.shape();
+  return std::ranges::any_of(sent, [&](const auto& entry) {
+    const bool on_its_way = entry.second.size() < std::size_t{shape.k} + shape.m;
+    return !on_its_way && intact[entry.first].size() < shape.k;
   });
 }
 

@@ -397,7 +397,7 @@ Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
 
 // More slices of a segment are gone than its code allows: a violation, unless it was crowded.
 void Simulation::end_beyond_repair(const std::string& what) {
-  if (all_readable(cluster_, home(), true) || !crowded_ones_are_lost(cluster_)) return fail_seed(what);
+  if (!crowded_ones_are_lost(cluster_)) return fail_seed(what);
   tally_.add("beyond repair");
   beyond_repair_ = true;
   tell("beyond repair: " + what);
@@ -441,9 +441,8 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
       continue;
     }
     const bool about_miners = error.kind() == ErrorKind::unavailable || error.kind() == ErrorKind::corrupt;
-    if (about_miners && !all_readable(cluster_, home(), true) && cluster_.network_healed()) {
-      return end_beyond_repair(error.message());
-    }
+    const bool lost = !all_readable(cluster_, home(), true) || crowded_ones_are_lost(cluster_);
+    if (about_miners && lost && cluster_.network_healed()) return end_beyond_repair(error.message());
     const bool passing = error.kind() == ErrorKind::unavailable || error.kind() == ErrorKind::corrupt ||
                          error.kind() == ErrorKind::io || error.kind() == ErrorKind::no_space;
     if (!passing || (cluster_.network_healed() && !cluster_.disk_troubled()))
@@ -564,6 +563,10 @@ void Simulation::last_check() {
   if (!run(store(volume().check(true, {}), report), "check")) return;
   if (!**report) return fail_seed("check failed: " + (*report)->error().message());
   for (const std::string& problem : (**report)->problems) tell("check says: " + problem);
+  if (!(**report)->clean() && gave_up()) {
+    end_by_crash(false);
+    return over() ? void() : last_check();
+  }
   if (!(**report)->clean())
     return fail_seed(format("check after repair: {} missing, {} wrong, {}", (**report)->slices_missing,
                             (**report)->slices_wrong,
