@@ -96,6 +96,12 @@ struct SliceChallenge {
 // superblock, which see to it that the volume is stored.
 enum class Calls : std::uint8_t { asked, all };
 
+// What a miner's answer was, for a person. A transport names a miner that it could not reach itself.
+inline std::string said_by(const MinerId& miner, const Error& error) {
+  return error.message().starts_with("miner ") ? error.message()
+                                               : "miner " + miner.brief() + ": " + error.message();
+}
+
 class SliceTransport {
  public:
   virtual ~SliceTransport() = default;

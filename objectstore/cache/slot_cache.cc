@@ -206,7 +206,7 @@ void SlotStore::drop_clean() {
 
 SlotStats SlotStore::stats() const {
   SlotStats stats;
-  stats.budget_bytes = options_.budget_bytes;
+  stats.budget_bytes = std::min(options_.budget_bytes, budget_slots() * std::uint64_t{options_.segment_size});
   if (make_error_)
     stats.budget_bytes = std::min(stats.budget_bytes, slots_.size() * std::uint64_t{options_.segment_size});
   for (const auto& [number, slot] : slots_) {

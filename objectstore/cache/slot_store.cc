@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kHeadersInFlight = 16;
 constexpr Duration kRetryInterval = std::chrono::seconds(1);
 constexpr std::uint64_t kKeptFreeMax = 64u << 20;
+constexpr std::uint64_t kOtherDescriptors = 1024;
 constexpr std::string_view kPrefix = "slot-";
 
 std::optional<std::uint32_t> number_of(const std::string& name) {
@@ -93,6 +94,18 @@ Task<Status> SlotStore::find_slots() {
     next_number_ = std::max(next_number_, *number + 1);
     unread->push_back(slot);
   }
+  const std::uint64_t openable = slots_openable();
+  if (unread->size() > 2 * openable)
+    co_return fail(
+        ErrorKind::io,
+        format("{}: {} segment files are cached here, and this process may open {} files: raise the "
+               "limit (ulimit -n {})",
+               directory_, unread->size(), files_.open_files_max(), 3 * unread->size()));
+  if (openable < options_.budget_bytes / options_.segment_size)
+    log_warn(
+        "{}: at most {} segment files are kept, less than cache-size allows: this process may open {} files "
+        "(ulimit -n)",
+        directory_, openable, files_.open_files_max());
   TaskGroup readers(runtime_);
   Status all;
   for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(unread, all));
@@ -195,8 +208,15 @@ void SlotStore::set_budget(std::uint64_t bytes) {
 }
 
 std::uint32_t SlotStore::budget_slots() const {
-  return static_cast<std::uint32_t>(
-      std::max<std::uint64_t>(options_.budget_bytes / options_.segment_size, options_.free_ahead + 2));
+  const std::uint64_t slots = std::min(options_.budget_bytes / options_.segment_size, slots_openable());
+  return static_cast<std::uint32_t>(std::max<std::uint64_t>(slots, options_.free_ahead + 2));
+}
+
+// Each holds its file, once for direct and once for warm reads. Miners, the index, commands and mounts want
+// descriptors too.
+std::uint64_t SlotStore::slots_openable() const {
+  const std::uint64_t most = files_.open_files_max();
+  return (most - std::min(most / 2, kOtherDescriptors)) / 2;
 }
 
 bool SlotStore::has_room_for(std::uint64_t bytes) const {

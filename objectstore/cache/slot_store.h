@@ -154,6 +154,7 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   Task<SlotPtr> claim_for_cache(const SegmentId& segment);
   Task<Status> write_range(SlotPtr slot, std::uint64_t offset, ByteView bytes);
   std::uint32_t budget_slots() const;
+  std::uint64_t slots_openable() const;
   bool clean(const Slot& slot) const;
   bool evictable(const Slot& slot) const;
   SlotPtr evict();

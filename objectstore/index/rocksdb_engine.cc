@@ -15,6 +15,7 @@
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/codec.h"
+#include "objectstore/base/format.h"
 #include "objectstore/index/rocksdb_files.h"
 #include "objectstore/index/rows.h"
 #include "objectstore/io/blocking_lane.h"
@@ -31,10 +32,13 @@ rocksdb::Slice slice(ByteView bytes) { return {reinterpret_cast<const char*>(byt
 Bytes bytes_of(const rocksdb::Slice& from) { return {from.data(), from.data() + from.size()}; }
 
 Error error_of(const rocksdb::Status& status, std::string_view what) {
-  const ErrorKind kind = status.IsCorruption() ? ErrorKind::corrupt
-                         : status.IsNoSpace()  ? ErrorKind::no_space
-                                               : ErrorKind::io;
-  return {kind, std::string(what) + ": " + status.ToString()};
+  // A file of it that is missing is as bad as a damaged one.
+  const bool damaged = status.IsCorruption() || status.IsPathNotFound();
+  const ErrorKind kind = damaged              ? ErrorKind::corrupt
+                         : status.IsNoSpace() ? ErrorKind::no_space
+                                              : ErrorKind::io;
+  const std::string_view advice = status.IsNoSpace() ? ": free some space on its disk" : "";
+  return {kind, format("{}: {}{}", what, status.ToString(), advice)};
 }
 
 // Newer chunk rows over older ones (rows.h): associative, so operands may be merged among themselves first.

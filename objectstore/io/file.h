@@ -83,6 +83,8 @@ class FileSystem {
   // fsync of a directory: names made, renamed or removed in it before are durable after.
   virtual Task<Status> sync_directory(const std::string& path) = 0;
   virtual Result<DiskSpace> space(const std::string& path) = 0;
+  // How many files this process may have open at once, other descriptors counted.
+  virtual std::uint64_t open_files_max() { return ~std::uint64_t{0}; }
   // What direct I/O wants offsets, lengths and memory to be a multiple of, for files in this directory: 512
   // to 4096.
   virtual std::uint32_t direct_alignment(const std::string& directory) = 0;

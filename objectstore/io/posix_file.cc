@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
@@ -117,6 +118,12 @@ Result<DiskSpace> PosixNames::space(const std::string& path) {
     return fail(from_errno(errno, "look up the free space of " + path));
   return DiskSpace{std::uint64_t{info.f_blocks} * info.f_frsize,
                    std::uint64_t{info.f_bavail} * info.f_frsize};
+}
+
+std::uint64_t PosixNames::open_files_max() {
+  rlimit files{};
+  const bool known = ::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY;
+  return known ? files.rlim_cur : ~std::uint64_t{0};
 }
 
 std::uint32_t PosixNames::direct_alignment(const std::string& directory) {

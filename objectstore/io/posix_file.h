@@ -56,6 +56,7 @@ class PosixNames : public FileSystem {
   Result<std::vector<std::string>> list(const std::string& directory) override;
   Task<Status> sync_directory(const std::string& path) override;
   Result<DiskSpace> space(const std::string& path) override;
+  std::uint64_t open_files_max() override;
   std::uint32_t direct_alignment(const std::string& directory) override;
 
  protected:

@@ -85,7 +85,7 @@ Result<Placement> place(const VolumeId& volume, const SegmentId& segment, std::u
     if (best == nullptr) {
       const std::size_t needed = (placement.miners.size() + most - 1) / most;
       return fail(ErrorKind::no_space,
-                  format("{} miners can take slices; {} slices with at most {} on one need {}",
+                  format("{} miners can take slices now; {} slices with at most {} on one need {}",
                          candidates.size(), placement.miners.size(), most, needed));
     }
     slot = best->candidate->id;

@@ -98,8 +98,7 @@ class Ending {
                                                         describe_writer(parts_.keys, *survey.newest)));
     if (survey.quorum_reached) return {};
     std::string silent;
-    for (const auto& [miner, error] : survey.errors)
-      silent += format("; miner {}: {}", miner.brief(), error.message());
+    for (const auto& [miner, error] : survey.errors) silent += "; " + said_by(miner, error);
     if (survey.errors.empty() && !survey.newest)
       return fail(ErrorKind::not_found, "none of the miners that are listed holds the volume");
     return fail(ErrorKind::unavailable,

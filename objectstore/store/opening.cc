@@ -176,8 +176,7 @@ Task<Status> StoreVolume::recover(OpenMode mode, bool accept_loss, Progress prog
                                                       true, kPatienceToDecide, tasks_));
   if (!survey.newest) {
     std::string why;
-    for (const auto& [miner, error] : survey.errors)
-      why += format("; miner {}: {}", miner.brief(), error.message());
+    for (const auto& [miner, error] : survey.errors) why += "; " + said_by(miner, error);
     co_return fail(survey.errors.empty() ? ErrorKind::not_found : ErrorKind::unavailable,
                    "no miner holds a volume of this recovery code: check the code and the miners file" + why);
   }

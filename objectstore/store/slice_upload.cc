@@ -1,6 +1,7 @@
 #include "objectstore/store/slice_upload.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "objectstore/base/format.h"
@@ -40,9 +41,9 @@ struct Upload {
     std::set<MinerId> miners;
     for (const Slot& slot : slots)
       if (slot.state == SlotState::busy) miners.insert(plan.miners[slot.source.index]);
-    std::string text = "no answer yet from";
-    for (const MinerId& miner : miners) text += " miner " + miner.brief();
-    return text;
+    std::string text;
+    for (const MinerId& miner : miners) text += (text.empty() ? "" : ", ") + miner.brief();
+    return (miners.size() == 1 ? "no answer yet from miner " : "no answer yet from miners ") + text;
   }
   UploadPlan plan;
   std::vector<Slot> slots;
@@ -71,7 +72,7 @@ Task<void> put_slice(Runtime& runtime, SliceTransport& transport, EligibleMiners
     // `exists` is about this segment only: the miner is well.
     if (error.kind() != ErrorKind::exists) eligible.note_failure(miner, error.kind());
     if (error.kind() == ErrorKind::fenced && upload.plan.on_destroyed) upload.plan.on_destroyed();
-    upload.last_failure = "miner " + miner.brief() + ": " + error.message();
+    upload.last_failure = said_by(miner, error);
     upload.refused.push_back(miner);
     slot.preferred_failed = slot.preferred_failed || miner == slot.source.preferred;
     slot.state = SlotState::idle;
@@ -99,6 +100,22 @@ Status start_puts(Runtime& runtime, SliceTransport& transport, EligibleMiners& e
   return {};
 }
 
+// Why others may not take a slice now: each reason with those that it is about.
+std::string why_so_few(const SliceTransport& transport, const EligibleMiners& eligible) {
+  constexpr std::size_t kNamed = 4;
+  std::map<std::string, std::vector<MinerId>> reasons;
+  for (const MinerEntry& miner : transport.miners())
+    if (std::string reason = eligible.why_not(miner.id); !reason.empty())
+      reasons[std::move(reason)].push_back(miner.id);
+  std::string text;
+  for (const auto& [reason, miners] : reasons) {
+    text += "; " + reason + ":";
+    for (std::size_t i = 0; i < std::min(kNamed, miners.size()); ++i) text += " " + miners[i].brief();
+    if (miners.size() > kNamed) text += format(" and {} more", miners.size() - kNamed);
+  }
+  return text;
+}
+
 }  // namespace
 
 bool is_crowded(const std::vector<MinerId>& miners) {
@@ -119,7 +136,8 @@ Task<Result<std::vector<MinerId>>> upload_slices(Runtime& runtime, SliceTranspor
       continue;
     }
     if (started) continue;  // all of them failed, or were done, before they had to wait
-    upload.last_failure = started.error().message() + "; " + upload.last_failure;
+    if (!upload.last_failure.empty()) upload.last_failure = "; the last to refuse: " + upload.last_failure;
+    upload.last_failure = started.error().message() + why_so_few(transport, eligible) + upload.last_failure;
     if (upload.plan.once) {
       given_up = true;
       break;

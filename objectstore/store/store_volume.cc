@@ -269,8 +269,8 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
     if (tree != info->trees.end() && tree->second.bytes > 0)
       status.live += static_cast<std::uint64_t>(tree->second.bytes);
   }
-  status.garbage = status.used > status.live ? status.used - status.live : 0;
   status.dirty = pusher_->dirty_bytes() + (log_->waiting_since() ? log_->open_bytes() : 0);
+  status.garbage = status.used + status.dirty - std::min(status.live, status.used + status.dirty);
   status.segments = stored_segments_;
   status.accepted = committer_->accepted();
   status.written = log_->written();

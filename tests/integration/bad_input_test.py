@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import resource
 import socket
 import struct
 import subprocess
@@ -325,6 +326,33 @@ def full_miner():
         lab.verify(kept)
 
 
+def few_open_files():
+    """Under a low limit of open files the cache is smaller, and everything else goes on."""
+    with Lab(segment='64K') as lab:
+        lab.up()
+        lab.run('volume', 'stop', lab.volume)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        try:
+            sha = lab.put_bytes('large', 30 << 20)
+            lab.sync()
+            held = len(os.listdir(f'/proc/{lab.daemon_pid()}/fd'))
+            expect(held < 240, f'{held} of 256 descriptors are in use')
+            lab.verify({'large': sha})
+            lab.run('volume', 'stop', lab.volume)
+            lab.verify({'large': sha})
+            lab.run('volume', 'stop', lab.volume)
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            sha = lab.put_bytes('large', 30 << 20)
+            lab.sync()
+            lab.run('volume', 'stop', lab.volume)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+            lab.refused('object', 'ls', f'{lab.volume}/b', codes=(1,), says='ulimit -n')
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        lab.verify({'large': sha})
+
+
 def fill(path):
     """Takes what is free of a disk, to the last block."""
     with open(path, 'wb', buffering=0) as file:
@@ -362,4 +390,4 @@ def ask(lab, frame, end=False):
 
 
 if __name__ == '__main__':
-    main(words_and_files, keys_and_codes, other_users, settings_and_requests, interrupted_making, full_home, full_miner)
+    main(words_and_files, keys_and_codes, other_users, settings_and_requests, interrupted_making, full_home, full_miner, few_open_files)

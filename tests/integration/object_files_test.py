@@ -142,6 +142,40 @@ def object_streams():
             expect(not parts(lab) and not os.path.exists(got), f'{end!r} left {parts(lab)}')
 
 
+def object_replaced_under_get():
+    """Whoever fetches while the object is replaced gets the new one; when it is removed, or half of it was given away, a line that says so."""
+    with Lab() as lab:
+        lab.up()
+
+        def begin(*words):
+            lab.put_bytes('it', 12 << 20)
+            lab.sync()
+            lab.drop_cache()
+            process = lab.start(*words)
+            wait_for(lambda: parts(lab) or words[1] == 'cat')
+            time.sleep(0.3)
+            expect(process.poll() is None, f'{words} ended before it was disturbed: {process.communicate()}')
+            return process
+
+        for miner in range(1, 7):
+            lab.miner('slow', miner, '--rate', '1M')
+        got = lab.path('got')
+        process = begin('object', 'get', 'v/b', 'it', got)
+        sha = lab.put_bytes('it', 100_000)
+        _, errors = process.communicate(timeout=60)
+        expect(process.returncode == 0 and sha_of(got) == sha, f'a get during a put: {process.returncode} {errors}')
+        os.remove(got)
+        process = begin('object', 'get', 'v/b', 'it', got)
+        lab.run('object', 'rm', 'v/b', 'it')
+        _, errors = process.communicate(timeout=60)
+        expect(process.returncode == 1 and b"'it'" in errors and not os.path.exists(got), f'a get during a rm: {process.returncode} {errors}')
+        process = begin('object', 'cat', 'v/b', 'it')
+        lab.put_bytes('it', 100_000)
+        _, errors = process.communicate(timeout=60)
+        expect(process.returncode == 1 and b'was replaced or removed while it was read' in errors, f'a cat during a put: {process.returncode} {errors}')
+        expect(not parts(lab), f'left behind: {parts(lab)}')
+
+
 def parts(lab):
     return [name for name in os.listdir(lab.dir) if '.part-' in name]
 
@@ -155,4 +189,4 @@ def wait_for(condition):
 
 
 if __name__ == '__main__':
-    main(object_names, object_folders, snapshots_unchanged, object_streams)
+    main(object_names, object_folders, snapshots_unchanged, object_streams, object_replaced_under_get)

@@ -252,9 +252,8 @@ bool crowded_ones_are_lost(Cluster& cluster) {
     SimMiner& miner = cluster.network().miner(i);
     for (const auto& [of, slice] : miner.acknowledged())
       if (of == volume) sent[slice.segment].insert(slice.index);
-    miner.for_each_intact(volume, [&](const SliceId& slice, ByteView, ByteView) {
-      intact[slice.segment].insert(slice.index);
-    });
+    miner.for_each_intact(
+        volume, [&](const SliceId& slice, ByteView, ByteView) { intact[slice.segment].insert(slice.index); });
   }
   const VolumeShape shape = cluster.shape();
   return std::ranges::any_of(sent, [&](const auto& entry) {

@@ -307,7 +307,12 @@ Task<Result<std::uint64_t>> Bucket::get(Runtime& runtime, std::string name, bool
       const auto buffer = pool.acquire();
       const auto got = co_await volume_.read(view_, entry.object, at, buffer->view(0, wanted));
       Status status;
-      if (!got) status = fail(got.error());
+      // Whoever puts or removes takes the bytes that had the name with him.
+      if (!got && got.error().kind() == ErrorKind::not_found)
+        status = fail(ErrorKind::exists,
+                      format("'{}' was replaced or removed while it was read: run it again", name));
+      else if (!got)
+        status = fail(got.error());
       if (got && *got != wanted)
         status = fail(ErrorKind::corrupt, format("'{}' ends at {} of {} bytes", name, at + *got, entry.size));
       while (in_order && state.written != at && state.status) co_await turn.wait();

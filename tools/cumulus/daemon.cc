@@ -26,6 +26,7 @@ namespace {
 
 constexpr Duration kIdleMax = std::chrono::seconds(60);
 constexpr Duration kPatienceAtEnd = std::chrono::seconds(2);
+constexpr Duration kTellEvery = std::chrono::seconds(3);
 constexpr std::size_t kWorkers = 2;
 constexpr std::size_t kSessionsMax = 256;
 using Token = asio::use_awaitable_t<ReactorExecutor>;
@@ -157,7 +158,11 @@ class Daemon {
     const auto frame = co_await session->receive();
     if (frame && frame->kind == FrameKind::json) {
       Json request = Json::parse(text_of(frame->body), nullptr, false);
+      const auto answered = std::make_shared<bool>(false);
+      tasks_.spawn(tell_what_it_waits_for(session, answered));
       const Result<Json> answer = co_await answer_to(*session, std::move(request));
+      *answered = true;
+      ended_.notify_all();
       Json reply;
       if (answer) reply["result"] = *answer;
       if (!answer)
@@ -187,6 +192,17 @@ class Daemon {
                    format("the daemon does not understand the request: it is of another version, stop it "
                           "with 'cumulus volume stop' ({})",
                           wrong));
+  }
+
+  // Whoever waits longer than most requests take is told for what.
+  Task<void> tell_what_it_waits_for(std::shared_ptr<Session> session, std::shared_ptr<const bool> answered) {
+    while (!*answered) {
+      const TimePoint until = reactor_.now() + kTellEvery;
+      while (!*answered && reactor_.now() < until) co_await ended_.wait_until(until);
+      const std::string obstacle = stack_->volume().obstacle();
+      if (!*answered && !obstacle.empty() && session->silent_since() + kTellEvery <= reactor_.now())
+        session->progress(0, 0, obstacle);
+    }
   }
 
   TaskGroup& tasks_of(Session& session) {

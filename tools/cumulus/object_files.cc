@@ -16,6 +16,9 @@
 namespace cumulus {
 namespace {
 
+// An object that is replaced while it is fetched is fetched again so often.
+constexpr int kReplacedMax = 10;
+
 class OpenFile {
  public:
   explicit OpenFile(int fd) : fd_(fd) {}
@@ -188,7 +191,14 @@ Result<Json> get_file(Client& client, const std::string& bucket, const std::stri
   PartFile part(path);
   const OpenFile file(::open(part.path().c_str(), O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC, 0666));
   if (file.get() < 0) return fail(from_errno(errno, "write " + path));
-  TRY(Json result, get_into(client, std::move(request), object, file.get(), path));
+  Result<Json> result = get_into(client, request, object, file.get(), path);
+  for (int again = 0; !result && result.error().kind() == ErrorKind::exists && again < kReplacedMax;
+       ++again) {
+    if (::ftruncate(file.get(), 0) != 0 || ::lseek(file.get(), 0, SEEK_SET) != 0)
+      return fail(from_errno(errno, "write " + path));
+    result = get_into(client, request, object, file.get(), path);
+  }
+  TRY_OK(result);
   TRY_OK(part.becomes(path));
   return result;
 }

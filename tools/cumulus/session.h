@@ -35,6 +35,7 @@ class Session {
   Task<Status> send_json(Json json);
   // At most five a second; false when the command is gone, so that a Progress callback can return it.
   bool progress(std::uint64_t done, std::uint64_t total, const std::string& waiting_for = {});
+  TimePoint silent_since() const { return progressed_; }  // since the last progress
   bool gone() const { return gone_; }
   // The descriptor that came with the request, now the caller's; -1: none.
   int take_descriptor() { return std::exchange(descriptor_, -1); }
