@@ -1,7 +1,8 @@
 // Makes many empty files in the file system `main` of a real volume, below FUSE and without its daemon, in
 // folders of a thousand: what a measurement over millions of files starts from.
 //
-//   fill_files HOME VOLUME FIRST COUNT     FIRST and COUNT are multiples of 1000; file N is folder-(N/1000)/file-N
+//   fill_files HOME VOLUME FIRST COUNT     FIRST and COUNT are multiples of 1000; file N is
+//   folder-(N/1000)/file-N
 #include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
@@ -47,9 +48,9 @@ Task<Status> fill(Reactor& reactor, Home home, std::string name, std::uint64_t f
   if (info == nullptr) co_return fail(ErrorKind::not_found, "the volume has no file system 'main'");
   const FileSystemOptions options;
   std::string head;
-  CO_TRY(auto fs, co_await PosixFileSystem::open(reactor, stack->volume(), info->id, std::move(head), options));
-  for (std::uint64_t at = first; at < first + count; at += kFolder)
-    CO_TRY_OK(co_await fill_folder(*fs, at));
+  CO_TRY(auto fs,
+         co_await PosixFileSystem::open(reactor, stack->volume(), info->id, std::move(head), options));
+  for (std::uint64_t at = first; at < first + count; at += kFolder) CO_TRY_OK(co_await fill_folder(*fs, at));
   const FsStatus closed = co_await fs->close();
   CO_TRY_OK(status_of(closed));
   fs.reset();
@@ -61,7 +62,8 @@ int run(char** words) {
   const std::string lock = home.volume(words[2]) + "/lock";
   const int held = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (held < 0 || ::flock(held, LOCK_EX | LOCK_NB) != 0) {
-    std::fprintf(stderr, "fill_files: %s: the volume's daemon runs: cumulus volume stop %s\n", lock.c_str(), words[2]);
+    std::fprintf(stderr, "fill_files: %s: the volume's daemon runs: cumulus volume stop %s\n", lock.c_str(),
+                 words[2]);
     return 1;
   }
   Status done;
