@@ -8,6 +8,12 @@
 
 namespace cumulus {
 
+bool read_cached(int descriptor, std::uint64_t offset, MutableByteView into) {
+  const iovec part{into.data(), into.size()};
+  const ssize_t got = ::preadv2(descriptor, &part, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  return got >= 0 && static_cast<std::size_t>(got) == into.size();
+}
+
 Result<std::unique_ptr<PageCacheReader>> PageCacheReader::open(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return fail(from_errno(errno, "open " + path));
@@ -22,11 +28,5 @@ Result<std::unique_ptr<PageCacheReader>> PageCacheReader::open(const std::string
 }
 
 PageCacheReader::~PageCacheReader() { ::close(descriptor_); }
-
-bool PageCacheReader::try_read(std::uint64_t offset, MutableByteView into) const {
-  const iovec part{into.data(), into.size()};
-  const ssize_t got = ::preadv2(descriptor_, &part, 1, static_cast<off_t>(offset), RWF_NOWAIT);
-  return got >= 0 && static_cast<std::size_t>(got) == into.size();
-}
 
 }  // namespace cumulus

@@ -1,5 +1,5 @@
-// PageCacheReader: what the page cache holds of a file that is never written again, without waiting for its
-// disk. Any thread.
+// What the kernel's page cache holds of a file, without waiting for its disk; PageCacheReader: of one that is
+// never written again. Any thread.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,9 @@
 
 namespace cumulus {
 
+// What the page cache has of an open file: false when not all of `into` is there. RWF_NOWAIT, preadv2(2).
+bool read_cached(int descriptor, std::uint64_t offset, MutableByteView into);
+
 class PageCacheReader {
  public:
   // Errors: those of open(2).
@@ -20,8 +23,9 @@ class PageCacheReader {
   PageCacheReader& operator=(const PageCacheReader&) = delete;
 
   std::uint64_t size() const { return size_; }
-  // True when all of `into` was there; it lies within the file. RWF_NOWAIT: preadv2(2).
-  bool try_read(std::uint64_t offset, MutableByteView into) const;
+  bool try_read(std::uint64_t offset, MutableByteView into) const {
+    return read_cached(descriptor_, offset, into);
+  }
 
  private:
   PageCacheReader(int descriptor, std::uint64_t size) : descriptor_(descriptor), size_(size) {}
