@@ -99,7 +99,8 @@ class RocksDbEngine final : public Engine {
         tasks_(runtime) {}
 
   Status open(const std::string& directory, SecretKey key, std::function<Status()> barrier) {
-    auto disk = options_.disk ? options_.disk : rocksdb::FileSystem::Default();
+    auto disk = options_.disk ? options_.disk : make_prompt_file_system(rocksdb::FileSystem::Default());
+    at_once_ = options_.disk ? rocksdb::kBlockCacheTier : rocksdb::kReadAllTier;
     disk = make_patient_file_system(disk, room_);
     auto files = make_barrier_file_system(disk, std::move(barrier));
     env_ = rocksdb::NewCompositeEnv(make_encrypted_file_system(files, std::move(key)));
@@ -188,7 +189,7 @@ class RocksDbEngine final : public Engine {
 
   Task<Result<std::vector<KeyValue>>> scan(Key from, Key to, std::size_t limit) override {
     std::vector<KeyValue> rows;
-    if (scan_now(from, to, limit, rocksdb::kBlockCacheTier, rows).ok()) co_return rows;
+    if (scan_at_once(from, to, limit, rows)) co_return rows;
     co_return co_await runtime_.offload([&]() -> Result<std::vector<KeyValue>> {
       rows.clear();
       const rocksdb::Status status = scan_now(from, to, limit, rocksdb::kReadAllTier, rows);
@@ -199,7 +200,7 @@ class RocksDbEngine final : public Engine {
 
   bool try_first(const Key& from, const Key& to, Result<std::optional<KeyValue>>& answer) override {
     std::vector<KeyValue> rows;
-    if (!scan_now(from, to, 1, rocksdb::kBlockCacheTier, rows).ok()) return false;
+    if (!scan_at_once(from, to, 1, rows)) return false;
     answer = rows.empty() ? std::optional<KeyValue>() : std::optional(std::move(rows.front()));
     return true;
   }
@@ -310,6 +311,12 @@ class RocksDbEngine final : public Engine {
     return bytes_of(value);
   }
 
+  // What the block cache or the page cache has; waking a worker costs several times a read of it.
+  bool scan_at_once(const Key& from, const Key& to, std::size_t limit, std::vector<KeyValue>& rows) {
+    const NoWaiting now;
+    return scan_now(from, to, limit, at_once_, rows).ok();
+  }
+
   rocksdb::Status scan_now(const Key& from, const Key& to, std::size_t limit, rocksdb::ReadTier tier,
                            std::vector<KeyValue>& rows) {
     rocksdb::ReadOptions options;
@@ -322,8 +329,10 @@ class RocksDbEngine final : public Engine {
     options.total_order_seek = !one_row;
     options.prefix_same_as_start = one_row;
     const std::unique_ptr<rocksdb::Iterator> row(db_->NewIterator(options));
-    for (row->Seek(from); row->Valid() && rows.size() < limit; row->Next())
+    for (row->Seek(from); row->Valid(); row->Next()) {
       rows.push_back({row->key().ToString(), bytes_of(row->value())});
+      if (rows.size() >= limit) break;
+    }
     return row->status();
   }
 
@@ -338,6 +347,7 @@ class RocksDbEngine final : public Engine {
   Semaphore flush_turn_{runtime_, 1};
   bool flushing_ = false;
   Status flushed_;  // what came of the last one
+  rocksdb::ReadTier at_once_ = rocksdb::kReadAllTier;
   Signal flush_ended_;
   TaskGroup tasks_;
 };

@@ -5,6 +5,7 @@
 
 #include "objectstore/base/random.h"
 #include "objectstore/crypto/aes_ctr.h"
+#include "objectstore/io/page_cache_reader.h"
 
 namespace cumulus {
 namespace {
@@ -168,6 +169,49 @@ class PatientFileSystem final : public rocksdb::FileSystemWrapper {
   std::shared_ptr<RoomWait> room_;
 };
 
+thread_local bool waiting_allowed = true;
+
+class PromptFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
+ public:
+  PromptFile(std::unique_ptr<rocksdb::FSRandomAccessFile> file, std::unique_ptr<PageCacheReader> cached)
+      : FSRandomAccessFileOwnerWrapper(std::move(file)), cached_(std::move(cached)) {}
+
+  rocksdb::IOStatus Read(std::uint64_t offset, size_t size, const rocksdb::IOOptions& options,
+                         rocksdb::Slice* result, char* scratch,
+                         rocksdb::IODebugContext* debug) const override {
+    if (waiting_allowed)
+      return FSRandomAccessFileOwnerWrapper::Read(offset, size, options, result, scratch, debug);
+    const std::uint64_t left = cached_->size() - std::min(offset, cached_->size());
+    const std::size_t wanted = std::min<std::uint64_t>(size, left);
+    if (!cached_->try_read(offset, {reinterpret_cast<std::uint8_t*>(scratch), wanted}))
+      return rocksdb::IOStatus::Busy();
+    *result = rocksdb::Slice(scratch, wanted);
+    return rocksdb::IOStatus::OK();
+  }
+
+ private:
+  const std::unique_ptr<PageCacheReader> cached_;
+};
+
+class PromptFileSystem final : public rocksdb::FileSystemWrapper {
+ public:
+  using FileSystemWrapper::FileSystemWrapper;
+
+  const char* Name() const override { return "cumulus.PromptFileSystem"; }
+
+  // Tables and the like: what is read at random is not written again.
+  rocksdb::IOStatus NewRandomAccessFile(const std::string& path, const rocksdb::FileOptions& options,
+                                        std::unique_ptr<rocksdb::FSRandomAccessFile>* file,
+                                        rocksdb::IODebugContext* debug) override {
+    rocksdb::IOStatus status = FileSystemWrapper::NewRandomAccessFile(path, options, file, debug);
+    if (!status.ok()) return status;
+    auto cached = PageCacheReader::open(path);
+    if (!cached) return rocksdb::IOStatus::IOError(cached.error().message());
+    *file = std::make_unique<PromptFile>(std::move(*file), std::move(*cached));
+    return status;
+  }
+};
+
 using Counter16 = std::array<std::uint8_t, 16>;
 
 // RocksDB asks for whole ranges; they are ciphered in one call, not block by block.
@@ -236,6 +280,14 @@ std::shared_ptr<rocksdb::FileSystem> make_patient_file_system(
     const std::shared_ptr<rocksdb::FileSystem>& base, std::shared_ptr<RoomWait> room) {
   return std::make_shared<PatientFileSystem>(base, std::move(room));
 }
+
+std::shared_ptr<rocksdb::FileSystem> make_prompt_file_system(
+    const std::shared_ptr<rocksdb::FileSystem>& base) {
+  return std::make_shared<PromptFileSystem>(base);
+}
+
+NoWaiting::NoWaiting() { waiting_allowed = false; }
+NoWaiting::~NoWaiting() { waiting_allowed = true; }
 
 std::shared_ptr<rocksdb::FileSystem> make_encrypted_file_system(
     const std::shared_ptr<rocksdb::FileSystem>& base, SecretKey key) {

@@ -6,8 +6,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/uio.h>
 
+#include "objectstore/io/page_cache_reader.h"
 #include "objectstore/io/uring_file_system.h"
 
 namespace cumulus {
@@ -173,9 +173,7 @@ Task<Result<std::size_t>> PosixFile::read_warm(std::uint64_t offset, MutableByte
 bool PosixFile::try_read_warm(std::uint64_t offset, MutableByteView into) {
   const int from = warm_fd();
   if (from == fd() && (::fcntl(from, F_GETFL) & O_DIRECT) != 0) return false;
-  iovec whole{into.data(), into.size()};
-  const ssize_t got = ::preadv2(from, &whole, 1, static_cast<off_t>(offset), RWF_NOWAIT);
-  return got >= 0 && static_cast<std::size_t>(got) == into.size();
+  return read_cached(from, offset, into);
 }
 
 Task<Status> PosixFile::write_at(std::uint64_t offset, ByteView data) {

@@ -2,11 +2,17 @@
 // time where an order of events must be exact. And the lifetimes: what may be gone when a wake-up arrives.
 #include <atomic>
 #include <csignal>
+#include <fcntl.h>
 #include <filesystem>
+#include <fstream>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <sys/resource.h>
+#include <sys/vfs.h>
 #include <thread>
+#include <unistd.h>
 
+#include "objectstore/io/page_cache_reader.h"
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/sync.h"
 #include "objectstore/io/uring_file_system.h"
@@ -356,6 +362,34 @@ TEST(UringTest, AWriteThatCannotCompleteIsAnError) {
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, old_handler);
   std::filesystem::remove_all(directory);
+}
+
+TEST(PageCacheReaderTest, GivesWhatIsInMemoryAndNothingElse) {
+  const auto path = std::filesystem::path(::testing::TempDir()) / "page_cache_reader_test";
+  constexpr std::size_t kSize = 64 << 10;
+  {
+    std::ofstream file(path, std::ios::binary);
+    for (std::size_t i = 0; i < kSize; ++i) file.put(static_cast<char>(i / 4096));
+  }
+  const auto reader = PageCacheReader::open(path.string());
+  ASSERT_TRUE(reader);
+  EXPECT_EQ((*reader)->size(), kSize);
+  Bytes page(4096);
+  ASSERT_TRUE((*reader)->try_read(5 * 4096, page));
+  EXPECT_EQ(page, Bytes(4096, 5));
+  EXPECT_FALSE((*reader)->try_read(kSize - 100, page)) << "beyond the end";
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(descriptor, 0);
+  ASSERT_EQ(::fsync(descriptor), 0);
+  ASSERT_EQ(::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED), 0);
+  struct statfs where{};
+  ASSERT_EQ(::fstatfs(descriptor, &where), 0);
+  EXPECT_EQ((*reader)->try_read(5 * 4096, page), where.f_type == TMPFS_MAGIC) << "only on the disk";
+  ASSERT_EQ(::pread(descriptor, page.data(), page.size(), 5 * 4096), 4096);
+  EXPECT_TRUE((*reader)->try_read(5 * 4096, page));
+  ::close(descriptor);
+  std::filesystem::remove(path);
+  EXPECT_EQ(PageCacheReader::open(path.string()).error().kind(), ErrorKind::not_found);
 }
 
 }  // namespace
