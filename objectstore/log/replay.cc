@@ -59,12 +59,16 @@ class Recovery {
     while (more) {
       CO_TRY(Candidate best, co_await best_local());
       const bool followed = best.good() && followed_by(best);
+      bool healed = false;
       if (!followed) CO_TRY_OK(co_await learn_what_was_durable(best));
       if (!followed && durable_upto_ > reached(best)) {
         CO_TRY(best, co_await heal(std::move(best)));
+        healed = true;
       }
-      // Not the end of the log, as far as anybody can tell: what follows must not be discarded.
-      if (!best.good() && unknown_) co_return fail(unknown_->within(format("log segment {}", sequence_)));
+      // Not the end of the log, as far as anybody can tell: another copy may go further, and what follows
+      // must not be discarded.
+      if (unknown_ && !followed && !healed)
+        co_return fail(unknown_->within(format("log segment {}", sequence_)));
       if (!best.good()) break;
       more = followed_by(best) || durable_upto_ > reached(best);
       if (!more && later_unread_)

@@ -310,5 +310,74 @@ TEST_F(LogOnDisk, WhatWasWrittenComesBackInOrderAcrossSegmentsAndReopenings) {
   run(body(*this));
 }
 
+// A rescue's two copies after a power cut: the old file, whose removal did not last, and the one that the log
+// went on in, which cannot be read at the moment.
+class RescuedCopies final : public LocalSegments {
+ public:
+  static constexpr std::uint32_t kOld = 1000;
+
+  RescuedCopies(LocalSegments& slots, std::size_t old_length) : slots_(slots), old_length_(old_length) {}
+  std::vector<Found> log_segments() const override {
+    std::vector<Found> found = slots_.log_segments();
+    CHECK(found.size() == 1);
+    found.push_back({found.front().header, kOld});
+    return found;
+  }
+  Task<Result<std::shared_ptr<const Buffer>>> read_slot(std::uint32_t slot) override {
+    if (slot != kOld && fails) co_return fail(ErrorKind::io, "read it: simulated I/O error");
+    CO_TRY(auto whole, co_await slots_.read_slot(slots_.log_segments().front().slot));
+    if (slot != kOld) co_return whole;
+    const auto old = std::make_shared<Buffer>(whole->size());
+    std::ranges::fill(old->view(), std::uint8_t{0});
+    std::copy_n(whole->data(), old_length_, old->data());
+    co_return std::shared_ptr<const Buffer>(old);
+  }
+  Task<Result<std::uint32_t>> restore(SegmentHeader header, std::shared_ptr<const Buffer> bytes,
+                                      std::uint64_t length) override {
+    return slots_.restore(header, std::move(bytes), length);
+  }
+  Task<Status> discard(std::uint32_t slot) override {
+    if (slot == kOld) co_return Status();
+    co_return co_await slots_.discard(slot);
+  }
+
+  bool fails = true;
+
+ private:
+  LocalSegments& slots_;
+  const std::size_t old_length_;
+};
+
+TEST_F(LogOnDisk, ACopyThatCannotBeReadIsNotPassedOverForAnOlderOne) {
+  const auto body = [](LogOnDisk& t) -> Task<void> {
+    std::mt19937_64 random(4);
+    co_await t.open_slots();
+    auto log = t.writer({});
+    co_await t.append_some(*log, random, 1);
+    const std::size_t old_length = log->open_bytes() + 4096;
+    co_await t.append_some(*log, random, 3);
+    const Status closed = co_await log->close();
+    CHECK(closed);
+    co_await t.slots_->close();
+    log.reset();
+    co_await t.open_slots();
+    RescuedCopies copies(*t.slots_, old_length);
+    LogPosition seen = 0;
+    const GroupVisitor visit = [&seen](const ReplayedGroup& group) -> Task<Status> {
+      seen = group.header.number;
+      co_return Status();
+    };
+    const auto without = co_await recover_local_log(t.reactor_, t.keys_, copies, {}, {}, visit);
+    EXPECT_TRUE(!without && without.error().kind() == ErrorKind::io);
+    EXPECT_EQ(seen, 0u) << "the shorter copy was taken for the log";
+    copies.fails = false;
+    const auto with = co_await recover_local_log(t.reactor_, t.keys_, copies, {}, {}, visit);
+    EXPECT_TRUE(with);
+    EXPECT_EQ(seen, t.written_.back().number);
+    co_await t.slots_->close();
+  };
+  run(body(*this));
+}
+
 }  // namespace
 }  // namespace cumulus
