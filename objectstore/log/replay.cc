@@ -68,7 +68,11 @@ class Recovery {
       // Not the end of the log, as far as anybody can tell: another copy may go further, and what follows
       // must not be discarded.
       if (unknown_ && !followed && !healed)
-        co_return fail(unknown_->within(format("log segment {}", sequence_)));
+        co_return fail(Error(
+            unknown_->kind(),
+            format("log segment {}: {}: it may hold the newest that was written here. When it stays so, move "
+                   "that file away: the volume opens with what is in the others and on the miners",
+                   sequence_, unknown_->message())));
       if (!best.good()) break;
       more = followed_by(best) || durable_upto_ > reached(best);
       if (!more && later_unread_)
@@ -135,7 +139,8 @@ class Recovery {
       const std::uint64_t size = candidate.bytes->size();
       auto opened = co_await open_on_worker(runtime_, keys_, candidate.bytes, size, known_tag(), true);
       // Nothing authenticates a header that does not parse: damage looks like the future.
-      if (!opened && opened.error().kind() == ErrorKind::unsupported) unknown_ = opened.error();
+      if (!opened && opened.error().kind() == ErrorKind::unsupported)
+        unknown_ = opened.error().within(format("slot-{:06}", found.slot));
       if (!opened) continue;
       durable_upto_ = std::max(durable_upto_, opened->scan.durable_upto);
       if (!fits(*opened)) continue;
