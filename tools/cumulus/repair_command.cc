@@ -22,10 +22,7 @@ Result<int> run_repair(const Invocation& invocation, const std::string& volume, 
     print_json(report);
     return end();
   }
-  // The first of a run that ends badly is said by the error.
-  const Json& problems = report["problems"];
-  for (std::size_t i = report.value("whole", false) ? 0 : 1; i < problems.size(); ++i)
-    std::printf("%s\n", problems[i].get<std::string>().c_str());
+  for (const Json& problem : report["problems"]) std::printf("%s\n", problem.get<std::string>().c_str());
   const auto count = [&](const char* key) { return report.value(key, std::uint64_t{0}); };
   if (count("resumed") > 0)
     std::printf("went on where an interrupted run had come to: %s segments were looked at by it\n",
