@@ -27,6 +27,12 @@ std::optional<std::uint32_t> number_of(const std::string& name) {
   return number;
 }
 
+// Each holds its file, once for direct and once for warm reads. Miners, the index, commands and mounts want
+// descriptors too.
+std::uint64_t slots_openable(std::uint64_t open_files_max) {
+  return (open_files_max - std::min(open_files_max / 2, kOtherDescriptors)) / 2;
+}
+
 }  // namespace
 
 // A slot on loan. Released unassigned, it is free again.
@@ -57,6 +63,7 @@ SlotStore::SlotStore(Runtime& runtime, FileSystem& files, std::string directory,
       volume_(volume),
       options_(options),
       align_log2_(9),
+      slots_openable_(slots_openable(files.open_files_max())),
       hits_total_(metrics.counter("cumulus_cache_hits_total")),
       misses_total_(metrics.counter("cumulus_cache_misses_total")),
       evictions_total_(metrics.counter("cumulus_cache_evictions_total")),
@@ -94,18 +101,17 @@ Task<Status> SlotStore::find_slots() {
     next_number_ = std::max(next_number_, *number + 1);
     unread->push_back(slot);
   }
-  const std::uint64_t openable = slots_openable();
-  if (unread->size() > 2 * openable)
+  if (unread->size() > 2 * slots_openable_)
     co_return fail(
         ErrorKind::io,
         format("{}: {} segment files are cached here, and this process may open {} files: raise the "
                "limit (ulimit -n {})",
                directory_, unread->size(), files_.open_files_max(), 3 * unread->size()));
-  if (openable < options_.budget_bytes / options_.segment_size)
+  if (slots_openable_ < options_.budget_bytes / options_.segment_size)
     log_warn(
         "{}: at most {} segment files are kept, less than cache-size allows: this process may open {} files "
         "(ulimit -n)",
-        directory_, openable, files_.open_files_max());
+        directory_, slots_openable_, files_.open_files_max());
   TaskGroup readers(runtime_);
   Status all;
   for (std::size_t i = 0; i < kHeadersInFlight; ++i) readers.spawn(read_headers(unread, all));
@@ -208,15 +214,8 @@ void SlotStore::set_budget(std::uint64_t bytes) {
 }
 
 std::uint32_t SlotStore::budget_slots() const {
-  const std::uint64_t slots = std::min(options_.budget_bytes / options_.segment_size, slots_openable());
+  const std::uint64_t slots = std::min(options_.budget_bytes / options_.segment_size, slots_openable_);
   return static_cast<std::uint32_t>(std::max<std::uint64_t>(slots, options_.free_ahead + 2));
-}
-
-// Each holds its file, once for direct and once for warm reads. Miners, the index, commands and mounts want
-// descriptors too.
-std::uint64_t SlotStore::slots_openable() const {
-  const std::uint64_t most = files_.open_files_max();
-  return (most - std::min(most / 2, kOtherDescriptors)) / 2;
 }
 
 bool SlotStore::has_room_for(std::uint64_t bytes) const {

@@ -154,7 +154,6 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   Task<SlotPtr> claim_for_cache(const SegmentId& segment);
   Task<Status> write_range(SlotPtr slot, std::uint64_t offset, ByteView bytes);
   std::uint32_t budget_slots() const;
-  std::uint64_t slots_openable() const;
   bool clean(const Slot& slot) const;
   bool evictable(const Slot& slot) const;
   SlotPtr evict();
@@ -174,6 +173,7 @@ class SlotStore final : public SegmentFiles, public LocalSegments {
   const VolumeId volume_;
   SlotStoreOptions options_;
   std::uint8_t align_log2_;
+  const std::uint64_t slots_openable_;  // by the limit of open files
   Counter& hits_total_;
   Counter& misses_total_;
   Counter& evictions_total_;
