@@ -232,7 +232,10 @@ Result<Json> Client::call(const Json& request, const std::string& what, bool byt
   if (!makes_the_volume_) TRY_OK(home_.check_volume(name_));
   TRY_OK(start({}, false, "opening"));
   TRY(DaemonSocket socket, connect());
-  TRY_OK(socket.send(FrameKind::json, view_of(request.dump()), descriptor));
+  Json asked = request;
+  asked["waits"] =
+      true;  // and reads what it waits for; others that talk to the daemon read their answer only
+  TRY_OK(socket.send(FrameKind::json, view_of(asked.dump()), descriptor));
   if (data_in) {
     for (;;) {
       TRY(const Bytes piece, data_in());

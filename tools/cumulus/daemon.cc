@@ -159,7 +159,8 @@ class Daemon {
     if (frame && frame->kind == FrameKind::json) {
       Json request = Json::parse(text_of(frame->body), nullptr, false);
       const auto answered = std::make_shared<bool>(false);
-      tasks_.spawn(tell_what_it_waits_for(session, answered));
+      if (request.is_object() && request.value("waits", Json()) == true)
+        tasks_.spawn(tell_what_it_waits_for(session, answered));
       const Result<Json> answer = co_await answer_to(*session, std::move(request));
       *answered = true;
       ended_.notify_all();
