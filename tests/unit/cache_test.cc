@@ -1,6 +1,7 @@
 // The slots: what may be evicted and what never, waiting when everything is dirty, the reserve, what a
 // restart finds, and that a restored segment ends where it ends.
 #include <algorithm>
+#include <array>
 #include <gtest/gtest.h>
 #include <map>
 
@@ -270,6 +271,27 @@ TEST_F(CacheTest, ASlotThatIsNotUnderstoodIsNotPassedOver) {
     co_await t.open();
     EXPECT_TRUE(t.here(1));
     co_await t.close();
+  });
+}
+
+// What lets slots go again (the index, the home file) must still be written when the disk is small.
+TEST_F(CacheTest, SlotsLeaveTheLastOfTheDisk) {
+  run([](CacheTest& t) -> Task<void> {
+    t.disk_.set_capacity(std::uint64_t{kBudgetSlots} * kSegmentSize);
+    co_await t.open();
+    std::array<bool, kBudgetSlots> got{};
+    TaskGroup waiting(t.process_);
+    for (bool& one : got) waiting.spawn(t.take_and_note(false, one));
+    co_await t.process_.sleep_for(std::chrono::seconds(10));
+    EXPECT_EQ(std::ranges::count(got, true), kBudgetSlots - 2);
+    const auto space = t.disk_.space(kDirectory);
+    EXPECT_TRUE(space && space->free == 2 * kSegmentSize);
+    EXPECT_NE(t.slots_->refusal(), nullptr);
+    t.held_.clear();
+    co_await t.slots_->close();
+    co_await waiting.join();
+    t.held_.clear();
+    t.slots_.reset();
   });
 }
 
