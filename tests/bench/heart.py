@@ -17,17 +17,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../integration'))
 from lab import Lab, expect, sha_of  # noqa: E402
+from processes import cpu_of, peak_mib  # noqa: E402
 
-TICK = os.sysconf('SC_CLK_TCK')
-
-
-def cpu_of(pid):
-    fields = open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def peak_rss(pid):
-    return next(int(line.split()[1]) // 1024 for line in open(f'/proc/{pid}/status') if line.startswith('VmHWM'))
 
 
 class Meter:
@@ -129,8 +120,8 @@ def main():
         back = lab.path('back')
         lab.run('object', 'get', 'v/b', 'o0', back, timeout=900)
         expect(sha_of(back) == expected, 'other bytes came back')
-        miners = max(map(peak_rss, meter.miners))
-        print(f'peak memory: daemon {peak_rss(meter.daemon)} MiB (asked: 512), largest miner {miners} MiB (asked: 256)')
+        miners = max(map(peak_mib, meter.miners))
+        print(f'peak memory: daemon {peak_mib(meter.daemon)} MiB (asked: 512), largest miner {miners} MiB (asked: 256)')
 
 
 main()

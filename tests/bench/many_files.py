@@ -15,18 +15,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../integration'))
 from lab import Lab, expect  # noqa: E402
+from processes import cpu_of, peak_mib  # noqa: E402
 
-TICK = os.sysconf('SC_CLK_TCK')
 FOLDER = 1000
-
-
-def cpu_of(pid):
-    fields = open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def peak_mib(pid):
-    return next(int(line.split()[1]) // 1024 for line in open(f'/proc/{pid}/status') if line.startswith('VmHWM'))
 
 
 def fill(lab, first, count):

@@ -17,17 +17,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../integration'))
 from lab import Lab, expect  # noqa: E402
+from processes import cpu_of, peak_mib  # noqa: E402
 
-TICK = os.sysconf('SC_CLK_TCK')
 EXAMPLES = '/usr/share/doc/libfuse3-dev/examples'
-
-
-def cpu_of(pids):
-    total = 0
-    for pid in pids:
-        fields = open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()
-        total += (int(fields[11]) + int(fields[12])) / TICK
-    return total
 
 
 class PassThrough:
@@ -113,7 +105,7 @@ def sequential(lab, directory, mib):
     ours = [lab.daemon_pid(), *[pid for pid, line in lab.processes().items() if 'cumulus-miner' in line.split()[0]]]
     path = os.path.join(directory, 'large')
     block = os.urandom(1 << 20)
-    before, begun = cpu_of(ours), time.time()
+    before, begun = sum(map(cpu_of, ours)), time.time()
     longest = 0.0
     with open(path, 'wb', buffering=0) as file:
         for _ in range(mib):
@@ -124,21 +116,17 @@ def sequential(lab, directory, mib):
     written = time.time() - begun
     lab.sync(timeout=600)
     print(f'write {mib} MiB and fsync: {mib / written:.0f} MiB/s, longest write {longest * 1000:.0f} ms; until Remote: '
-          f'{(cpu_of(ours) - before) * 1024 / mib:.2f} CPU s/GiB (asked: 5.5)', flush=True)
+          f'{(sum(map(cpu_of, ours)) - before) * 1024 / mib:.2f} CPU s/GiB (asked: 5.5)', flush=True)
     lab.run('umount', directory)
     lab.drop_cache()
     lab.run('mount', lab.volume, directory)
-    before, begun = cpu_of(ours), time.time()
+    before, begun = sum(map(cpu_of, ours)), time.time()
     with open(path, 'rb', buffering=0) as file:
         while file.read(1 << 20):
             pass
-    print(f'read it cold: {mib / (time.time() - begun):.0f} MiB/s (asked: 500), {(cpu_of(ours) - before) * 1024 / mib:.2f} CPU s/GiB '
+    print(f'read it cold: {mib / (time.time() - begun):.0f} MiB/s (asked: 500), {(sum(map(cpu_of, ours)) - before) * 1024 / mib:.2f} CPU s/GiB '
           '(asked: 3.5)', flush=True)
     os.remove(path)
-
-
-def peak_mib(pid):
-    return next(int(line.split()[1]) // 1024 for line in open(f'/proc/{pid}/status') if line.startswith('VmHWM'))
 
 
 def copies(lab, directory, gib):
@@ -197,10 +185,10 @@ def main():
                 rows = {}
                 for where, directory, pid in (('disk', disk, 0), ('pass-through', through.dir, through.process.pid), ('ours', drive, lab.daemon_pid())):
                     for name, operation in each(directory):
-                        before, begun = cpu_of([pid]) if pid else 0, time.time()
+                        before, begun = cpu_of(pid) if pid else 0, time.time()
                         count = operation()
                         took = time.time() - begun
-                        rows.setdefault(name, {})[where] = (count / took, (cpu_of([pid]) - before) * 1e6 / count if pid else 0)
+                        rows.setdefault(name, {})[where] = (count / took, (cpu_of(pid) - before) * 1e6 / count if pid else 0)
                 print(f'{"":<38}{"disk":>9}{"pass-through":>22}{"ours":>22}   ours / pass-through')
                 for name, row in rows.items():
                     through_rate, through_cpu = row['pass-through']
