@@ -99,8 +99,7 @@ class RocksDbEngine final : public Engine {
         tasks_(runtime) {}
 
   Status open(const std::string& directory, SecretKey key, std::function<Status()> barrier) {
-    auto disk = options_.disk ? options_.disk : make_prompt_file_system(rocksdb::FileSystem::Default());
-    at_once_ = options_.disk ? rocksdb::kBlockCacheTier : rocksdb::kReadAllTier;
+    auto disk = make_prompt_file_system(options_.disk ? options_.disk : rocksdb::FileSystem::Default());
     disk = make_patient_file_system(disk, room_);
     auto files = make_barrier_file_system(disk, std::move(barrier));
     env_ = rocksdb::NewCompositeEnv(make_encrypted_file_system(files, std::move(key)));
@@ -189,10 +188,12 @@ class RocksDbEngine final : public Engine {
 
   Task<Result<std::vector<KeyValue>>> scan(Key from, Key to, std::size_t limit) override {
     std::vector<KeyValue> rows;
-    if (scan_at_once(from, to, limit, rows)) co_return rows;
+    if (*read_in_a_row_ >= kReadInARow) co_await runtime_.yield();
+    const std::size_t most = std::min(limit, kScannedAtOnce);
+    if (scan_at_once(from, to, most, rows) && (rows.size() < most || most == limit)) co_return rows;
     co_return co_await runtime_.offload([&]() -> Result<std::vector<KeyValue>> {
-      rows.clear();
-      const rocksdb::Status status = scan_now(from, to, limit, rocksdb::kReadAllTier, rows);
+      const Key rest = rows.empty() ? from : rows.back().key + '\0';
+      const rocksdb::Status status = scan_now(rest, to, limit, rows);
       if (!status.ok()) return fail(error_of(status, "read the index"));
       return std::move(rows);
     });
@@ -200,7 +201,7 @@ class RocksDbEngine final : public Engine {
 
   bool try_first(const Key& from, const Key& to, Result<std::optional<KeyValue>>& answer) override {
     std::vector<KeyValue> rows;
-    if (!scan_at_once(from, to, 1, rows)) return false;
+    if (*read_in_a_row_ >= kReadInARow || !scan_at_once(from, to, 1, rows)) return false;
     answer = rows.empty() ? std::optional<KeyValue>() : std::optional(std::move(rows.front()));
     return true;
   }
@@ -251,6 +252,11 @@ class RocksDbEngine final : public Engine {
  private:
   // At most so many rows are written on the reactor.
   static constexpr std::size_t kRowsAtOnce = 8;
+  // The rest of a longer scan is a worker's.
+  static constexpr std::size_t kScannedAtOnce = 512;
+  // Rows read on the reactor in one turn, a seek counted as so many: some milliseconds.
+  static constexpr std::size_t kReadInARow = 2048;
+  static constexpr std::size_t kSeekAsRows = 8;
   rocksdb::Status write_now(rocksdb::WriteBatch& batch, bool at_once) {
     rocksdb::WriteOptions options;
     options.disableWAL = true;
@@ -311,16 +317,19 @@ class RocksDbEngine final : public Engine {
     return bytes_of(value);
   }
 
-  // What the block cache or the page cache has; waking a worker costs several times a read of it.
+  // What the block cache or the page cache has; waking a worker costs several times a read of it. Loops over
+  // such reads would keep the reactor from everybody else: after so many it has a turn.
   bool scan_at_once(const Key& from, const Key& to, std::size_t limit, std::vector<KeyValue>& rows) {
+    if (*read_in_a_row_ == 0) runtime_.post([counter = read_in_a_row_] { *counter = 0; });
     const NoWaiting now;
-    return scan_now(from, to, limit, at_once_, rows).ok();
+    const bool read = scan_now(from, to, limit, rows).ok();
+    *read_in_a_row_ += kSeekAsRows + rows.size();
+    return read;
   }
 
-  rocksdb::Status scan_now(const Key& from, const Key& to, std::size_t limit, rocksdb::ReadTier tier,
-                           std::vector<KeyValue>& rows) {
+  // Behind the rows that are there, up to `limit` of them.
+  rocksdb::Status scan_now(const Key& from, const Key& to, std::size_t limit, std::vector<KeyValue>& rows) {
     rocksdb::ReadOptions options;
-    options.read_tier = tier;
     const rocksdb::Slice upper(to);
     options.iterate_upper_bound = &upper;
     // All versions of one row: the filter may answer for the whole prefix. Longer ranges must not use it.
@@ -347,7 +356,7 @@ class RocksDbEngine final : public Engine {
   Semaphore flush_turn_{runtime_, 1};
   bool flushing_ = false;
   Status flushed_;  // what came of the last one
-  rocksdb::ReadTier at_once_ = rocksdb::kReadAllTier;
+  const std::shared_ptr<std::size_t> read_in_a_row_ = std::make_shared<std::size_t>(0);  // in this turn
   Signal flush_ended_;
   TaskGroup tasks_;
 };

@@ -171,6 +171,7 @@ class PatientFileSystem final : public rocksdb::FileSystemWrapper {
 
 thread_local bool waiting_allowed = true;
 
+// Without a second descriptor (there were no more of them) every read waits.
 class PromptFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
  public:
   PromptFile(std::unique_ptr<rocksdb::FSRandomAccessFile> file, std::unique_ptr<PageCacheReader> cached)
@@ -181,6 +182,7 @@ class PromptFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
                          rocksdb::IODebugContext* debug) const override {
     if (waiting_allowed)
       return FSRandomAccessFileOwnerWrapper::Read(offset, size, options, result, scratch, debug);
+    if (!cached_) return rocksdb::IOStatus::Busy();
     const std::uint64_t left = cached_->size() - std::min(offset, cached_->size());
     const std::size_t wanted = std::min<std::uint64_t>(size, left);
     if (!cached_->try_read(offset, {reinterpret_cast<std::uint8_t*>(scratch), wanted}))
@@ -203,11 +205,11 @@ class PromptFileSystem final : public rocksdb::FileSystemWrapper {
   rocksdb::IOStatus NewRandomAccessFile(const std::string& path, const rocksdb::FileOptions& options,
                                         std::unique_ptr<rocksdb::FSRandomAccessFile>* file,
                                         rocksdb::IODebugContext* debug) override {
+    if (!waiting_allowed) return rocksdb::IOStatus::Busy();
     rocksdb::IOStatus status = FileSystemWrapper::NewRandomAccessFile(path, options, file, debug);
     if (!status.ok()) return status;
     auto cached = PageCacheReader::open(path);
-    if (!cached) return rocksdb::IOStatus::IOError(cached.error().message());
-    *file = std::make_unique<PromptFile>(std::move(*file), std::move(*cached));
+    *file = std::make_unique<PromptFile>(std::move(*file), cached ? std::move(*cached) : nullptr);
     return status;
   }
 };

@@ -365,12 +365,17 @@ Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t
     if (!stat) co_return fail(ErrorKind::not_found, format("object {} does not exist", object));
     if (offset >= stat->size || into.empty()) co_return std::size_t{0};
     const std::uint64_t length = std::min<std::uint64_t>(into.size(), stat->size - offset);
+    CO_TRY(const auto extents, co_await index_.extents(view, object, offset, length));
+    // An object that was removed since then has nothing but holes.
+    if (!std::ranges::all_of(extents, [](const Extent& it) { return it.kind == Extent::Kind::data; })) {
+      CO_TRY(const auto still, co_await index_.stat(view, object));
+      if (!still) co_return fail(ErrorKind::not_found, format("object {} was removed", object));
+    }
     std::uint64_t ahead_from = 0;
     if (is_sequential(view, object, offset, length, ahead_from) && ahead_from < stat->size)
       CO_TRY_OK(
           co_await read_ahead(view, object, ahead_from, std::min(kAheadBytes, stat->size - ahead_from)));
 
-    CO_TRY(const auto extents, co_await index_.extents(view, object, offset, length));
     std::vector<std::shared_ptr<Status>> ends;
     TaskGroup parts(runtime_);
     for (const Extent& extent : extents) {

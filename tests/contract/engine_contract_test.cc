@@ -1,9 +1,12 @@
 // What every Engine must keep: order, merging, atomic batches with their position, and what survives
 // reopening.
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <random>
+#include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
 #include <unistd.h>
 
 #include "objectstore/base/check.h"
@@ -11,6 +14,7 @@
 #include "objectstore/index/rocksdb_engine.h"
 #include "objectstore/index/rows.h"
 #include "objectstore/io/reactor.h"
+#include "objectstore/io/sync.h"
 #include "objectstore/key_space.h"
 #include "tests/fakes/map_engine.h"
 
@@ -21,7 +25,7 @@ namespace {
 class Place {
  public:
   Place(Runtime& runtime, bool real)
-      : runtime_(runtime), real_(real), disk_(std::make_shared<MapEngineDisk>()) {
+      : runtime_(runtime), real_(real), map_disk_(std::make_shared<MapEngineDisk>()) {
     directory_ = std::filesystem::temp_directory_path() / format("cumulus-engine-{}-{}", ::getpid(), real);
   }
   ~Place() {
@@ -30,27 +34,29 @@ class Place {
   }
   Task<Result<std::unique_ptr<Engine>>> open(bool fresh, std::uint8_t key_byte = 9) {
     if (!real_) {
-      if (fresh) *disk_ = {};
+      if (fresh) *map_disk_ = {};
       MapEngineOptions options;
       options.barrier = barrier;
       options.spontaneous_one_in = 0;
-      co_return std::make_unique<MapEngine>(runtime_, disk_, options);
+      co_return std::make_unique<MapEngine>(runtime_, map_disk_, options);
     }
     const std::array<std::uint8_t, 32> bytes{key_byte};
     SecretKey key(bytes);
     RocksDbOptions options;
     options.write_buffer_bytes = 256u << 10;
+    options.disk = disk;
     co_return co_await open_rocksdb_engine(runtime_, directory_.string(), std::move(key), barrier, fresh,
                                            options);
   }
   const std::filesystem::path& directory() const { return directory_; }
 
   std::function<Status()> barrier = [] { return Status(); };
+  std::shared_ptr<rocksdb::FileSystem> disk;  // null: the real one
 
  private:
   Runtime& runtime_;
   bool real_;
-  std::shared_ptr<MapEngineDisk> disk_;
+  std::shared_ptr<MapEngineDisk> map_disk_;
   std::filesystem::path directory_;
 };
 
@@ -62,6 +68,21 @@ Bytes piece_row(std::uint32_t offset, std::uint32_t length, std::uint64_t nonce)
   piece.run.nonce = nonce;
   row.put(piece);
   return row.encode();
+}
+
+// Drops the tables from the page cache, as if the machine had just started.
+void forget_pages(const std::filesystem::path& directory) {
+  int dropped = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    if (entry.path().extension() != ".sst") continue;
+    const int file = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
+    ASSERT_GE(file, 0);
+    EXPECT_EQ(::fdatasync(file), 0);
+    EXPECT_EQ(::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED), 0);
+    ::close(file);
+    ++dropped;
+  }
+  EXPECT_GT(dropped, 0);
 }
 
 class EngineContract : public ::testing::TestWithParam<bool> {
@@ -210,6 +231,113 @@ INSTANTIATE_TEST_SUITE_P(OrderedMap, EngineContract, ::testing::Values(false));
 INSTANTIATE_TEST_SUITE_P(RocksDb, EngineContract, ::testing::Values(true));
 
 // --- what only files on a real disk promise ---
+
+// What a walk over many rows is made of: a turn of the reactor in between, however long it is and whatever
+// has the rows.
+void walk_over_rows(std::shared_ptr<rocksdb::FileSystem> disk) {
+  Reactor reactor(2);
+  Place place(reactor, true);
+  place.disk = disk;
+  constexpr std::uint32_t kRows = 60'000;
+  constexpr std::size_t kMostInARow = 4096;
+  const auto key_of = [](std::uint32_t i) { return with_version(chunk_prefix(1, 1, i), 1); };
+  std::size_t since_turn = 0;
+  bool walking = true;
+  const auto turns = [&]() -> Task<void> {
+    while (walking) {
+      since_turn = 0;
+      co_await reactor.yield();
+    }
+  };
+  const auto walk = [&](Engine& engine, std::size_t page) -> Task<void> {
+    Key from = dataset_prefix(1);
+    std::uint32_t next = 0;
+    for (;;) {
+      MUST(rows, co_await engine.scan(from, after_prefix(dataset_prefix(1)), page));
+      since_turn += rows.size();
+      EXPECT_LE(since_turn, kMostInARow + page) << page;
+      for (const KeyValue& row : rows) EXPECT_EQ(row.key, key_of(next++));
+      if (rows.size() < page) break;
+      from = rows.back().key + '\0';
+    }
+    EXPECT_EQ(next, kRows) << page;
+  };
+  const auto body = [&]() -> Task<void> {
+    MUST(engine, co_await place.open(true));
+    LogPosition position = 0;
+    for (std::uint32_t i = 0; i < kRows;) {
+      std::vector<RowUpdate> updates;
+      for (std::uint32_t end = i + 5000; i < end; ++i)
+        updates.push_back({RowUpdate::Kind::put, key_of(i), piece_row(0, 512, i)});
+      EXPECT_TRUE((co_await engine->apply(std::move(updates), ++position)).has_value());
+    }
+    EXPECT_TRUE((co_await engine->compact()).has_value());
+    EXPECT_TRUE((co_await engine->close()).has_value());
+    engine.reset();
+    TaskGroup ticker(reactor);
+    ticker.spawn(turns());
+    for (const std::size_t page : {1000u, 100u, 3000u, 256u}) {
+      MUST(again, co_await place.open(false));  // nothing is in RocksDB's own cache
+      std::size_t waited = 0;
+      for (std::uint32_t i = 7; i < kRows; i += 997) {
+        if (!disk && page >= 1000) forget_pages(place.directory());
+        Result<std::optional<KeyValue>> at_once;
+        const bool there = again->try_first(key_of(i), key_of(i) + '\0', at_once);
+        if (!there) ++waited;
+        EXPECT_TRUE(!there || (*at_once && (*at_once)->key == key_of(i)));
+        MUST(row, co_await again->first(key_of(i), key_of(i) + '\0'));
+        EXPECT_TRUE(row && row->key == key_of(i));
+      }
+      if (disk) {
+        EXPECT_GT(waited, 30u);
+      } else if (page < 1000) {
+        EXPECT_LT(waited, 10u);
+      } else {
+        forget_pages(place.directory());
+      }
+      co_await walk(*again, page);
+      EXPECT_TRUE((co_await again->close()).has_value());
+    }
+    walking = false;
+    co_await ticker.join();
+  };
+  reactor.run(body());
+}
+
+TEST(RocksDbRows, AreReadInPortionsFromThePageCacheOrTheDisk) { walk_over_rows(nullptr); }
+
+// Its files are none that the page cache could be asked for.
+class MemoryDisk final : public rocksdb::FileSystemWrapper {
+ public:
+  MemoryDisk() : MemoryDisk(std::shared_ptr<rocksdb::Env>(rocksdb::NewMemEnv(rocksdb::Env::Default()))) {}
+  const char* Name() const override { return "MemoryDisk"; }
+  rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                    rocksdb::IODebugContext* debug) override {
+    const rocksdb::IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, debug);
+    if (status.ok()) *file = std::make_unique<Appending>(std::move(*file));
+    return status;
+  }
+
+ private:
+  explicit MemoryDisk(std::shared_ptr<rocksdb::Env> env)
+      : FileSystemWrapper(env->GetFileSystem()), env_(std::move(env)) {}
+
+  class Appending final : public rocksdb::FSWritableFileOwnerWrapper {
+   public:
+    using FSWritableFileOwnerWrapper::FSWritableFileOwnerWrapper;
+    rocksdb::IOStatus PositionedAppend(const rocksdb::Slice& data, std::uint64_t,
+                                       const rocksdb::IOOptions& options,
+                                       rocksdb::IODebugContext* debug) override {
+      return Append(data, options, debug);  // no write fails here, so each goes to the end
+    }
+  };
+
+  std::shared_ptr<rocksdb::Env> env_;
+};
+
+// Every block that RocksDB has not read yet waits.
+TEST(RocksDbRows, AreReadByWorkersWhenTheyHaveToWait) { walk_over_rows(std::make_shared<MemoryDisk>()); }
 
 TEST(RocksDbFiles, HoldNothingInTheClear) {
   Reactor reactor(2);

@@ -2,6 +2,7 @@
 // relies on.
 #include <map>
 
+#include "tests/fakes/map_engine.h"
 #include "tests/unit/volume_world.h"
 
 namespace cumulus {
@@ -233,6 +234,63 @@ Task<> read_at_once(World& world) {
 }
 
 TEST(Volume, WarmBlocksAreReadAtOnce) { play(read_at_once); }
+
+// An object that is removed while it is read: right bytes or "does not exist", never the zeros of a hole.
+Task<> read_what_is_removed(World& world) {
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  transport.set_miners(world.network.entries());
+  const auto rows = std::make_shared<MapEngineDisk>();
+  const auto parts = [&] {
+    VolumeParts made = world.parts(transport, "a");
+    made.open_engine = [&](std::string, std::function<Status()> barrier,
+                           bool) -> Task<Result<std::unique_ptr<Engine>>> {
+      co_return std::make_unique<MapEngine>(
+          world.reactor, rows, MapEngineOptions{.barrier = std::move(barrier), .late_one_in = 1});
+    };
+    return made;
+  };
+  auto volume = co_await Volume::create(parts(), {4, 2, 20}, small_options());
+  ASSERT_WELL(volume);
+  auto dataset = co_await (*volume)->create_dataset("main", {.chunk_log2 = 18});
+  ASSERT_WELL(dataset);
+  const Bytes data = pattern(700'000, 5);
+  std::vector<ObjectId> ids;
+  for (int i = 0; i < 60; ++i) {
+    auto id = co_await put_object(**volume, *dataset, data);
+    ASSERT_WELL(id);
+    ids.push_back(*id);
+  }
+  // Another life: the rows have to be asked for.
+  ASSERT_WELL(co_await (*volume)->close());
+  volume = co_await Volume::open(parts(), small_options(), OpenMode::read_write);
+  ASSERT_WELL(volume);
+  const View head = (*volume)->find_dataset("main")->head;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    Bytes first(4096);
+    ASSERT_WELL(co_await (*volume)->read(head, ids[i], 0, first));
+    Bytes second(4096);
+    Result<std::size_t> got = std::size_t{0};
+    TaskGroup reading(world.reactor);
+    reading.spawn([&]() -> Task<void> { got = co_await (*volume)->read(head, ids[i], 4096, second); });
+    for (std::size_t turns = 0; turns < i; ++turns) co_await world.reactor.yield();
+    Transaction removal;
+    removal.remove({*dataset, ids[i]});
+    ASSERT_WELL(co_await (*volume)->commit(std::move(removal)));
+    co_await reading.join();
+    if (got) {
+      EXPECT_EQ(*got, second.size());
+      EXPECT_TRUE(std::ranges::equal(second, ByteView(data).subspan(4096, 4096))) << i;
+    } else {
+      EXPECT_EQ(got.error().kind(), ErrorKind::not_found);
+    }
+    got = co_await (*volume)->read(head, ids[i], 4096, second);
+    EXPECT_TRUE(!got && got.error().kind() == ErrorKind::not_found);
+  }
+  ASSERT_WELL(co_await (*volume)->close());
+  co_await transport.close();
+}
+
+TEST(Volume, WhatIsRemovedWhileItIsReadIsNoHole) { play(read_what_is_removed); }
 
 // Two that race for the same thing: one is done, the other is told, and the volume goes on.
 Task<> race_for_snapshots(World& world) {
