@@ -104,7 +104,6 @@ def compare(lab, acknowledged, possible, everything):
 def miners_killed_and_wiped():
     """One or two miners at a time killed in the middle of puts, now and then one wiped and repaired before the next is
     touched, and the daemon killed too: nothing that was acknowledged is missing, and all of it is whole at the end."""
-    rounds = max(4, ROUNDS // 4)
     with Lab() as lab:
         lab.up()
         acknowledged = {}
@@ -126,8 +125,11 @@ def miners_killed_and_wiped():
                 lab.miner('start', miner)
 
         put(sync=True)
-        for number in range(1, rounds + 1):
+        kills = number = 0
+        while kills < ROUNDS or number % 4 != 0:
+            number += 1
             victims = lab.random.sample(range(1, 7), lab.random.choice([1, 2]))
+            kills += len(victims)
             troubled = threading.Thread(target=trouble, args=(victims, lab.random.uniform(0, 0.5), lab.random.uniform(0.1, 1)))
             troubled.start()
             while troubled.is_alive():
@@ -147,7 +149,7 @@ def miners_killed_and_wiped():
         compare(lab, acknowledged, {}, everything=True)
         lab.repair()
         lab.check_clean(data=True)
-        print(f'  {rounds} rounds, {len(acknowledged)} objects')
+        print(f'  {kills} kills of miners in {number} rounds, {len(acknowledged)} objects')
 
 
 def killed_and_idle():

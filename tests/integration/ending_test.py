@@ -282,7 +282,7 @@ def waiting_is_told():
         lab.run('volume', 'set', lab.volume, 'durability=network')
         process = lab.start('object', 'rm', f'{lab.volume}/b', 'one')  # counts nothing, and waits all the same
         said = process.stderr.readline().decode()
-        expect(said.startswith('waiting: ') and 'miner' in said, f'rm without miners says {said!r}')
+        expect(said.startswith('no answer yet; the volume is waiting: ') and 'miner' in said, f'rm without miners says {said!r}')
         process.terminate()
         process.communicate()
         lab.run('volume', 'set', lab.volume, 'durability=local')

@@ -75,13 +75,14 @@ void ProgressLine::show(std::uint64_t done, std::uint64_t total, const std::stri
     return bytes_ ? format_size(value) : std::to_string(value);
   };
   std::string line = what_;
-  // Of a request that counts nothing there is only what it waits for.
+  // Of a request that counts nothing there is only what the volume waits for: most likely it does, too.
   if (total > 0 || done > 0 || waiting_for.empty()) line += (line.empty() ? "" : ": ") + amount(done);
   if (total > 0) line += format(" of {} ({}%)", amount(total), total == 0 ? 100 : done * 100 / total);
   if (rate >= 1) line += format(", {}/s", amount(static_cast<std::uint64_t>(rate)));
   if (rate >= 1 && total > done)
     line += format(", {}s left", static_cast<std::uint64_t>(static_cast<double>(total - done) / rate));
-  if (!waiting_for.empty()) line += (line.empty() ? "waiting: " : "; waiting: ") + waiting_for;
+  if (!waiting_for.empty())
+    line += (line.empty() ? "no answer yet; the volume is waiting: " : "; waiting: ") + waiting_for;
   std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
   std::fflush(stderr);
   shown_ = true;
