@@ -7,6 +7,7 @@
 #include "objectstore/crypto/digest.h"
 #include "objectstore/crypto/merkle.h"
 #include "objectstore/erasure/codec.h"
+#include "tests/bench/ratios.h"
 
 namespace cumulus {
 namespace {
@@ -102,3 +103,14 @@ BENCHMARK(degraded_read)
 
 }  // namespace
 }  // namespace cumulus
+
+int main(int argc, char** argv) {
+  const char* const bare = "bare ISA-L";
+  return cumulus::run_benchmarks(
+      argc, argv,
+      {{"encode 2+1", "encode/2/1", "limit_isal_encode/2/1", bare, 85},
+       {"encode 4+2", "encode/4/2", "limit_isal_encode/4/2", bare, 85},
+       {"encode 8+3", "encode/8/3", "limit_isal_encode/8/3", bare, 85},
+       {"encode 16+4", "encode/16/4", "limit_isal_encode/16/4", bare, 85},
+       {"hashes after encoding", "hash_after_encode/", "limit_hash/", "hashes alone", 0}});
+}

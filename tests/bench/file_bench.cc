@@ -12,6 +12,7 @@
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/sync.h"
 #include "objectstore/io/uring_file_system.h"
+#include "tests/bench/machine.h"
 
 namespace cumulus {
 namespace {
@@ -100,6 +101,7 @@ Task<void> all(Reactor& reactor, std::string directory) {
 }  // namespace cumulus
 
 int main(int argc, char** argv) {
+  cumulus::print_machine();
   cumulus::Reactor reactor(2);
   reactor.run(cumulus::all(reactor, argc > 1 ? argv[1] : "."));
 }

@@ -3,11 +3,14 @@
 `object get` with a cold cache, over six real miners on this machine, split by process; beside them the rates of
 this machine's ciphers, hashes and disk, and what these make of a gigabyte.
 
-    tests/bench/heart.py [--mib 4096] [--rounds 1] [--perf]
+    tests/bench/heart.py [--mib 4096] [--rounds 1] [--perf] [--slow [--delay 200ms] [--rate 5M]]
 
---perf also prints the largest functions (perf record). Uses a volume and a devnet of its own, and destroys both.
+--perf also prints what the CPU time of daemon and miners went into, by cpu_classes.py, and the largest functions. --slow
+prints instead how much longer gets with a cold cache take with two slow miners, for large and small objects. Uses a
+volume and a devnet of its own, and destroys both.
 """
 import argparse
+import json
 import os
 import re
 import resource
@@ -16,9 +19,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../integration'))
+from cpu_classes import classify  # noqa: E402
 from lab import Lab, expect, sha_of  # noqa: E402
-from processes import cpu_of, peak_mib  # noqa: E402
-
+from processes import cpu_of, peak_mib, print_machine, sent_by  # noqa: E402
 
 
 class Meter:
@@ -77,22 +80,98 @@ def show(what, used, gib, target):
     print(f'{what:<28}{total:7.2f} CPU s/GiB (asked: {target})   {split}   {gib * 1024 / used["wall"]:.0f} MiB/s', flush=True)
 
 
-def profiled(enabled, meter, lab, *words):
-    if not enabled:
-        return meter.run(*words)
+def profiled(meter, lab, *words):
+    """What Meter.run says, and the file of perf record."""
     data = lab.path('perf.data')
     pids = ','.join(map(str, [meter.daemon, *meter.miners]))
-    perf = subprocess.Popen(['perf', 'record', '-q', '-F', '499', '-o', data, '-p', pids], stderr=subprocess.DEVNULL)
+    perf = subprocess.Popen(['perf', 'record', '-q', '-F', '999', '-o', data, '-p', pids], stderr=subprocess.DEVNULL)
     time.sleep(0.5)
     used = meter.run(*words)
     perf.send_signal(2)
     perf.wait()
-    # By library first: many have no symbols for their hand-written loops.
-    for sort, least in (('comm,dso', '0.5'), ('comm,dso,symbol', '1')):
-        report = subprocess.run(['perf', 'report', '-i', data, '--sort', sort, '--percent-limit', least, '--stdio', '-q'],
-                                capture_output=True, text=True).stdout
-        print('\n'.join(line.rstrip()[:120] for line in report.splitlines() if line.strip()), flush=True)
-    return used
+    return used, data
+
+
+def show_profile(used, data, gib):
+    shares, rest = classify(data)
+    seen = (used['daemon'] + used['miners']) / gib
+    print(f'    CPU s/GiB of the {seen:.2f} of daemon and miners:')
+    for group, share in sorted(shares.items(), key=lambda one: -one[1]):
+        print(f'    {group:<24}{share * seen:6.3f}  {share * 100:5.1f} %')
+    print('    largest of the rest: ' + '; '.join(f'{name} {share * 100:.1f} %' for name, share in rest[:4]))
+    report = subprocess.run(['perf', 'report', '-i', data, '--sort', 'comm,dso,symbol', '--percent-limit', '1', '--stdio', '-q'], capture_output=True, text=True).stdout
+    print('\n'.join(line.rstrip()[:120] for line in report.splitlines() if line.strip()), flush=True)
+
+
+def heart(lab, source, arguments):
+    gib = arguments.mib / 1024
+    expected = sha_of(source)  # and into the page cache
+    for name, cost in limits(lab, min(gib, 1)):
+        print(f'limit: {name:<22}{cost:7.2f} CPU s/GiB', flush=True)
+    lab.up()
+    meter = Meter(lab)
+    for index in range(arguments.rounds):
+        for what, target, words in (('put --sync', 4.5, ('put', 'v/b', f'o{index}', source, '--sync')), ('get, cold cache', 2.5, ('get', 'v/b', f'o{index}', '/dev/null'))):
+            lab.drop_cache()
+            used, data = profiled(meter, lab, 'object', *words) if arguments.perf else (meter.run('object', *words), None)
+            show(what, used, gib, target)
+            if data:
+                show_profile(used, data, gib)
+    back = lab.path('back')
+    lab.run('object', 'get', 'v/b', 'o0', back, timeout=900)
+    expect(sha_of(back) == expected, 'other bytes came back')
+    miners = max(map(peak_mib, meter.miners))
+    print(f'peak memory: daemon {peak_mib(meter.daemon)} MiB (asked: 512), largest miner {miners} MiB (asked: 256)')
+
+
+def cold_get(lab, *words):
+    """Seconds, by a daemon that has met all miners."""
+    lab.drop_cache()
+    begin = time.time()
+    lab.run('object', 'get', *words, timeout=900)
+    return time.time() - begin
+
+
+def slow(lab, source, arguments):
+    lab.up()
+    few = lab.path('few')
+    many = lab.path('many')
+    os.mkdir(many)
+    for count, target in ((4, few), *((1, os.path.join(many, str(number))) for number in range(64))):
+        with open(target, 'wb') as file:
+            file.write(os.urandom(count << 20))
+    lab.run('object', 'put', 'v/b', 'large', source, '--sync', timeout=900)
+    lab.run('object', 'put', 'v/b', 'few', few, '--sync')
+    lab.run('object', 'put', 'v/many', '.', many, '-r', '--sync')
+    back = lab.path('back')
+    shapes = ((f'one of {arguments.mib} MiB', arguments.mib, ('v/b', 'large', '/dev/null')), ('one of 4 MiB', 4, ('v/b', 'few', '/dev/null')),
+              ('64 of 1 MiB', 64, ('v/many', '.', back, '-r')))
+    usual = {}
+    for what, mib, words in shapes:
+        times = [cold_get(lab, *words) for _ in range(3)]
+        usual[what] = sorted(times)[1]
+        print(f'get, {what:<16}: {mib / usual[what]:8.1f} MiB/s, {usual[what]:.3f} s ({", ".join(f"{one:.3f}" for one in times)})', flush=True)
+    for index in (1, 2):
+        lab.miner('slow', index, '--delay', arguments.delay, '--rate', arguments.rate)
+    proxies = [json.load(open(os.path.join(lab.net, f'miner-{index}.json')))['proxy_pid'] for index in (1, 2)]
+    for whose in ('a daemon that has known them as fast', 'a new daemon'):
+        if whose == 'a new daemon':
+            lab.run('volume', 'stop', lab.volume)
+        # Slow, not away: connections were lost when the delay was put before them.
+        give_up = time.time() + 60
+        while not all(miner['answers'] for miner in lab.status()['miners']):
+            expect(time.time() < give_up, 'slow miners do not answer')
+            time.sleep(0.5)
+        print(f'two slow miners (delay {arguments.delay}, {arguments.rate}/s), {whose}:', flush=True)
+        for what, mib, words in shapes:
+            for turn in ('first', 'second', 'third'):
+                before = sent_by(proxies)
+                took = cold_get(lab, *words)
+                through = (sent_by(proxies) - before) / 2**20
+                print(f'get, two slow miners, {what:<16}: {mib / took:8.1f} MiB/s, {took / usual[what]:.2f} times as long (asked: at most 2), '
+                      f'{turn}; {through:.1f} MiB came through them', flush=True)
+    lab.run('object', 'get', 'v/b', 'large', back + '-large', timeout=900)
+    expect(sha_of(back + '-large') == sha_of(source), 'other bytes came back')
 
 
 def main():
@@ -100,28 +179,17 @@ def main():
     parser.add_argument('--mib', type=int, default=4096)
     parser.add_argument('--rounds', type=int, default=1)
     parser.add_argument('--perf', action='store_true')
+    parser.add_argument('--slow', action='store_true')
+    parser.add_argument('--delay', default='200ms')
+    parser.add_argument('--rate', default='5M')
     arguments = parser.parse_args()
-    gib = arguments.mib / 1024
+    print_machine()
     with Lab(segment='8M') as lab:
         source = lab.path('source')
         with open(source, 'wb') as file:
             for _ in range(arguments.mib):
                 file.write(os.urandom(1 << 20))
-        expected = sha_of(source)  # and into the page cache
-        for name, cost in limits(lab, min(gib, 1)):
-            print(f'limit: {name:<22}{cost:7.2f} CPU s/GiB', flush=True)
-        lab.up()
-        meter = Meter(lab)
-        for index in range(arguments.rounds):
-            name = f'o{index}'
-            show('put --sync', profiled(arguments.perf, meter, lab, 'object', 'put', 'v/b', name, source, '--sync'), gib, 4.5)
-            lab.drop_cache()
-            show('get, cold cache', profiled(arguments.perf, meter, lab, 'object', 'get', 'v/b', name, '/dev/null'), gib, 2.5)
-        back = lab.path('back')
-        lab.run('object', 'get', 'v/b', 'o0', back, timeout=900)
-        expect(sha_of(back) == expected, 'other bytes came back')
-        miners = max(map(peak_mib, meter.miners))
-        print(f'peak memory: daemon {peak_mib(meter.daemon)} MiB (asked: 512), largest miner {miners} MiB (asked: 256)')
+        (slow if arguments.slow else heart)(lab, source, arguments)
 
 
 main()

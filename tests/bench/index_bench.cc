@@ -15,12 +15,16 @@
 #include "objectstore/index/rows.h"
 #include "objectstore/io/reactor.h"
 #include "objectstore/key_space.h"
+#include "tests/bench/machine.h"
 
 namespace cumulus {
 namespace {
 
 constexpr std::uint64_t kBlocks = (std::uint64_t{16} << 30) / 4096;
 constexpr std::uint64_t kWritesInGroup = 256;
+constexpr int kUpdatesAsked = 100'000;
+constexpr int kLookupsAsked = 200'000;
+constexpr int kPieceBytesAsked = 40;
 
 double cpu_seconds() {
   rusage usage{};
@@ -32,11 +36,14 @@ double cpu_seconds() {
 class Stopwatch {
  public:
   explicit Stopwatch(const Clock& clock) : clock_(clock), wall_(clock.now()), cpu_(cpu_seconds()) {}
-  void print(const char* what, std::uint64_t count) const {
+  // `asked`: for each second, 0 where nothing is.
+  void print(const char* what, std::uint64_t count, int asked = 0) const {
     const double wall = std::chrono::duration<double>(clock_.now() - wall_).count();
     const double cpu = cpu_seconds() - cpu_;
-    std::printf("%-34s %9.0f/s   %6.2f us CPU each\n", what, static_cast<double>(count) / wall,
+    std::printf("%-34s %9.0f/s   %6.2f us CPU each", what, static_cast<double>(count) / wall,
                 cpu / static_cast<double>(count) * 1e6);
+    if (asked != 0) std::printf("   (asked: at least %d/s)", asked);
+    std::printf("\n");
   }
 
  private:
@@ -107,7 +114,7 @@ Task<void> bench_index(Runtime& runtime, std::string directory, std::uint64_t wr
     }
     done = co_await index.flush();
     CHECK(done.has_value());
-    watch.print("index: random 4 KiB writes", number);
+    watch.print("index: random 4 KiB writes", number, kUpdatesAsked);
   }
   const View head = index.dataset(1)->head;
   std::vector<Extent> extents;
@@ -125,7 +132,7 @@ Task<void> bench_index(Runtime& runtime, std::string directory, std::uint64_t wr
       const auto answer = co_await index.extents(head, 1, offset, 4096);
       CHECK(answer.has_value());
     }
-    all.print("index: random look-ups, all", writes);
+    all.print("index: random look-ups, all", writes, kLookupsAsked);
     std::printf("    of them not in the row cache: %.1f %%\n",
                 100.0 * static_cast<double>(waited) / static_cast<double>(writes));
   }
@@ -140,7 +147,7 @@ Task<void> bench_index(Runtime& runtime, std::string directory, std::uint64_t wr
       const auto answer = co_await index.extents(head, 1, offset, 4096);
       CHECK(answer.has_value());
     }
-    if (pass == 1) watch.print("index: look-ups within 1 GiB", lookups);
+    if (pass == 1) watch.print("index: look-ups within 1 GiB", lookups, kLookupsAsked);
   }
   done = co_await index.engine().compact();
   CHECK(done.has_value());
@@ -156,9 +163,9 @@ Task<void> bench_index(Runtime& runtime, std::string directory, std::uint64_t wr
     if (page->size() < 4096) break;
     from = page->back().key + '\0';
   }
-  std::printf("index bytes a piece, compacted: %.1f (%llu pieces)\n",
+  std::printf("index bytes a piece, compacted: %.1f (asked: at most %d; %llu pieces)\n",
               static_cast<double>(index.engine().size_on_disk()) / static_cast<double>(pieces),
-              static_cast<unsigned long long>(pieces));
+              kPieceBytesAsked, static_cast<unsigned long long>(pieces));
   done = co_await index.close();
 }
 
@@ -209,6 +216,7 @@ Task<void> bench_engine(Runtime& runtime, std::string directory, std::uint64_t w
 
 int main(int argc, char** argv) {
   using namespace cumulus;
+  print_machine();
   const std::uint64_t writes = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1000000;
   const auto directory =
       std::filesystem::temp_directory_path() / format("cumulus-index-bench-{}", ::getpid());

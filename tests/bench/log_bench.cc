@@ -14,6 +14,7 @@
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/uring_file_system.h"
 #include "objectstore/log/log_writer.h"
+#include "tests/bench/machine.h"
 
 namespace cumulus {
 namespace {
@@ -28,7 +29,8 @@ class Bench {
 
  private:
   // The raw cost: a growing file, as any program would append to its journal.
-  Task<void> raw(bool preallocated) {
+  // Seconds of one.
+  Task<double> raw(bool preallocated) {
     OpenOptions how;
     how.write = true;
     how.create = true;
@@ -48,9 +50,11 @@ class Bench {
       CHECK(synced);
       ++count;
     }
-    report(preallocated ? "raw 4 KiB overwrite + fdatasync" : "raw 4 KiB append + fdatasync", count, begin);
+    const double each = report(
+        preallocated ? "raw 4 KiB overwrite + fdatasync" : "raw 4 KiB append + fdatasync", count, begin);
     const Status removed = files_->remove(directory_ + "/raw");
     CHECK(removed);
+    co_return each;
   }
 
   Task<void> caller(LogWriter& log, std::shared_ptr<Buffer> block, TimePoint end, std::uint64_t& count) {
@@ -67,14 +71,18 @@ class Bench {
     }
   }
 
-  Task<void> durable(LogWriter& log, unsigned callers) {
+  Task<double> durable(LogWriter& log, unsigned callers) {
     std::uint64_t count = 0;
+    const std::clock_t cpu = std::clock();
     const TimePoint begin = reactor_.now();
     TaskGroup tasks(reactor_);
     for (unsigned i = 0; i < callers; ++i)
       tasks.spawn(caller(log, std::make_shared<Buffer>(4096), begin + kRunTime, count));
     co_await tasks.join();
-    report(format("log 4 KiB append + make_durable, {} callers", callers), count, begin);
+    const double each = report(format("log 4 KiB append + make_durable, {} callers", callers), count, begin);
+    std::printf("%-46s %8.1f CPU us each\n", "  its CPU time",
+                static_cast<double>(std::clock() - cpu) * 1e6 / CLOCKS_PER_SEC / static_cast<double>(count));
+    co_return each;
   }
 
   Task<void> stream(LogWriter& log) {
@@ -97,8 +105,8 @@ class Bench {
   }
 
   Task<void> all() {
-    co_await raw(false);
-    co_await raw(true);
+    const double append = co_await raw(false);
+    const double overwrite = co_await raw(true);
     SlotStoreOptions options;
     options.budget_bytes = 512u << 20;
     auto opened = co_await SlotStore::open(reactor_, *files_, directory_ + "/segments", keys_.volume_id(),
@@ -108,18 +116,23 @@ class Bench {
     slots.set_replay_floor(~Sequence{0});
     auto log = LogWriter::make(reactor_, slots, keys_, keys_.volume_id(), LogStart{}, LogOptions{}, metrics_,
                                [&slots](SealedSegment segment) { slots.mark_stored(segment.header.id); });
-    for (const unsigned callers : {1u, 16u}) co_await durable(*log, callers);
+    const double one = co_await durable(*log, 1);
+    const double of_sixteen = co_await durable(*log, 16);
+    std::printf("one caller: %.2f times a raw append (asked: at most 1.2), %.2f times a raw overwrite\n",
+                one / append, one / overwrite);
+    std::printf("16 callers: %.1f times the rate of one (asked: at least 6)\n", one / of_sixteen);
     co_await stream(*log);
     const Status closed = co_await log->close();
     CHECK(closed);
     co_await slots.close();
   }
 
-  void report(const std::string& what, std::uint64_t count, TimePoint begin) {
+  double report(const std::string& what, std::uint64_t count, TimePoint begin) {
     const double seconds = std::chrono::duration<double>(reactor_.now() - begin).count();
     std::printf("%-46s %8.0f /s %8.1f us each\n", what.c_str(), static_cast<double>(count) / seconds,
                 seconds * 1e6 / static_cast<double>(count));
     std::fflush(stdout);
+    return seconds / static_cast<double>(count);
   }
 
   const std::string directory_;
@@ -133,6 +146,7 @@ class Bench {
 }  // namespace cumulus
 
 int main(int argc, char** argv) {
+  cumulus::print_machine();
   std::string directory = std::string(argc > 1 ? argv[1] : ".") + "/log_bench_XXXXXX";
   CHECK(::mkdtemp(directory.data()) != nullptr);
   cumulus::Bench(directory).run();

@@ -15,7 +15,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../integration'))
 from lab import Lab, expect  # noqa: E402
-from processes import cpu_of, peak_mib  # noqa: E402
+from processes import cpu_of, peak_mib, print_machine  # noqa: E402
 
 FOLDER = 1000
 
@@ -88,6 +88,7 @@ def main():
     parser.add_argument('--many', type=int, default=10_000_000)
     parser.add_argument('--sample', type=int, default=50_000)
     arguments = parser.parse_args()
+    print_machine()
     expect(arguments.few % FOLDER == 0 and arguments.many % FOLDER == 0, f'give multiples of {FOLDER}')
     with Lab(segment='8M') as lab:
         lab.up()

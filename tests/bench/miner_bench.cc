@@ -15,6 +15,7 @@
 #include "objectstore/crypto/tls_identity.h"
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/sync.h"
+#include "tests/bench/machine.h"
 #include "tests/fakes/miner_samples.h"
 
 namespace cumulus {
@@ -211,6 +212,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: miner_bench CUMULUS-MINER DIR [MIB] [SLICE-KIB]\n");
     return 2;
   }
+  cumulus::print_machine();
   return cumulus::run(argv[1], argv[2], argc > 3 ? std::stoull(argv[3]) : 1024,
                       argc > 4 ? std::stoull(argv[4]) : 2048);
 }

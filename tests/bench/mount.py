@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../integration'))
 from lab import Lab, expect  # noqa: E402
-from processes import cpu_of, peak_mib  # noqa: E402
+from processes import cpu_of, peak_mib, print_machine  # noqa: E402
 
 EXAMPLES = '/usr/share/doc/libfuse3-dev/examples'
 
@@ -173,6 +173,7 @@ def main():
     parser.add_argument('--rounds', type=int, default=2)
     parser.add_argument('--copy-gib', type=int, default=10)
     arguments = parser.parse_args()
+    print_machine()
     with Lab(segment='8M') as lab:
         lab.up()
         drive, disk = lab.path('drive'), lab.path('disk')

@@ -17,6 +17,7 @@ finish() {
   rm -rf "$work"
 }
 trap finish EXIT
+PYTHONPATH=$here python3 -Bc 'import processes; processes.print_machine()'
 
 ticks() { awk '{sub(/.*\) /, ""); print $12 + $13}' "/proc/$1/stat"; }
 measure() {  # name pid uri rw bs depth [fio options]

@@ -15,6 +15,7 @@
 #include "objectstore/index/rocksdb_engine.h"
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/uring_file_system.h"
+#include "tests/bench/machine.h"
 #include "tests/fakes/sim_network.h"
 
 namespace cumulus {
@@ -171,4 +172,7 @@ int run(int count, char** words) {
 }  // namespace
 }  // namespace cumulus
 
-int main(int count, char** words) { return cumulus::run(count, words); }
+int main(int count, char** words) {
+  cumulus::print_machine();
+  return cumulus::run(count, words);
+}

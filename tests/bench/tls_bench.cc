@@ -17,6 +17,7 @@
 #include "objectstore/crypto/tls_identity.h"
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/sync.h"
+#include "tests/bench/machine.h"
 
 namespace cumulus {
 namespace {
@@ -174,4 +175,7 @@ void run() {
 }  // namespace
 }  // namespace cumulus
 
-int main() { cumulus::run(); }
+int main() {
+  cumulus::print_machine();
+  cumulus::run();
+}

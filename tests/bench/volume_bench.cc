@@ -20,6 +20,7 @@
 #include "objectstore/io/uring_file_system.h"
 #include "objectstore/log/run.h"
 #include "objectstore/object_store.h"
+#include "tests/bench/machine.h"
 #include "tests/fakes/sim_network.h"
 
 namespace cumulus {
@@ -184,6 +185,7 @@ class Bench {
 }  // namespace cumulus
 
 int main(int count, char** words) {
+  cumulus::print_machine();
   const std::filesystem::path top = count > 1 ? words[1] : "/var/tmp";
   const auto directory = top / cumulus::format("cumulus-volume-bench-{}", ::getpid());
   std::filesystem::create_directories(directory);

@@ -174,6 +174,12 @@ def settings_and_requests():
             for value in values:
                 lab.refused('volume', 'set', 'v', f'{key}={value}', codes=(2,))
                 expect(open(settings).read() == text, f'{key}={value} was refused, and written')
+        for value in ('99999T', '1', '127M', '-1', 'nan', '8E', '1.'):  # given while a volume is made, or brought back, as for `set`
+            said = lab.refused('volume', 'set', 'v', f'memory={value}', codes=(2,))
+            for making in (('create', 'w'), ('recover', 'w', '--code-stdin')):
+                got = lab.refused('volume', *making, '--miners', lab.list, f'--memory={value}', codes=(2,), text=lab.recovery_code + '\n')
+                expect(got.split(': ', 1)[-1] == said.split(': ', 1)[-1], f'{got!r} is not {said!r}')
+                expect(not os.path.exists(os.path.join(lab.home, 'volumes', 'w')), f'memory={value} was refused, and a volume is there')
         for value in ('500ms', '0s', '90s', 'forever'):
             expect(lab.json('volume', 'set', 'v', f'outage-wait={value}')['outage-wait'] == value, f'outage-wait={value} became another time')
         lab.run('volume', 'set', 'v', 'outage-wait=4s')
@@ -189,6 +195,31 @@ def settings_and_requests():
         with open(settings, 'w') as file:
             file.write(text)
         lab.verify({'x': sha_of(lab.list)})
+
+
+def memory_given():
+    """What --memory says is stored as `volume set memory=` stores it; a daemon that runs keeps what it has, and says so."""
+    with Lab() as lab:
+        lab.up(create=False)
+        made = lab.json('volume', 'create', 'v', '--miners', lab.list, '--segment', '1M', '--memory', '192M')
+
+        def memory(home):
+            return json.load(open(os.path.join(home, 'volumes', 'v', 'settings.json')))['memory']
+
+        expect(memory(lab.home) == 192 << 20, f'--memory of create became {memory(lab.home)}')
+        lab.run('object', 'put', 'v/b', 'x', lab.list, '--sync')
+        for value, told in (('256M', True), ('256M', False)):
+            code, _, errors = lab.attempt('volume', 'set', 'v', f'memory={value}')
+            expect(code == 0 and ('next start' in errors) == told, f'volume set memory={value}: exit code {code}: {errors!r}')
+        lab.run('volume', 'stop', 'v')
+        code, _, errors = lab.attempt('volume', 'set', 'v', 'memory=384M')
+        expect(code == 0 and not errors and memory(lab.home) == 384 << 20, f'without a daemon: exit code {code}: {errors!r}')
+        other = lab.path('other')
+        lab.homes.append(other)
+        back = ('volume', 'recover', 'v', '--miners', lab.list, '--code-stdin')
+        lab.run(*back, '--memory', '160M', home=other, text=made['recovery_code'] + '\n')
+        expect(memory(other) == 160 << 20, f'--memory of recover became {memory(other)}')
+        lab.verify({'x': sha_of(lab.list)}, home=other)
 
 
 def interrupted_making():
@@ -390,4 +421,4 @@ def ask(lab, frame, end=False):
 
 
 if __name__ == '__main__':
-    main(words_and_files, keys_and_codes, other_users, settings_and_requests, interrupted_making, full_home, full_miner, few_open_files)
+    main(words_and_files, keys_and_codes, other_users, settings_and_requests, memory_given, interrupted_making, full_home, full_miner, few_open_files)

@@ -17,8 +17,9 @@ def output(*words, **how):
 
 
 def leaves(program, path=()):
-    """Every command, with its help."""
+    """Every command, with its help; each has an example, those with commands below too."""
     text = output(program, *path, '--help')
+    expect(re.search(rf'^Example:\s+{" ".join((os.path.basename(program), *path))}\b', text, re.M), f'the help of {path} has no example: {text[-300:]}')
     below = re.search(r'^Subcommands:\n((?:  .*\n)+)', text, re.M)
     if not below:
         yield path, text

@@ -50,6 +50,9 @@ CANARIES = [
     ('headers', 'objectstore/planted.h', '#pragma once\nint planted();\n'),
     ('lengths', 'objectstore/planted.h', HEADER + '\n' * tidy.LINES_MAX),
     ('pages', 'objectstore/planted/one.h', HEADER),
+    ('pages', '.planted/run', 'exit\n'),
+    ('named', 'objectstore/crypto/planted.h', HEADER),
+    ('named', 'tests/fuzz/planted.h', HEADER),
     ('built', 'tests/unit/planted_test.cc', SOURCE),
 ]
 # Said so that a rule is no alarm that always rings: these are right as they are.

@@ -135,3 +135,6 @@ WORDS = [
 ]
 
 LINES_MAX = 600
+
+# What a page need not name: itself, and the build, which lies in every folder.
+BUILD_FILES = {'README.md', 'CMakeLists.txt', 'CMakePresets.json'}

@@ -7,12 +7,13 @@ Each rule is a function over the tree that yields violations; RULES names them. 
 each rule and expects them to be found. Standard library only.
 """
 import copy
+import fnmatch
 import os
 import re
 import sys
 from typing import Iterator, NamedTuple
 
-from house import (FLOORS, FORBIDDEN, HOME_OF_HEADERS, LINES_MAX, OPEN_ROOMS, RAW, ROOMS, STANDARD_HEADERS, WORDS)
+from house import (BUILD_FILES, FLOORS, FORBIDDEN, HOME_OF_HEADERS, LINES_MAX, OPEN_ROOMS, RAW, ROOMS, STANDARD_HEADERS, WORDS)
 
 
 class Violation(NamedTuple):
@@ -203,9 +204,29 @@ def rule_lengths(tree: Tree) -> Iterator[Violation]:
 def rule_pages(tree: Tree) -> Iterator[Violation]:
     folders = {os.path.dirname(p) for p in tree.files}
     for folder in sorted(folders):
-        if not folder.startswith('.') and not os.path.join(folder, 'README.md') in tree.files:
+        if os.path.join(folder, 'README.md') not in tree.files:
             yield Violation('pages', folder or '.', 1,
                             'no README.md: each folder has a page that says what it is, what lies in it, what it must never do')
+
+
+def rule_named(tree: Tree) -> Iterator[Violation]:
+    """A page names each file of its folder: whole, without its ending, or by a pattern in `backticks`. A .cc without a
+    header is part of what its name begins with."""
+    for path in tree.files:
+        folder, name = os.path.split(path)
+        page = os.path.join(folder, 'README.md')
+        if page not in tree.files or name in BUILD_FILES or name.startswith('.'):
+            continue
+        text = tree.text(page)
+        if '](../README.md)' in text:  # the table is in the page above
+            text += tree.text(os.path.normpath(os.path.join(folder, '..', 'README.md')))
+        stem = name.rsplit('.', 1)[0]
+        part = name.endswith('.cc') and f'{path[:-3]}.h' not in tree.files
+        codes = {os.path.basename(word) for code in re.findall(r'`([^`\n]+)`', text) for word in re.split(r'[\s,;:]+', code)}
+        if not (re.search(rf'(?<![\w-]){re.escape(stem)}(?![\w])', text)
+                or any(fnmatch.fnmatchcase(name, code) for code in codes if code.strip('*.'))
+                or any(part and stem.startswith(re.sub(r'\..*', '', code) + '_') for code in codes)):
+            yield Violation('named', path, 1, f'{page} does not name it: a page says of each file of its folder what it is')
 
 
 def rule_built(tree: Tree) -> Iterator[Violation]:
@@ -223,7 +244,7 @@ def rule_built(tree: Tree) -> Iterator[Violation]:
 
 
 RULES = [rule_floors, rule_rooms, rule_full_paths, rule_third_party, rule_raw_calls, rule_words, rule_forbidden,
-         rule_headers, rule_lengths, rule_pages, rule_built]
+         rule_headers, rule_lengths, rule_pages, rule_named, rule_built]
 
 
 def check(tree: Tree) -> list:

@@ -94,6 +94,7 @@ Result<int> quota(const Invocation& invocation) {
 
 void add_fs_commands(CLI::App& app, Invocation& invocation) {
   auto* fs = app.add_subcommand("fs", "file systems of a volume")->require_subcommand(1)->fallthrough();
+  fs->footer("Example: cumulus fs ls photos");
   const auto one = [&](const char* name, const char* help, const char* request) {
     auto* command = fs->add_subcommand(name, help);
     command->add_option("VOLUME/FS", arguments.target, "the file system")->required()->type_name("");

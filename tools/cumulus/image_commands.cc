@@ -114,6 +114,7 @@ Result<int> take_out(const Invocation& invocation) {
 
 void add_image_commands(CLI::App& app, Invocation& invocation) {
   auto* image = app.add_subcommand("image", "disk images")->require_subcommand(1)->fallthrough();
+  image->footer("Example: cumulus image create photos/disk --size 20G");
   using Body = Result<int> (*)(const Invocation&);
   const auto add = [&](const char* name, const char* help, const char* what, Body body, const char* example) {
     auto* command = image->add_subcommand(name, help)->fallthrough();

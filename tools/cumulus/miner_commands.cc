@@ -149,6 +149,7 @@ Result<int> status(const Invocation& invocation) {
 
 void add_miner_commands(CLI::App& app, Invocation& invocation) {
   auto* miner = app.add_subcommand("miner", "a volume's miners")->require_subcommand(1)->fallthrough();
+  miner->footer("Example: cumulus miner ls photos");
   const auto command = [&](const char* name, const char* help, const char* example,
                            const std::function<Result<int>()>& body) {
     auto* made = miner->add_subcommand(name, help)->fallthrough();

@@ -133,6 +133,7 @@ void add_nbd_commands(CLI::App& app, Invocation& invocation) {
   auto* nbd = app.add_subcommand("nbd", "disks for virtual machines and other NBD clients")
                   ->require_subcommand(1)
                   ->fallthrough();
+  nbd->footer("Example: cumulus nbd serve photos/disk --socket /run/disk.sock");
   auto* start = nbd->add_subcommand("serve", "serve an image, or all images of a volume");
   start->add_option("VOLUME[/IMAGE]", flags.target)->required()->type_name("");
   start->add_option("--socket", flags.socket, "a unix socket")->type_name("PATH");

@@ -164,6 +164,7 @@ Result<int> list(const Invocation& invocation, const Arguments& arguments) {
 void add_object_commands(CLI::App& app, Invocation& invocation) {
   auto* object =
       app.add_subcommand("object", "plain objects in buckets")->require_subcommand(1)->fallthrough();
+  object->footer("Example: cumulus object put photos/2026 beach.jpg ./beach.jpg");
   static Arguments arguments;
   const auto add = [&](const char* name, const char* help, const char* example, bool with_name,
                        const std::function<Result<int>()>& body) {

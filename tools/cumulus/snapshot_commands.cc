@@ -240,6 +240,7 @@ void add_snapshot_commands(CLI::App& app, Invocation& invocation) {
   auto* snapshot = app.add_subcommand("snapshot", "points in time of file systems, images and buckets")
                        ->require_subcommand(1)
                        ->fallthrough();
+  snapshot->footer("Example: cumulus snapshot create photos/2026@monday photos/notes@monday");
   auto* make = snapshot->add_subcommand("create", "take snapshots; several targets are one instant");
   make->add_option("TARGET@NAME", targets, "VOLUME/NAME@SNAPSHOT")->required()->type_name("");
   make->footer("Example: cumulus snapshot create photos/2026@monday photos/notes@monday");

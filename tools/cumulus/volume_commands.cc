@@ -30,6 +30,7 @@ struct Arguments {
   std::string segment = "8M";
   std::string durability = "local";
   std::string cache_size = "10G";
+  std::string memory = "512M";
   std::string assignment;
   bool passphrase = false;
   bool data = false;
@@ -91,6 +92,7 @@ Result<VolumeSettings> settings_of(const Arguments& arguments, const KeyTree& ke
   VolumeSettings settings;
   TRY_OK(settings.set("durability", arguments.durability));
   TRY_OK(settings.set("cache-size", arguments.cache_size));
+  TRY_OK(settings.set("memory", arguments.memory));
   settings.volume_id = keys.volume_id().hex();
   return settings;
 }
@@ -389,12 +391,19 @@ Result<int> set(const Invocation& invocation, const Arguments& arguments) {
   const auto equals = arguments.assignment.find('=');
   if (equals == std::string::npos) return fail(ErrorKind::invalid, "give KEY=VALUE, as durability=network");
   TRY(VolumeSettings settings, home.load_settings(arguments.name));
+  const std::uint64_t before = settings.options.memory_bytes;
   TRY_OK(settings.set(arguments.assignment.substr(0, equals), arguments.assignment.substr(equals + 1)));
   TRY_OK(home.save_settings(arguments.name, settings));
   if (DaemonSocket::connect(home.volume(arguments.name))) {
     Client client = invocation.client(arguments.name);
     TRY(const Json ignored, client.call({{"request", "volume.set"}}, "setting", false));
     static_cast<void>(ignored);
+    if (before != settings.options.memory_bytes)
+      std::fprintf(
+          stderr,
+          "cumulus: the volume's daemon runs and keeps the memory it has: the new size holds from its "
+          "next start ('cumulus volume stop %s' ends it)\n",
+          arguments.name.c_str());
   }
   if (invocation.json) print_json(settings.to_json());
   return 0;
@@ -430,6 +439,7 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
   auto* volume = app.add_subcommand("volume", "make, look after and recover volumes")
                      ->require_subcommand(1)
                      ->fallthrough();
+  volume->footer("Example: cumulus volume status photos");
   static Arguments arguments;
   static std::string new_passphrase_file;
   static bool remove_passphrase = false;
@@ -448,6 +458,15 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
     });
   };
 
+  const auto local_sizes = [](CLI::App* command) {
+    command->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")
+        ->capture_default_str()
+        ->type_name("SIZE");
+    command->add_option("--memory", arguments.memory, "what the volume's daemon may take, 128M at least")
+        ->capture_default_str()
+        ->type_name("SIZE");
+  };
+
   auto* make = named("create", "make a volume; prints its recovery code once",
                      "create photos --miners devnet/miners.toml");
   make->add_option("--miners", arguments.miners, "the list of miners")->required()->type_name("FILE");
@@ -455,9 +474,7 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
   make->add_option("--segment", arguments.segment, "segment size")->capture_default_str()->type_name("SIZE");
   make->add_option("--durability", arguments.durability, "what flush waits for: local or network")
       ->capture_default_str();
-  make->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")
-      ->capture_default_str()
-      ->type_name("SIZE");
+  local_sizes(make);
   make->add_flag("--passphrase", arguments.passphrase, "ask for a passphrase that protects the key file");
   invocation.on(make, [&] { return create(invocation, arguments); });
 
@@ -468,13 +485,12 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
   back->add_flag("--steal", arguments.steal, "take it over although another home did not close it");
   back->add_flag("--accept-loss", arguments.accept_loss,
                  "go on with what can be read when some of the log is gone");
-  back->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")
-      ->capture_default_str()
-      ->type_name("SIZE");
+  local_sizes(back);
   back->add_flag("--passphrase", arguments.passphrase, "ask for a passphrase that protects the key file");
   invocation.on(back, [&] { return recover(invocation, arguments); });
 
   auto* ls = volume->add_subcommand("ls", "the volumes of this home");
+  ls->footer("Example: cumulus volume ls --json");
   invocation.on(ls, [&] { return list(invocation); });
 
   auto* status =
