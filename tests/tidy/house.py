@@ -55,7 +55,7 @@ HOME_OF_HEADERS = [
     (r'intel-ipsec-mb\.h', [r'objectstore/crypto/.*', r'tests/bench/.*'], 'multi-buffer hashing is one room\'s business: objectstore/crypto'),
     (r'libnbd\.h', [r'tools/cumulus/nbd_disk\.cc'], 'libnbd copies disks for the image commands: one file'),
     (r'isa-l', [r'objectstore/erasure/.*', r'tests/bench/.*'], 'ISA-L stays inside objectstore/erasure'),
-    (r'rocksdb/', [r'objectstore/index/rocksdb_[a-z_]+\.(h|cc)', r'tools/miner/store/rocks_[a-z_]+\.cc', r'tests/crash/.*'],
+    (r'rocksdb/', [r'objectstore/index/rocksdb_[a-z_]+\.(h|cc)', r'tools/miner/store/rocks_[a-z_]+\.cc', r'tests/(crash|contract)/.*'],
      'RocksDB stays behind the engine port (objectstore/index/rocksdb_*) and the miner\'s index port '
      '(tools/miner/store/rocks_*)'),
     (r'liburing', [r'objectstore/io/uring_[a-z_]+\.cc', r'tests/guest/forget_sync\.cc'], 'io_uring stays inside objectstore/io'),
