@@ -190,7 +190,9 @@ class RocksDbEngine final : public Engine {
     std::vector<KeyValue> rows;
     if (*read_in_a_row_ >= kReadInARow) co_await runtime_.yield();
     const std::size_t most = std::min(limit, kScannedAtOnce);
-    if (scan_at_once(from, to, most, rows) && (rows.size() < most || most == limit)) co_return rows;
+    const bool read = scan_at_once(from, to, most, rows);
+    if (read && (rows.size() < most || most == limit)) co_return rows;
+    if (!read) rows.clear();
     co_return co_await runtime_.offload([&]() -> Result<std::vector<KeyValue>> {
       const Key rest = rows.empty() ? from : rows.back().key + '\0';
       const rocksdb::Status status = scan_now(rest, to, limit, rows);
