@@ -5,6 +5,7 @@
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
+#include "tests/sim/log_lines.h"
 
 namespace cumulus {
 namespace {
@@ -49,59 +50,14 @@ Task<void> compare_one(Volume& volume, View view, ObjectId id, ModelObjectPtr ex
 
 }  // namespace
 
-Tally Simulation::all_names() {
-  Tally names;
-  for (const char* name : {"miner killed",
-                           "miner silent",
-                           "miner slow",
-                           "miner full",
-                           "miner refuses writes",
-                           "miner lies",
-                           "holder lies",
-                           "miner rots",
-                           "miner wiped",
-                           "messages lost",
-                           "partition",
-                           "network down",
-                           "disk errors",
-                           "disk nearly full",
-                           "killed",
-                           "power cut",
-                           "killed in the middle",
-                           "crashed while opening",
-                           "closed",
-                           "moved after a clean close",
-                           "machine lost",
-                           "taken over",
-                           "second home refused",
-                           "old writer stopped",
-                           "older copy restored",
-                           "older copy refused",
-                           "older copy opened",
-                           "local rot",
-                           "rotten home recovered",
-                           "index rebuilt",
-                           "opening tried again",
-                           "read excused",
-                           "repaired",
-                           "operation outcome unknown, kept",
-                           "operation outcome unknown, lost",
-                           "unacknowledged operations lost",
-                           "beyond repair"})
-    names.declare(name);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(DiskFault::count); ++i)
-    names.declare(std::string(to_string(static_cast<DiskFault>(i))));
-  for (std::size_t i = 0; i < static_cast<std::size_t>(SimFault::count); ++i)
-    names.declare(std::string(to_string(static_cast<SimFault>(i))));
-  return names;
-}
-
 Simulation::Simulation(SimulationOptions options)
     : options_(options),
       cluster_(options.seed, options.canary),
       random_(cluster_.random()),
       workload_(cluster_.random()),
-      tally_(all_names()) {}
+      tally_(all_names()),
+      set_aside_before_(log_lines_with(lines::kSetAside)),
+      given_up_before_(log_lines_with(lines::kNoMoreWrites)) {}
 
 void Simulation::tell(std::string what) {
   what =
@@ -164,27 +120,7 @@ void Simulation::run() {
   }
   if (!over()) last_check();
   if (!over()) check_extent();
-  for (std::size_t i = 0; i < static_cast<std::size_t>(DiskFault::count); ++i)
-    for (std::size_t h = 0; h < 2; ++h)
-      tally_.add(std::string(to_string(static_cast<DiskFault>(i))), cluster_.home(h).disk->faults()[i]);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(SimFault::count); ++i)
-    tally_.add(std::string(to_string(static_cast<SimFault>(i))), cluster_.network().faults()[i]);
-  tally_.add("index rebuilt", cluster_.indexes_rebuilt());
-  tally_.add("operations", operations_);
-  tally_.add("crashes", crashes_);
-  tally_.add("segments stored", segments_stored());
-  tally_.add("groups seen", nonces_.groups());
-}
-
-std::uint64_t Simulation::segments_stored() const {
-  return holders_.newest() ? holders_.newest()->tail.through.sequence : 0;
-}
-
-void Simulation::check_extent() {
-  if (operations_ < options_.operations || crashes_ < options_.crashes ||
-      segments_stored() < options_.segments || cluster_.network().size() < options_.miners)
-    fail_seed(format("the seed proves too little: {} operations, {} crashes, {} segments, {} miners",
-                     operations_, crashes_, segments_stored(), cluster_.network().size()));
+  count_everything();
 }
 
 void Simulation::first_life() {
@@ -218,11 +154,6 @@ void Simulation::act() {
     change_faults();
   }
   invariants();
-}
-
-void Simulation::invariants() {
-  if (over()) return;
-  if (Violation found = holders_.look(cluster_)) fail_seed(*found);
 }
 
 void Simulation::write_something() {
@@ -343,7 +274,9 @@ void Simulation::look_after() {
   };
   constexpr const char* kNames[] = {"drop cache", "check", "repair", "status", "set options"};
   tell(kNames[kind]);
-  if (!run(body(volume(), kind, cluster_.options(), answer), kNames[kind])) return;
+  const VolumeOptions options = cluster_.options();
+  if (kind == 4) home().options = options;
+  if (!run(body(volume(), kind, options, answer), kNames[kind])) return;
   if (**answer) return;
   if (!excused((*answer)->error()))
     return fail_seed(format("{} failed: {}", kNames[kind], (*answer)->error().message()));
@@ -371,7 +304,13 @@ void Simulation::rot_locally() {
   cluster_.heal();
   flush(Durability::remote);
   if (over() || life_over_) return;
-  if (home().disk->rot("/segments/")) {
+  if (random_.once_in(3)) {
+    const std::string path = any_but_the_newest(cluster_, home());
+    if (path.empty() || !home().disk->lose(path)) return;
+    tell("local segment removed: " + path);
+    tally_.add("local segment removed");
+    home().rotten = true;
+  } else if (home().disk->rot("/segments/")) {
     tell("local rot");
     tally_.add("local rot");
     home().rotten = true;
@@ -385,13 +324,18 @@ Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
   const int how = opening == Opening::create ? 0 : opening == Opening::open ? 1 : 2;
   const std::string what = how == 0 ? "create" : how == 1 ? "open" : "recover";
   tell(what + (mode == OpenMode::steal ? " --steal in " : " in ") + at.name);
-  if (!run(open_volume(cluster_.parts(at), cluster_.shape(), cluster_.options(), how, mode, answer), what)) {
+  at.options = cluster_.options();
+  const LocalCopies before = LocalCopies::of(cluster_, at);
+  const std::uint64_t fetches = log_lines_with(lines::kFetchesDamaged);
+  tally_.add("two copies of a segment opened", before.doubled(segments_stored()));
+  if (!run(open_volume(cluster_.parts(at), cluster_.shape(), at.options, how, mode, answer), what)) {
     // Killed as it came up: the machine's end is the volume's.
     if (*answer && **answer) at.machine->volume = std::move(***answer);
     return fail(ErrorKind::closed, "killed");
   }
   if (!**answer) return fail((*answer)->error());
   at.machine->volume = std::move(***answer);
+  if (opening == Opening::open) count_opening(before, fetches);
   return {};
 }
 
@@ -429,6 +373,8 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
       continue;
     }
     tally_.add("opening tried again");
+    if (error.message().find("it may hold the newest that was written here") != std::string::npos)
+      tally_.add("refused: unreadable copy");
     if (error.kind() == ErrorKind::corrupt && home().rotten) {
       tally_.add("rotten home recovered");
       home_replaced_ = true;

@@ -9,6 +9,8 @@
 
 #include "tests/sim/checkers.h"
 #include "tests/sim/cluster.h"
+#include "tests/sim/local_log.h"
+#include "tests/sim/step_checkers.h"
 #include "tests/sim/workload.h"
 
 namespace cumulus {
@@ -20,7 +22,8 @@ struct SimulationOptions {
   std::uint64_t crashes = 3;
   std::uint64_t segments = 4;  // sealed and stored
   std::uint64_t miners = 6;
-  bool tell = false;  // the story on standard output, as it happens
+  bool each_step = true;  // R1 after every step; else after crashes alone, as it shows then
+  bool tell = false;      // the story on standard output, as it happens
 };
 
 class Simulation {
@@ -85,6 +88,10 @@ class Simulation {
   bool over() const { return violation_.has_value() || beyond_repair_; }
   std::size_t kill_floor() const;
   std::uint64_t segments_stored() const;
+  // How often branches of an opening, of a life and of everything were taken.
+  void count_opening(const LocalCopies& before, std::uint64_t fetches_before);
+  void count_life(const Machine& machine);
+  void count_everything();
   void check_extent();  // was this seed as long as a seed must be?
 
   SimulationOptions options_;
@@ -93,7 +100,13 @@ class Simulation {
   Workload workload_;
   NonceChecker nonces_;
   HolderChecker holders_;
+  IndexChecker index_;
+  TailChecker stored_;
+  BoundsChecker bounds_;
+  std::uint64_t steps_ = 0;
   Tally tally_;
+  const std::uint64_t set_aside_before_;  // lines of earlier seeds
+  const std::uint64_t given_up_before_;
   Violation violation_;
   bool home_replaced_ = false;  // its log had rotted: it was recovered from the miners
   bool beyond_repair_ = false;  // more miners failed than crowded segments survive: the story ends

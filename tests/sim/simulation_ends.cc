@@ -64,7 +64,9 @@ void Simulation::end_by_crash(bool power) {
   tell(power ? "power cut" : "kill -9");
   if (Violation found = nonces_.look(cluster_, home())) return fail_seed(*found);
   const LogPosition index_at = home().engine->position;
+  const NewestSegment newest = NewestSegment::of(cluster_, home());
   cluster_.kill(home(), power);
+  if (newest.torn(cluster_, home())) tally_.add("torn tail cut");
   home_replaced_ = false;
   open_and_check(Opening::open, OpenMode::read_write, floor);
   // R1: what the index made durable, the log on the disk had. Rot takes the log away afterwards.
