@@ -94,12 +94,12 @@ bool NewestSegment::torn(Cluster& cluster, const Home& home) const {
   return false;
 }
 
-std::string any_but_the_newest(Cluster& cluster, const Home& home) {
-  const auto segments = local_segments(home.disk->files(), cluster.keys());
-  const auto newest = newest_of(segments);
+std::string newest_stored(Cluster& cluster, const Home& home, Sequence stored) {
+  constexpr Sequence kLast = 3;
   std::vector<std::string> paths;
-  for (const LocalSegment& segment : segments)
-    if (segment.header.id.sequence < newest->header.id.sequence) paths.push_back(segment.path);
+  for (const LocalSegment& segment : local_segments(home.disk->files(), cluster.keys()))
+    if (segment.header.id.sequence <= stored && segment.header.id.sequence + kLast > stored)
+      paths.push_back(segment.path);
   return paths.empty() ? "" : paths[cluster.random().below(paths.size())];
 }
 

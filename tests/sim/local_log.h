@@ -52,7 +52,8 @@ class NewestSegment {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> groups_;  // offset, length
 };
 
-// The file of a segment that is not the newest: without it the log has a hole. Empty: there is none.
-std::string any_but_the_newest(Cluster& cluster, const Home& home);
+// The file of one of the last segments up to `stored`: without it the log may have a hole, and the miners
+// have what was in it. Empty: there is none.
+std::string newest_stored(Cluster& cluster, const Home& home, Sequence stored);
 
 }  // namespace cumulus

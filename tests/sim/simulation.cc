@@ -25,8 +25,11 @@ Task<void> store(Task<Result<T>> task, Answer<T> answer) {
   answer->emplace(co_await std::move(task));
 }
 
-Task<void> execute(Volume& volume, std::shared_ptr<Operation> operation, Answer<Placement> answer) {
+// With `flushed`, Local before anybody hears of it: killed in between, it may be there or not.
+Task<void> execute(Volume& volume, std::shared_ptr<Operation> operation, Answer<Placement> answer,
+                   std::shared_ptr<std::optional<Status>> flushed) {
   answer->emplace(co_await Workload::execute(volume, *operation));
+  if (flushed && **answer) flushed->emplace(co_await volume.flush(Durability::local, {}));
 }
 
 Task<void> open_volume(VolumeParts parts, VolumeShape shape, VolumeOptions options, int opening,
@@ -130,7 +133,7 @@ void Simulation::first_life() {
 }
 
 void Simulation::live() {
-  life_over_ = false;
+  life_over_ = removes_segment_ = false;
   cluster_.forget_disk_trouble();
   const std::uint64_t actions = random_.between(30, 200);
   for (std::uint64_t i = 0; i < actions && !over() && !life_over_; ++i) act();
@@ -159,14 +162,16 @@ void Simulation::act() {
 void Simulation::write_something() {
   const auto operation = std::make_shared<Operation>(workload_.plan(volume(), states_.back()));
   const auto answer = make_answer<Placement>();
+  const auto flushed = random_.once_in(6) ? std::make_shared<std::optional<Status>>() : nullptr;
   in_flight_ = operation->after;
-  tell(operation->what);
+  tell(operation->what + (flushed ? ", flushed" : ""));
   ++operations_;
-  if (!run(execute(volume(), operation, answer), operation->what)) return;
+  if (!run(execute(volume(), operation, answer, flushed), operation->what)) return;
   if (const Result<Placement>& done = **answer; done) {
     states_.push_back(std::move(operation->after));
     done_.push_back({*done, cluster_.world().now(), operation->what});
     in_flight_.reset();
+    if (flushed) note_flushed(**flushed, "flush", states_.size() - 1);
   } else if (excused(done.error())) {
     tell("refused: " + done.error().message());
     life_over_ = true;
@@ -229,25 +234,30 @@ void Simulation::flush(Durability level) {
   const std::string what = level == Durability::local ? "flush" : "sync";
   tell(what);
   if (!run(body(volume(), level, answer), what)) return;
-  if (**answer) {
+  if (!note_flushed(**answer, what, floor) || level != Durability::remote) return;
+  for (std::size_t i = remote_floor_; i < floor; ++i) states_[i] = {};
+  remote_floor_ = floor;
+  invariants();
+  // Later records may be on their way: a quorum, less the holders that may lie, has one that covers it.
+  LogPosition needed = 0;
+  for (std::size_t i = 0; i < floor; ++i) needed = std::max(needed, done_[i].placement.low);
+  if (!over() &&
+      holders_covering(cluster_, needed) + cluster_.stale_miners().size() < cluster_.quorum().quorum)
+    fail_seed("sync returned before the accepted tail covered what was written");
+}
+
+bool Simulation::note_flushed(const Status& status, const std::string& what, std::size_t floor) {
+  if (status) {
     local_floor_ = std::max(local_floor_, floor);
-    if (level == Durability::remote) {
-      for (std::size_t i = remote_floor_; i < floor; ++i) states_[i] = {};
-      remote_floor_ = floor;
-      invariants();
-      // Later records may be on their way: a quorum, less the holders that may lie, has one that covers it.
-      LogPosition needed = 0;
-      for (std::size_t i = 0; i < floor; ++i) needed = std::max(needed, done_[i].placement.low);
-      if (!over() &&
-          holders_covering(cluster_, needed) + cluster_.stale_miners().size() < cluster_.quorum().quorum)
-        fail_seed("sync returned before the accepted tail covered what was written");
-    }
-  } else if (excused((*answer)->error())) {
-    tell(what + " refused: " + (*answer)->error().message());
-    life_over_ = true;
-  } else {
-    fail_seed(what + " failed: " + (*answer)->error().message());
+    return true;
   }
+  if (!excused(status.error())) {
+    fail_seed(what + " failed: " + status.error().message());
+  } else {
+    tell(what + " refused: " + status.error().message());
+    life_over_ = true;
+  }
+  return false;
 }
 
 void Simulation::look_after() {
@@ -274,7 +284,8 @@ void Simulation::look_after() {
   };
   constexpr const char* kNames[] = {"drop cache", "check", "repair", "status", "set options"};
   tell(kNames[kind]);
-  const VolumeOptions options = cluster_.options();
+  VolumeOptions options = cluster_.options();
+  options.pushes_in_flight_max = home().options.pushes_in_flight_max;  // an opening's alone
   if (kind == 4) home().options = options;
   if (!run(body(volume(), kind, options, answer), kNames[kind])) return;
   if (**answer) return;
@@ -295,6 +306,7 @@ void Simulation::change_faults() {
     cluster_.set_disk_weather(home(), tally_);
   } else if (what < 15) {
     copy_ = Copy{cluster_.copy(home()), states_.size() - 1};
+    tell(format("copied the disk at {} operations", copy_->operations));
   } else if (options_.seed % 4 == 0) {
     rot_locally();
   }
@@ -304,12 +316,8 @@ void Simulation::rot_locally() {
   cluster_.heal();
   flush(Durability::remote);
   if (over() || life_over_) return;
-  if (random_.once_in(3)) {
-    const std::string path = any_but_the_newest(cluster_, home());
-    if (path.empty() || !home().disk->lose(path)) return;
-    tell("local segment removed: " + path);
-    tally_.add("local segment removed");
-    home().rotten = true;
+  if (random_.once_in(2)) {
+    removes_segment_ = true;  // between two lives: what is open would be written on, and lost
   } else if (home().disk->rot("/segments/")) {
     tell("local rot");
     tally_.add("local rot");
@@ -342,7 +350,6 @@ Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
 // More slices of a segment are gone than its code allows: a violation, unless it was crowded.
 void Simulation::end_beyond_repair(const std::string& what) {
   if (!crowded_ones_are_lost(cluster_)) return fail_seed(what);
-  tally_.add("beyond repair");
   beyond_repair_ = true;
   tell("beyond repair: " + what);
 }
@@ -418,8 +425,10 @@ void Simulation::check_recovered(std::size_t floor, bool positions_hold) {
   const bool unknown = in_flight_.has_value() && most == done_.size();
   const std::size_t from = std::max(least, floor);
   std::vector<std::size_t> candidates;
-  for (std::size_t n = from; n <= most + (unknown ? 1 : 0); ++n) candidates.push_back(n);
-  // The longest of them: objects that a state does not know yet are not looked for.
+  // Objects that a state does not know yet are not looked for: the one that may be there comes first.
+  if (unknown) candidates.push_back(most + 1);
+  for (std::size_t n = from; n <= most; ++n) candidates.push_back(n);
+  // The longest of them first, too.
   for (std::size_t n = from; !positions_hold && n > floor; --n) candidates.push_back(n - 1);
   for (std::size_t at = 0; at < candidates.size(); ++at) {
     const std::size_t n = candidates[at];

@@ -33,6 +33,8 @@ class Simulation {
   // Runs to the end or to the first violation.
   void run();
   const Violation& violation() const { return violation_; }
+  // More was lost than it could bear, and nothing that was promised: it proves nothing.
+  bool beyond_repair() const { return beyond_repair_; }
   const Tally& tally() const { return tally_; }
   // The last things that happened.
   const std::vector<std::string>& story() const { return story_; }
@@ -63,9 +65,12 @@ class Simulation {
   void write_something();
   void read_something();
   void flush(Durability level);
+  // The first `floor` operations are Local now, or it failed; false then.
+  bool note_flushed(const Status& status, const std::string& what, std::size_t floor);
   void look_after();  // drop_cache, check, repair, status, options
   void change_faults();
   void rot_locally();
+  void remove_locally();
   void repair_all();
 
   // --- opening and judging ---
@@ -121,9 +126,9 @@ class Simulation {
   std::size_t remote_floor_ = 0;         // ... and that the loss of the machine must keep
   std::uint64_t operations_ = 0;
   std::uint64_t crashes_ = 0;
-  LogPosition recovered_ = 0;  // where the log of the last opened volume ended
-  bool life_over_ = false;     // the daemon refuses to go on, with reason: end it
-  bool quarrel_ = false;       // the disk failed in this life
+  LogPosition recovered_ = 0;     // where the log of the last opened volume ended
+  bool life_over_ = false;        // the daemon refuses to go on, with reason: end it
+  bool removes_segment_ = false;  // when this life ends by a crash
   struct Copy {
     Cluster::Image image;
     std::size_t operations = 0;

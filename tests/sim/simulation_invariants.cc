@@ -59,7 +59,6 @@ Tally Simulation::all_names() {
                            "operation outcome unknown, kept",
                            "operation outcome unknown, lost",
                            "unacknowledged operations lost",
-                           "beyond repair",
                            "damaged segment read from miners",
                            "local segment removed",
                            "torn tail cut",

@@ -132,9 +132,20 @@ Violation BoundsChecker::look(Cluster& cluster, const Home& home, const VolumeSt
   if (status.durable > status.written || status.written > status.accepted || status.remote > status.written)
     return format("accepted {}, written {}, durable {}, remote {}", status.accepted, status.written,
                   status.durable, status.remote);
-  // Between two steps: slices of the segments on their way, reads ahead, and whoever keeps the tail.
-  most_.calls = std::max<std::uint64_t>(most_.calls, home.machine->transport->under_way());
-  most_.timers = std::max<std::uint64_t>(most_.timers, home.machine->process->timers());
+  // Calls between two steps: the slices of those segments that are on their way, reads that a hedge overtook
+  // (slice_fetcher.cc has the number), whole segments read ahead, and what each miner is asked now and then.
+  constexpr std::uint64_t kLeftReads = 256;
+  constexpr std::uint64_t kReadAhead = 3;
+  constexpr std::uint64_t kAskedOfEach = 4;
+  const std::uint64_t n = std::uint64_t{cluster.shape().k} + cluster.shape().m;
+  const std::uint64_t calls = home.machine->transport->under_way();
+  const std::uint64_t calls_most = (std::uint64_t{home.options.pushes_in_flight_max} + kReadAhead) * n +
+                                   kLeftReads + kAskedOfEach * cluster.network().size();
+  if (calls > calls_most) return format("{} calls are unanswered, and {} may be", calls, calls_most);
+  // Each has its deadline; beside them wait the intervals of the parts, and segments that are tried again.
+  constexpr std::uint64_t kIntervals = 64;
+  const std::uint64_t timers = home.machine->process->timers();
+  if (timers > calls + kIntervals) return format("{} timers wait beside {} calls", timers, calls);
   return std::nullopt;
 }
 

@@ -18,10 +18,6 @@ class IndexChecker {
   std::uint64_t looks() const { return looks_; }
 
  private:
-  struct Durable {
-    SegmentHeader header;
-    ByteView bytes;
-  };
   LogPosition seen_ = 0;
   std::set<Digest> whole_;  // chain values of segments that were durable, with all before them
   std::uint64_t looks_ = 0;
@@ -47,15 +43,8 @@ class BoundsChecker {
   Violation look(Cluster& cluster, const Home& home, const VolumeStatus& status,
                  const VolumeOptions& options);
 
-  struct Most {
-    std::uint64_t calls = 0;
-    std::uint64_t timers = 0;
-  };
-  const Most& most() const { return most_; }
-
  private:
   std::map<std::string, std::uint64_t> files_;  // by home: as the last look found them
-  Most most_;
 };
 
 }  // namespace cumulus
