@@ -301,6 +301,11 @@ void FakeTransport::note_latency(const MinerId& miner, Duration took, bool good)
     at->second = std::min<Duration>(at->second * 2 + std::chrono::milliseconds(1), std::chrono::seconds(10));
 }
 
+std::size_t FakeTransport::under_way(Calls kind) const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(waiting_, [kind](const Waiting* waiting) { return waiting->kind == kind; }));
+}
+
 void FakeTransport::interrupt(Calls which) {
   for (Waiting* waiting : waiting_) {
     if (which == Calls::asked && waiting->kind != Calls::asked) continue;

@@ -126,6 +126,7 @@ class FakeTransport final : public SliceTransport {
   // time.
   void refuse_at_once(bool value) { refuse_at_once_ = value; }
   std::size_t under_way() const { return waiting_.size(); }
+  std::size_t under_way(Calls kind) const;
 
  private:
   struct Waiting;
