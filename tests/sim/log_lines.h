@@ -14,9 +14,7 @@ namespace lines {
 inline constexpr std::string_view kFetchesDamaged = "fetching the segment from the miners";
 inline constexpr std::string_view kSegmentFreed = "is not part of the log; its slot is freed";
 inline constexpr std::string_view kSetAside = "it was set aside in";
-inline constexpr std::string_view kIndexAhead = "the index is rebuilt";
-inline constexpr std::string_view kFileAgain = "writing it again to another file";
-inline constexpr std::string_view kNoMoreWrites = "nothing more can be written to this volume";
+inline constexpr std::string_view kGivenUp = "nothing more can be written to this volume";  // not when fenced
 }  // namespace lines
 
 }  // namespace cumulus

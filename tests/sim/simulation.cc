@@ -60,7 +60,8 @@ Simulation::Simulation(SimulationOptions options)
       workload_(cluster_.random()),
       tally_(all_names()),
       set_aside_before_(log_lines_with(lines::kSetAside)),
-      given_up_before_(log_lines_with(lines::kNoMoreWrites)) {}
+      given_up_before_(log_lines_with(lines::kGivenUp)),
+      freed_before_(log_lines_with(lines::kSegmentFreed)) {}
 
 void Simulation::tell(std::string what) {
   what =

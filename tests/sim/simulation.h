@@ -112,6 +112,7 @@ class Simulation {
   Tally tally_;
   const std::uint64_t set_aside_before_;  // lines of earlier seeds
   const std::uint64_t given_up_before_;
+  const std::uint64_t freed_before_;
   Violation violation_;
   bool home_replaced_ = false;  // its log had rotted: it was recovered from the miners
   bool beyond_repair_ = false;  // more miners failed than crowded segments survive: the story ends

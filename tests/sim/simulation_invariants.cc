@@ -69,6 +69,7 @@ Tally Simulation::all_names() {
                            "superseded home set aside",
                            "segment rescued to another file",
                            "log given up",
+                           "cut off segment freed",
                            "read hedged",
                            "read decoded",
                            "wrong answer refused",
@@ -129,7 +130,8 @@ void Simulation::count_everything() {
   for (const auto& machine : cluster_.machines()) count_life(*machine);
   tally_.add("index rebuilt", cluster_.indexes_rebuilt());
   tally_.add("superseded home set aside", log_lines_with(lines::kSetAside) - set_aside_before_);
-  tally_.add("log given up", log_lines_with(lines::kNoMoreWrites) - given_up_before_);
+  tally_.add("cut off segment freed", log_lines_with(lines::kSegmentFreed) - freed_before_);
+  tally_.add("log given up", log_lines_with(lines::kGivenUp) - given_up_before_);
   tally_.add("operations", operations_);
   tally_.add("crashes", crashes_);
   tally_.add("segments stored", segments_stored());

@@ -142,7 +142,7 @@ Violation BoundsChecker::look(Cluster& cluster, const Home& home, const VolumeSt
   const std::uint64_t of_each = kOfEach * cluster.network().size();
   const FakeTransport& transport = *home.machine->transport;
   const std::uint64_t changes = transport.under_way(Calls::all);
-  const std::uint64_t changes_most = options.pushes_in_flight_max * n + of_each;
+  const std::uint64_t changes_most = options.pushes_in_flight_max * n + cluster.network().size();
   if (changes > changes_most)
     return format("{} calls that change miners are unanswered, and {} may be", changes, changes_most);
   const std::uint64_t questions = transport.under_way(Calls::asked);
