@@ -209,7 +209,10 @@ Task<Status> FakeTransport::put(MinerId miner, SlicePut request, TimePoint deadl
   const std::uint64_t size = data->size();
   Work<Status> work = [volume = volume_, slice = request.slice, manifest = request.manifest,
                        data](SimMiner& at) { return at.put(volume, slice, *manifest, *data); };
-  co_return co_await call<Status>(miner, size, deadline, std::move(work), Calls::all);
+  ++puts_;
+  Status status = co_await call<Status>(miner, size, deadline, std::move(work), Calls::all);
+  --puts_;
+  co_return status;
 }
 
 Result<SliceReadAnswer> FakeTransport::answer_of(Result<SimMiner::ReadOutcome> outcome,
@@ -299,11 +302,6 @@ void FakeTransport::note_latency(const MinerId& miner, Duration took, bool good)
     at->second += (took - at->second) / 8;
   else
     at->second = std::min<Duration>(at->second * 2 + std::chrono::milliseconds(1), std::chrono::seconds(10));
-}
-
-std::size_t FakeTransport::under_way(Calls kind) const {
-  return static_cast<std::size_t>(
-      std::ranges::count_if(waiting_, [kind](const Waiting* waiting) { return waiting->kind == kind; }));
 }
 
 void FakeTransport::interrupt(Calls which) {

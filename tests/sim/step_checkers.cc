@@ -132,24 +132,20 @@ Violation BoundsChecker::look(Cluster& cluster, const Home& home, const VolumeSt
   if (status.durable > status.written || status.written > status.accepted || status.remote > status.written)
     return format("accepted {}, written {}, durable {}, remote {}", status.accepted, status.written,
                   status.durable, status.remote);
-  // Calls between two steps. What changes a miner: slices of those segments that are on their way, and the
-  // superblock. What asks: reads that a hedge overtook (slice_fetcher.cc has the number), whole segments read
-  // ahead, and what each miner is asked now and then.
+  // Calls between two steps: the slices of the segments that are on their way; reads that a hedge overtook
+  // (slice_fetcher.cc has the number), whole segments read ahead, and what each miner is asked now and then.
   constexpr std::uint64_t kLeftReads = 256;
   constexpr std::uint64_t kReadAhead = 3;
-  constexpr std::uint64_t kOfEach = 3;
+  constexpr std::uint64_t kOfEach = 6;
   const std::uint64_t n = std::uint64_t{cluster.shape().k} + cluster.shape().m;
-  const std::uint64_t of_each = kOfEach * cluster.network().size();
   const FakeTransport& transport = *home.machine->transport;
-  const std::uint64_t changes = transport.under_way(Calls::all);
-  const std::uint64_t changes_most = options.pushes_in_flight_max * n + cluster.network().size();
-  if (changes > changes_most)
-    return format("{} calls that change miners are unanswered, and {} may be", changes, changes_most);
-  const std::uint64_t questions = transport.under_way(Calls::asked);
-  const std::uint64_t questions_most = kLeftReads + kReadAhead * n + of_each;
-  if (questions > questions_most)
-    return format("{} questions are unanswered, and {} may be", questions, questions_most);
-  const std::uint64_t calls = changes + questions;
+  const std::uint64_t puts = transport.puts_under_way();
+  const std::uint64_t puts_most = options.pushes_in_flight_max * n;
+  if (puts > puts_most) return format("{} slices are on their way to miners, and {} may be", puts, puts_most);
+  const std::uint64_t calls = transport.under_way();
+  const std::uint64_t others_most = kLeftReads + kReadAhead * n + kOfEach * cluster.network().size();
+  if (calls - puts > others_most)
+    return format("{} calls are unanswered, and {} may be", calls - puts, others_most);
   // Each has its deadline; beside them wait the intervals of the parts, and segments that are tried again.
   constexpr std::uint64_t kIntervals = 64;
   const std::uint64_t timers = home.machine->process->timers();
