@@ -144,12 +144,12 @@ Violation BoundsChecker::look(Cluster& cluster, const Home& home, const VolumeSt
   if (puts > puts_most) return format("{} slices are on their way to miners, and {} may be", puts, puts_most);
   const std::uint64_t calls = transport.under_way();
   const std::uint64_t others_most = kLeftReads + kReadAhead * n + kOfEach * cluster.network().size();
-  if (calls - puts > others_most)
-    return format("{} calls are unanswered, and {} may be", calls - puts, others_most);
+  if (calls > puts_most + others_most)
+    return format("{} calls are unanswered, and {} may be", calls, puts_most + others_most);
   // Each has its deadline; beside them wait the intervals of the parts, and segments that are tried again.
   constexpr std::uint64_t kIntervals = 64;
   const std::uint64_t timers = home.machine->process->timers();
-  if (timers > calls + kIntervals) return format("{} timers wait beside {} calls", timers, calls);
+  if (timers > calls + puts + kIntervals) return format("{} timers wait beside {} calls", timers, calls);
 
   return std::nullopt;
 }
