@@ -93,6 +93,7 @@ void Simulation::invariants() {
     if (Violation found = index_.look(cluster_, home(), accepted)) return fail_seed(*found);
   if (++steps_ % kNoncesEvery == 0)
     if (Violation found = nonces_.look_at_changes(cluster_, home())) return fail_seed(*found);
+  if (life_over_) return;  // killed in the middle of a repair, say: not between two steps
   const Result<VolumeStatus> status = status_at_once(volume());
   if (!status) return fail_seed("no status: " + status.error().message());
   if (Violation found = bounds_.look(cluster_, home(), *status, home().options)) return fail_seed(*found);

@@ -150,7 +150,6 @@ Violation BoundsChecker::look(Cluster& cluster, const Home& home, const VolumeSt
   constexpr std::uint64_t kIntervals = 64;
   const std::uint64_t timers = home.machine->process->timers();
   if (timers > calls + puts + kIntervals) return format("{} timers wait beside {} calls", timers, calls);
-
   return std::nullopt;
 }
 
