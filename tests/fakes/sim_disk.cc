@@ -32,6 +32,7 @@ std::string_view to_string(DiskFault fault) {
 
 void SimDisk::put(Node& node, std::uint64_t offset, ByteView data) {
   if (data.empty()) return;
+  node.changed = ++changes_;
   if (node.written.size() < offset + data.size()) node.written.resize(offset + data.size());
   std::ranges::copy(data, node.written.begin() + static_cast<std::ptrdiff_t>(offset));
   for (std::uint64_t at = offset / kSector * kSector; at < offset + data.size(); at += kSector)
@@ -117,7 +118,8 @@ void SimDisk::restore(const Image& image) {
   names_.clear();
   pending_.clear();
   in_flight_.clear();
-  for (const auto& [path, bytes] : image) names_[path] = std::make_shared<Node>(Node{bytes, bytes, {}});
+  for (const auto& [path, bytes] : image)
+    names_[path] = std::make_shared<Node>(Node{bytes, bytes, {}, ++changes_});
   durable_names_ = names_;
 }
 
@@ -136,8 +138,29 @@ bool SimDisk::rot(std::string_view part) {
   const auto flip = static_cast<std::uint8_t>(1 + random_.below(255));
   node.written[at] ^= flip;
   if (at < node.durable.size()) node.durable[at] ^= flip;
+  node.changed = ++changes_;
   count(DiskFault::rot);
   return true;
+}
+
+bool SimDisk::lose(const std::string& path) {
+  if (names_.erase(path) == 0) return false;
+  durable_names_.erase(path);
+  for (NameChange& change : pending_) change.added.erase(path);
+  return true;
+}
+
+std::map<std::string, ByteView> SimDisk::files_changed_after(std::uint64_t change) const {
+  std::map<std::string, ByteView> files;
+  for (const auto& [path, node] : names_)
+    if (node->changed > change) files[path] = node->written;
+  return files;
+}
+
+std::map<std::string, ByteView> SimDisk::durable_files() const {
+  std::map<std::string, ByteView> files;
+  for (const auto& [path, node] : durable_names_) files[path] = node->durable;
+  return files;
 }
 
 const std::map<std::string, ByteView> SimDisk::files() const {
@@ -187,7 +210,7 @@ class SimFileSystem::OpenFile final : public File {
       co_return fail(ErrorKind::io, "write " + path_ + ": simulated I/O error");
     }
     CO_TRY_OK(make_room(offset + data.size()));
-    SimDisk::put(*node_, offset, data);
+    disk_.put(*node_, offset, data);
     co_return Status();
   }
 
@@ -208,7 +231,7 @@ class SimFileSystem::OpenFile final : public File {
     CO_TRY_OK(make_room(length));
     // What was there stays: a recycled file keeps its stale bytes.
     const std::uint64_t old_size = node_->written.size();
-    if (old_size < length) SimDisk::put(*node_, old_size, Bytes(length - old_size));
+    if (old_size < length) disk_.put(*node_, old_size, Bytes(length - old_size));
     co_return Status();
   }
   Task<Status> truncate(std::uint64_t length) override {
@@ -226,7 +249,7 @@ class SimFileSystem::OpenFile final : public File {
     CO_TRY_OK(writable());
     co_await files_.take_time();
     if (offset >= node_->written.size()) co_return Status();
-    SimDisk::put(*node_, offset, Bytes(std::min<std::uint64_t>(length, node_->written.size() - offset)));
+    disk_.put(*node_, offset, Bytes(std::min<std::uint64_t>(length, node_->written.size() - offset)));
     co_return Status();
   }
   Result<std::uint64_t> size() override { return node_->written.size(); }

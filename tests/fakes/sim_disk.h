@@ -66,8 +66,15 @@ class SimDisk {
   void restore(const Image& image);
   // Alters a byte, durably, of a file whose path has `part` in it. False when there is none.
   bool rot(std::string_view part);
+  // Removes a file, durably. False when there is none of that name.
+  bool lose(const std::string& path);
   // A file as the next reader finds it.
   const std::map<std::string, ByteView> files() const;
+  // Of those, the ones that were changed after change number `change`; changes() numbers the newest.
+  std::map<std::string, ByteView> files_changed_after(std::uint64_t change) const;
+  std::uint64_t changes() const { return changes_; }
+  // What a power cut keeps whatever else it keeps: durable names, durable bytes.
+  std::map<std::string, ByteView> durable_files() const;
 
   std::uint64_t used() const;
   const DiskFaultCounts& faults() const { return faults_; }
@@ -79,6 +86,7 @@ class SimDisk {
     Bytes written;
     Bytes durable;
     std::set<std::uint64_t> unsynced;  // offsets of sectors
+    std::uint64_t changed = 0;         // by which change of the disk
   };
   using NodePtr = std::shared_ptr<Node>;
   using Names = std::map<std::string, NodePtr>;
@@ -100,7 +108,7 @@ class SimDisk {
   bool happens(unsigned per_ten_thousand) {
     return per_ten_thousand != 0 && random_.below(10'000) < per_ten_thousand;
   }
-  static void put(Node& node, std::uint64_t offset, ByteView data);
+  void put(Node& node, std::uint64_t offset, ByteView data);
   void put_some(Node& node, std::uint64_t offset, ByteView data);
   Status sync(Node& node, const std::set<std::uint64_t>& sectors, const std::string& path);
   void change_names(NameChange change);
@@ -115,6 +123,7 @@ class SimDisk {
   std::list<NameChange> pending_;
   std::list<InFlight> in_flight_;
   DiskFaultCounts faults_{};
+  std::uint64_t changes_ = 0;
 };
 
 class SimFileSystem final : public FileSystem {

@@ -291,11 +291,12 @@ const HolderState* SimMiner::holder_state(const VolumeId& volume) const {
 
 void SimMiner::for_each_intact(
     const VolumeId& volume,
-    const std::function<void(const SliceId&, ByteView manifest, ByteView data)>& visit) const {
+    const std::function<void(const SliceId&, ByteView manifest, ByteView data)>& visit,
+    Sequence after) const {
   const auto found = volumes_.find(volume);
   if (found == volumes_.end()) return;
   for (const auto& [slice, stored] : found->second.slices)
-    if (intact(stored)) visit(slice, stored.manifest, stored.data);
+    if (slice.segment.sequence > after && intact(stored)) visit(slice, stored.manifest, stored.data);
 }
 
 }  // namespace cumulus

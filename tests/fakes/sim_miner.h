@@ -97,10 +97,10 @@ class SimMiner {
   const HolderState* holder_state(const VolumeId& volume) const;
   // Every slice that it ever acknowledged, whatever became of it.
   const std::set<std::pair<VolumeId, SliceId>>& acknowledged() const { return acknowledged_; }
-  // Every slice that it stores with the right bytes: its manifest and its bytes.
-  void for_each_intact(
-      const VolumeId& volume,
-      const std::function<void(const SliceId&, ByteView manifest, ByteView data)>& visit) const;
+  // Every slice that it stores with the right bytes: its manifest and its bytes. Of segments after `after`.
+  void for_each_intact(const VolumeId& volume,
+                       const std::function<void(const SliceId&, ByteView manifest, ByteView data)>& visit,
+                       Sequence after = 0) const;
 
  private:
   struct Stored {

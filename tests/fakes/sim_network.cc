@@ -209,7 +209,10 @@ Task<Status> FakeTransport::put(MinerId miner, SlicePut request, TimePoint deadl
   const std::uint64_t size = data->size();
   Work<Status> work = [volume = volume_, slice = request.slice, manifest = request.manifest,
                        data](SimMiner& at) { return at.put(volume, slice, *manifest, *data); };
-  co_return co_await call<Status>(miner, size, deadline, std::move(work), Calls::all);
+  ++puts_;
+  Status status = co_await call<Status>(miner, size, deadline, std::move(work), Calls::all);
+  --puts_;
+  co_return status;
 }
 
 Result<SliceReadAnswer> FakeTransport::answer_of(Result<SimMiner::ReadOutcome> outcome,

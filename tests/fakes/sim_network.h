@@ -126,6 +126,7 @@ class FakeTransport final : public SliceTransport {
   // time.
   void refuse_at_once(bool value) { refuse_at_once_ = value; }
   std::size_t under_way() const { return waiting_.size(); }
+  std::size_t puts_under_way() const { return puts_; }
 
  private:
   struct Waiting;
@@ -146,6 +147,7 @@ class FakeTransport final : public SliceTransport {
   std::vector<MinerEntry> miners_;
   std::map<MinerId, Duration> latency_;
   std::set<Waiting*> waiting_;
+  std::size_t puts_ = 0;
   Signal idle_;
   bool closed_ = false;
   bool refuse_at_once_ = false;

@@ -88,6 +88,17 @@ void SimProcess::spawn(Task<void> task, Callback ended) {
                  });
 }
 
+void run_at_once(Task<void> task) {
+  asio::io_context context(1);
+  bool done = false;
+  asio::co_spawn(context, std::move(task), [&done](const std::exception_ptr& failure) {
+    CHECK(!failure);
+    done = true;
+  });
+  context.poll();
+  CHECK(done);
+}
+
 TimerId SimProcess::start_timer(TimePoint when, Callback callback) {
   const TimerId id = next_timer_++;
   timers_[id] = world_.schedule(when, *this, [this, id, then = std::move(callback)]() mutable {

@@ -67,6 +67,9 @@ class SimWorld {
   std::size_t turn_ = 0;
 };
 
+// Runs a task that waits for nothing: no process takes a turn, and no time passes.
+void run_at_once(Task<void> task);
+
 class SimProcess final : public Runtime {
  public:
   SimProcess(SimWorld& world, std::string name, std::uint64_t seed);
@@ -77,6 +80,8 @@ class SimProcess final : public Runtime {
   void spawn(Task<void> task, Callback ended = {});
   // What the process draws from instead of its own seeded source; nullptr: its own again.
   void use_random(Random* random) { random_in_use_ = random != nullptr ? random : &random_; }
+  // Timers that were started and have neither run nor been cancelled.
+  std::size_t timers() const { return timers_.size(); }
   // How long offloaded work takes, at most.
   void set_work_time_max(Duration duration) { work_time_max_ = duration; }
 

@@ -145,6 +145,16 @@ Violation NonceChecker::look(Cluster& cluster, Home& home) {
   return std::nullopt;
 }
 
+Violation NonceChecker::look_at_changes(Cluster& cluster, Home& home) {
+  std::uint64_t& looked = looked_[home.name];
+  const auto files = home.disk->files_changed_after(std::exchange(looked, home.disk->changes()));
+  for (const auto& [path, bytes] : files) {
+    if (path.find("/segments/") == std::string::npos || bytes.size() < SegmentHeader::kEncodedSize) continue;
+    if (Violation found = look_at_segment(cluster.keys(), bytes, bytes.size())) return found;
+  }
+  return std::nullopt;
+}
+
 Violation NonceChecker::look_at_segment(const KeyTree& keys, ByteView bytes, std::uint64_t length) {
   const auto opened = open_segment_bytes(keys, bytes, length, std::nullopt, false);
   if (!opened) return std::nullopt;  // torn, recycled or rotten: others judge that

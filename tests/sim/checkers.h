@@ -36,6 +36,8 @@ class NonceChecker {
  public:
   // Looks at the slots of a home and at what the miners hold.
   Violation look(Cluster& cluster, Home& home);
+  // Looks at what changed on the home's disk since it last did.
+  Violation look_at_changes(Cluster& cluster, Home& home);
   std::uint64_t groups() const { return seen_.size(); }
 
  private:
@@ -44,7 +46,8 @@ class NonceChecker {
   // Segment, salt, nonce, offset -> the sealed header behind it.
   using Use = std::tuple<SegmentId, std::array<std::uint8_t, 16>, std::uint64_t, std::uint64_t>;
   std::map<Use, Bytes> seen_;
-  std::set<Bytes> whole_;  // manifests of segments from miners that were looked at
+  std::map<std::string, std::uint64_t> looked_;  // by home: its disk's changes up to which
+  std::set<Bytes> whole_;                        // manifests of segments from miners that were looked at
 };
 
 // Holders: nothing accepted or promised is ever taken back by an honest one, and no two records of one

@@ -72,6 +72,7 @@ Machine& Cluster::start(Home& home) {
   auto* machine = new Machine;
   static std::vector<Machine*> all;  // reachable, like everything that a kill leaves
   all.push_back(machine);
+  machines_.push_back(machine);
   machine->process = &world_->start_process(home.name);
   if (canary_ == Canary::nonce_repeated) {
     machine->canary_random = std::make_unique<StuckRandom>();

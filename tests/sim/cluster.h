@@ -45,6 +45,7 @@ struct Home {
   std::size_t client = 0;
   std::unique_ptr<SimDisk> disk;
   std::shared_ptr<MapEngineDisk> engine = std::make_shared<MapEngineDisk>();
+  VolumeOptions options;       // that its volume has, or had last
   Machine* machine = nullptr;  // while a process runs
   bool rotten = false;         // its disk was damaged since it was last known whole
 };
@@ -67,6 +68,8 @@ class Cluster {
   }
   VolumeOptions options();
 
+  // Every life so far.
+  const std::vector<Machine*>& machines() const { return machines_; }
   // A new process in the home, without a volume yet.
   Machine& start(Home& home);
   VolumeParts parts(Home& home);
@@ -121,6 +124,7 @@ class Cluster {
   SimProcess* network_process_ = nullptr;
   std::unique_ptr<SimNetwork> network_;
   std::array<Home, 2> homes_;
+  std::vector<Machine*> machines_;
   std::set<std::size_t> bad_;
   std::set<std::size_t> stale_;
   std::vector<MinerTrouble> troubles_;

@@ -41,6 +41,11 @@ void run_in_child(SimulationOptions options, SeedRange seeds, std::FILE* out) {
       std::fflush(out);
       return;
     }
+    if (simulation->beyond_repair()) {
+      std::fprintf(out, "beyond repair\n");
+      std::fflush(out);
+      continue;
+    }
     for (const auto& [name, amount] : simulation->tally().counts())
       if (amount != 0)
         std::fprintf(out, "count %llu %s\n", static_cast<unsigned long long>(amount), name.c_str());
@@ -129,6 +134,10 @@ class Batch {
       ++into.passed;
       into.tally.add(counts_);
       if (tell_each) tell("passed");
+    } else if (line == "beyond repair") {
+      inside_ = false;
+      ++into.beyond_repair;
+      if (tell_each) tell("beyond repair, not counted");
     } else if (line.starts_with("count ")) {
       const auto space = line.find(' ', 6);
       counts_.add(std::string(line.substr(space + 1)), std::stoull(std::string(line.substr(6, space - 6))));
@@ -191,8 +200,9 @@ class SeedRunner {
       return seeds;
     }
     const bool late = run_.time_most.count() != 0 && Clock::now() - begin_ > run_.time_most;
-    if (next_ > run_.last || (late && next_ - run_.first >= run_.seeds_least)) return std::nullopt;
-    const SeedRange seeds{next_, std::min(run_.last, next_ + kBatch - 1)};
+    const std::uint64_t last = run_.last + (run_.make_up ? report_.beyond_repair : 0);
+    if (next_ > last || (late && next_ - run_.first >= run_.seeds_least)) return std::nullopt;
+    const SeedRange seeds{next_, std::min(last, next_ + kBatch - 1)};
     next_ = seeds.last + 1;
     return seeds;
   }

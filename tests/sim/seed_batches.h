@@ -20,6 +20,7 @@ struct SeedRun {
   std::uint64_t first = 1;
   std::uint64_t last = 1;
   unsigned children = 1;       // at a time
+  bool make_up = false;        // further seeds after the last, for those that ended beyond repair
   bool past_failures = false;  // go on after a seed that failed
   bool progress = false;       // tell on standard output how far it is, every few seconds
   bool tell_each = false;      // a line for each seed
@@ -37,6 +38,7 @@ struct FailedSeed {
 struct SeedReport {
   Tally tally;  // of the seeds that passed
   std::uint64_t passed = 0;
+  std::uint64_t beyond_repair = 0;  // ended early and without their last check: not passed, not failed
   std::vector<FailedSeed> failures;
 };
 

@@ -5,6 +5,7 @@
 
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
+#include "tests/sim/log_lines.h"
 
 namespace cumulus {
 namespace {
@@ -24,8 +25,11 @@ Task<void> store(Task<Result<T>> task, Answer<T> answer) {
   answer->emplace(co_await std::move(task));
 }
 
-Task<void> execute(Volume& volume, std::shared_ptr<Operation> operation, Answer<Placement> answer) {
+// With `flushed`, Local before anybody hears of it: killed in between, it may be there or not.
+Task<void> execute(Volume& volume, std::shared_ptr<Operation> operation, Answer<Placement> answer,
+                   std::shared_ptr<std::optional<Status>> flushed) {
   answer->emplace(co_await Workload::execute(volume, *operation));
+  if (flushed && **answer) flushed->emplace(co_await volume.flush(Durability::local, {}));
 }
 
 Task<void> open_volume(VolumeParts parts, VolumeShape shape, VolumeOptions options, int opening,
@@ -49,59 +53,15 @@ Task<void> compare_one(Volume& volume, View view, ObjectId id, ModelObjectPtr ex
 
 }  // namespace
 
-Tally Simulation::all_names() {
-  Tally names;
-  for (const char* name : {"miner killed",
-                           "miner silent",
-                           "miner slow",
-                           "miner full",
-                           "miner refuses writes",
-                           "miner lies",
-                           "holder lies",
-                           "miner rots",
-                           "miner wiped",
-                           "messages lost",
-                           "partition",
-                           "network down",
-                           "disk errors",
-                           "disk nearly full",
-                           "killed",
-                           "power cut",
-                           "killed in the middle",
-                           "crashed while opening",
-                           "closed",
-                           "moved after a clean close",
-                           "machine lost",
-                           "taken over",
-                           "second home refused",
-                           "old writer stopped",
-                           "older copy restored",
-                           "older copy refused",
-                           "older copy opened",
-                           "local rot",
-                           "rotten home recovered",
-                           "index rebuilt",
-                           "opening tried again",
-                           "read excused",
-                           "repaired",
-                           "operation outcome unknown, kept",
-                           "operation outcome unknown, lost",
-                           "unacknowledged operations lost",
-                           "beyond repair"})
-    names.declare(name);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(DiskFault::count); ++i)
-    names.declare(std::string(to_string(static_cast<DiskFault>(i))));
-  for (std::size_t i = 0; i < static_cast<std::size_t>(SimFault::count); ++i)
-    names.declare(std::string(to_string(static_cast<SimFault>(i))));
-  return names;
-}
-
 Simulation::Simulation(SimulationOptions options)
     : options_(options),
       cluster_(options.seed, options.canary),
       random_(cluster_.random()),
       workload_(cluster_.random()),
-      tally_(all_names()) {}
+      tally_(all_names()),
+      set_aside_before_(log_lines_with(lines::kSetAside)),
+      given_up_before_(log_lines_with(lines::kGivenUp)),
+      freed_before_(log_lines_with(lines::kSegmentFreed)) {}
 
 void Simulation::tell(std::string what) {
   what =
@@ -164,27 +124,7 @@ void Simulation::run() {
   }
   if (!over()) last_check();
   if (!over()) check_extent();
-  for (std::size_t i = 0; i < static_cast<std::size_t>(DiskFault::count); ++i)
-    for (std::size_t h = 0; h < 2; ++h)
-      tally_.add(std::string(to_string(static_cast<DiskFault>(i))), cluster_.home(h).disk->faults()[i]);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(SimFault::count); ++i)
-    tally_.add(std::string(to_string(static_cast<SimFault>(i))), cluster_.network().faults()[i]);
-  tally_.add("index rebuilt", cluster_.indexes_rebuilt());
-  tally_.add("operations", operations_);
-  tally_.add("crashes", crashes_);
-  tally_.add("segments stored", segments_stored());
-  tally_.add("groups seen", nonces_.groups());
-}
-
-std::uint64_t Simulation::segments_stored() const {
-  return holders_.newest() ? holders_.newest()->tail.through.sequence : 0;
-}
-
-void Simulation::check_extent() {
-  if (operations_ < options_.operations || crashes_ < options_.crashes ||
-      segments_stored() < options_.segments || cluster_.network().size() < options_.miners)
-    fail_seed(format("the seed proves too little: {} operations, {} crashes, {} segments, {} miners",
-                     operations_, crashes_, segments_stored(), cluster_.network().size()));
+  count_everything();
 }
 
 void Simulation::first_life() {
@@ -194,7 +134,7 @@ void Simulation::first_life() {
 }
 
 void Simulation::live() {
-  life_over_ = false;
+  life_over_ = removes_segment_ = false;
   cluster_.forget_disk_trouble();
   const std::uint64_t actions = random_.between(30, 200);
   for (std::uint64_t i = 0; i < actions && !over() && !life_over_; ++i) act();
@@ -220,22 +160,19 @@ void Simulation::act() {
   invariants();
 }
 
-void Simulation::invariants() {
-  if (over()) return;
-  if (Violation found = holders_.look(cluster_)) fail_seed(*found);
-}
-
 void Simulation::write_something() {
   const auto operation = std::make_shared<Operation>(workload_.plan(volume(), states_.back()));
   const auto answer = make_answer<Placement>();
+  const auto flushed = random_.once_in(6) ? std::make_shared<std::optional<Status>>() : nullptr;
   in_flight_ = operation->after;
-  tell(operation->what);
+  tell(operation->what + (flushed ? ", flushed" : ""));
   ++operations_;
-  if (!run(execute(volume(), operation, answer), operation->what)) return;
+  if (!run(execute(volume(), operation, answer, flushed), operation->what)) return;
   if (const Result<Placement>& done = **answer; done) {
     states_.push_back(std::move(operation->after));
     done_.push_back({*done, cluster_.world().now(), operation->what});
     in_flight_.reset();
+    if (flushed) note_flushed(**flushed, "flush", states_.size() - 1);
   } else if (excused(done.error())) {
     tell("refused: " + done.error().message());
     life_over_ = true;
@@ -298,25 +235,30 @@ void Simulation::flush(Durability level) {
   const std::string what = level == Durability::local ? "flush" : "sync";
   tell(what);
   if (!run(body(volume(), level, answer), what)) return;
-  if (**answer) {
+  if (!note_flushed(**answer, what, floor) || level != Durability::remote) return;
+  for (std::size_t i = remote_floor_; i < floor; ++i) states_[i] = {};
+  remote_floor_ = floor;
+  invariants();
+  // Later records may be on their way: a quorum, less the holders that may lie, has one that covers it.
+  LogPosition needed = 0;
+  for (std::size_t i = 0; i < floor; ++i) needed = std::max(needed, done_[i].placement.low);
+  if (!over() &&
+      holders_covering(cluster_, needed) + cluster_.stale_miners().size() < cluster_.quorum().quorum)
+    fail_seed("sync returned before the accepted tail covered what was written");
+}
+
+bool Simulation::note_flushed(const Status& status, const std::string& what, std::size_t floor) {
+  if (status) {
     local_floor_ = std::max(local_floor_, floor);
-    if (level == Durability::remote) {
-      for (std::size_t i = remote_floor_; i < floor; ++i) states_[i] = {};
-      remote_floor_ = floor;
-      invariants();
-      // Later records may be on their way: a quorum, less the holders that may lie, has one that covers it.
-      LogPosition needed = 0;
-      for (std::size_t i = 0; i < floor; ++i) needed = std::max(needed, done_[i].placement.low);
-      if (!over() &&
-          holders_covering(cluster_, needed) + cluster_.stale_miners().size() < cluster_.quorum().quorum)
-        fail_seed("sync returned before the accepted tail covered what was written");
-    }
-  } else if (excused((*answer)->error())) {
-    tell(what + " refused: " + (*answer)->error().message());
-    life_over_ = true;
-  } else {
-    fail_seed(what + " failed: " + (*answer)->error().message());
+    return true;
   }
+  if (!excused(status.error())) {
+    fail_seed(what + " failed: " + status.error().message());
+  } else {
+    tell(what + " refused: " + status.error().message());
+    life_over_ = true;
+  }
+  return false;
 }
 
 void Simulation::look_after() {
@@ -343,7 +285,10 @@ void Simulation::look_after() {
   };
   constexpr const char* kNames[] = {"drop cache", "check", "repair", "status", "set options"};
   tell(kNames[kind]);
-  if (!run(body(volume(), kind, cluster_.options(), answer), kNames[kind])) return;
+  VolumeOptions options = cluster_.options();
+  options.pushes_in_flight_max = home().options.pushes_in_flight_max;  // an opening's alone
+  if (kind == 4) home().options = options;
+  if (!run(body(volume(), kind, options, answer), kNames[kind])) return;
   if (**answer) return;
   if (!excused((*answer)->error()))
     return fail_seed(format("{} failed: {}", kNames[kind], (*answer)->error().message()));
@@ -362,6 +307,7 @@ void Simulation::change_faults() {
     cluster_.set_disk_weather(home(), tally_);
   } else if (what < 15) {
     copy_ = Copy{cluster_.copy(home()), states_.size() - 1};
+    tell(format("copied the disk at {} operations", copy_->operations));
   } else if (options_.seed % 4 == 0) {
     rot_locally();
   }
@@ -371,7 +317,9 @@ void Simulation::rot_locally() {
   cluster_.heal();
   flush(Durability::remote);
   if (over() || life_over_) return;
-  if (home().disk->rot("/segments/")) {
+  if (random_.once_in(2)) {
+    removes_segment_ = true;  // between two lives: what is open would be written on, and lost
+  } else if (home().disk->rot("/segments/")) {
     tell("local rot");
     tally_.add("local rot");
     home().rotten = true;
@@ -385,20 +333,24 @@ Status Simulation::open_once(Home& at, Opening opening, OpenMode mode) {
   const int how = opening == Opening::create ? 0 : opening == Opening::open ? 1 : 2;
   const std::string what = how == 0 ? "create" : how == 1 ? "open" : "recover";
   tell(what + (mode == OpenMode::steal ? " --steal in " : " in ") + at.name);
-  if (!run(open_volume(cluster_.parts(at), cluster_.shape(), cluster_.options(), how, mode, answer), what)) {
+  at.options = cluster_.options();
+  const LocalCopies before = LocalCopies::of(cluster_, at);
+  const std::uint64_t fetches = log_lines_with(lines::kFetchesDamaged);
+  tally_.add("two copies of a segment opened", before.doubled(segments_stored()));
+  if (!run(open_volume(cluster_.parts(at), cluster_.shape(), at.options, how, mode, answer), what)) {
     // Killed as it came up: the machine's end is the volume's.
     if (*answer && **answer) at.machine->volume = std::move(***answer);
     return fail(ErrorKind::closed, "killed");
   }
   if (!**answer) return fail((*answer)->error());
   at.machine->volume = std::move(***answer);
+  if (opening == Opening::open) count_opening(before, fetches);
   return {};
 }
 
 // More slices of a segment are gone than its code allows: a violation, unless it was crowded.
 void Simulation::end_beyond_repair(const std::string& what) {
   if (!crowded_ones_are_lost(cluster_)) return fail_seed(what);
-  tally_.add("beyond repair");
   beyond_repair_ = true;
   tell("beyond repair: " + what);
 }
@@ -429,6 +381,8 @@ void Simulation::open_and_check(Opening opening, OpenMode mode, std::size_t floo
       continue;
     }
     tally_.add("opening tried again");
+    if (error.message().find("it may hold the newest that was written here") != std::string::npos)
+      tally_.add("refused: unreadable copy");
     if (error.kind() == ErrorKind::corrupt && home().rotten) {
       tally_.add("rotten home recovered");
       home_replaced_ = true;
@@ -472,8 +426,10 @@ void Simulation::check_recovered(std::size_t floor, bool positions_hold) {
   const bool unknown = in_flight_.has_value() && most == done_.size();
   const std::size_t from = std::max(least, floor);
   std::vector<std::size_t> candidates;
-  for (std::size_t n = from; n <= most + (unknown ? 1 : 0); ++n) candidates.push_back(n);
-  // The longest of them: objects that a state does not know yet are not looked for.
+  // Objects that a state does not know yet are not looked for: the one that may be there comes first.
+  if (unknown) candidates.push_back(most + 1);
+  for (std::size_t n = from; n <= most; ++n) candidates.push_back(n);
+  // The longest of them first, too.
   for (std::size_t n = from; !positions_hold && n > floor; --n) candidates.push_back(n - 1);
   for (std::size_t at = 0; at < candidates.size(); ++at) {
     const std::size_t n = candidates[at];

@@ -9,6 +9,8 @@
 
 #include "tests/sim/checkers.h"
 #include "tests/sim/cluster.h"
+#include "tests/sim/local_log.h"
+#include "tests/sim/step_checkers.h"
 #include "tests/sim/workload.h"
 
 namespace cumulus {
@@ -20,7 +22,8 @@ struct SimulationOptions {
   std::uint64_t crashes = 3;
   std::uint64_t segments = 4;  // sealed and stored
   std::uint64_t miners = 6;
-  bool tell = false;  // the story on standard output, as it happens
+  bool each_step = true;  // R1 after every step; else after crashes alone, as it shows then
+  bool tell = false;      // the story on standard output, as it happens
 };
 
 class Simulation {
@@ -30,6 +33,8 @@ class Simulation {
   // Runs to the end or to the first violation.
   void run();
   const Violation& violation() const { return violation_; }
+  // More was lost than it could bear, and nothing that was promised: it proves nothing.
+  bool beyond_repair() const { return beyond_repair_; }
   const Tally& tally() const { return tally_; }
   // The last things that happened.
   const std::vector<std::string>& story() const { return story_; }
@@ -60,9 +65,12 @@ class Simulation {
   void write_something();
   void read_something();
   void flush(Durability level);
+  // The first `floor` operations are Local now, or it failed; false then.
+  bool note_flushed(const Status& status, const std::string& what, std::size_t floor);
   void look_after();  // drop_cache, check, repair, status, options
   void change_faults();
   void rot_locally();
+  void remove_locally();
   void repair_all();
 
   // --- opening and judging ---
@@ -85,6 +93,10 @@ class Simulation {
   bool over() const { return violation_.has_value() || beyond_repair_; }
   std::size_t kill_floor() const;
   std::uint64_t segments_stored() const;
+  // How often branches of an opening, of a life and of everything were taken.
+  void count_opening(const LocalCopies& before, std::uint64_t fetches_before);
+  void count_life(const Machine& machine);
+  void count_everything();
   void check_extent();  // was this seed as long as a seed must be?
 
   SimulationOptions options_;
@@ -93,7 +105,14 @@ class Simulation {
   Workload workload_;
   NonceChecker nonces_;
   HolderChecker holders_;
+  IndexChecker index_;
+  TailChecker stored_;
+  BoundsChecker bounds_;
+  std::uint64_t steps_ = 0;
   Tally tally_;
+  const std::uint64_t set_aside_before_;  // lines of earlier seeds
+  const std::uint64_t given_up_before_;
+  const std::uint64_t freed_before_;
   Violation violation_;
   bool home_replaced_ = false;  // its log had rotted: it was recovered from the miners
   bool beyond_repair_ = false;  // more miners failed than crowded segments survive: the story ends
@@ -108,9 +127,9 @@ class Simulation {
   std::size_t remote_floor_ = 0;         // ... and that the loss of the machine must keep
   std::uint64_t operations_ = 0;
   std::uint64_t crashes_ = 0;
-  LogPosition recovered_ = 0;  // where the log of the last opened volume ended
-  bool life_over_ = false;     // the daemon refuses to go on, with reason: end it
-  bool quarrel_ = false;       // the disk failed in this life
+  LogPosition recovered_ = 0;     // where the log of the last opened volume ended
+  bool life_over_ = false;        // the daemon refuses to go on, with reason: end it
+  bool removes_segment_ = false;  // when this life ends by a crash
   struct Copy {
     Cluster::Image image;
     std::size_t operations = 0;

@@ -64,12 +64,23 @@ void Simulation::end_by_crash(bool power) {
   tell(power ? "power cut" : "kill -9");
   if (Violation found = nonces_.look(cluster_, home())) return fail_seed(*found);
   const LogPosition index_at = home().engine->position;
+  const NewestSegment newest = NewestSegment::of(cluster_, home());
   cluster_.kill(home(), power);
+  if (newest.torn(cluster_, home())) tally_.add("torn tail cut");
+  if (removes_segment_) remove_locally();
   home_replaced_ = false;
   open_and_check(Opening::open, OpenMode::read_write, floor);
   // R1: what the index made durable, the log on the disk had. Rot takes the log away afterwards.
   if (!over() && !home().rotten && !home_replaced_ && index_at > recovered_)
     fail_seed(format("the durable index is at {}, past the recovered log at {}", index_at, recovered_));
+}
+
+void Simulation::remove_locally() {
+  const std::string path = newest_stored(cluster_, home(), segments_stored());
+  if (path.empty() || !home().disk->lose(path)) return;
+  tell("local segment removed: " + path);
+  tally_.add("local segment removed");
+  home().rotten = true;
 }
 
 void Simulation::end_by_close() {
