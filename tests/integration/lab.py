@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -238,9 +239,30 @@ class Lab:
                 found[int(pid)] = line
         return found
 
+    def outgrown(self):
+        """What took more memory than it may, since it started: a line for each process."""
+        found = []
+        for pid, line in self.processes().items():
+            words = line.split()
+            try:
+                peak = int(re.search(r'VmHWM:\s+(\d+)', open(f'/proc/{pid}/status').read())[1]) << 10
+                if 'daemon' in words:
+                    home = words[words.index('--home') + 1]
+                    limit = json.load(open(os.path.join(home, 'volumes', words[-1], 'settings.json')))['memory']
+                elif os.path.basename(words[0]) == 'cumulus-miner':
+                    limit = 256 << 20
+                else:
+                    continue
+            except (OSError, TypeError):
+                continue  # it has ended
+            if peak > limit:
+                found.append(f'{peak >> 20} MiB, and {limit >> 20} are allowed: {line}')
+        return found
+
     def __exit__(self, kind, error, trace):
         if kind is not None:
             self.show_logs()
+        outgrown = [] if 'asan' in self.bin else self.outgrown()
         self.unmount_all()
         for home in self.homes:
             volumes = os.path.join(home, 'volumes')
@@ -267,6 +289,8 @@ class Lab:
             raise Wrong(f'left running: {list(left.values())}')
         if reports and kind is None:
             raise Wrong(f'{len(reports)} processes did what the address sanitizer forbids: see above')
+        if outgrown and kind is None:
+            raise Wrong(f'more memory than allowed: {outgrown}')
         return False
 
     def sanitizer_reports(self):

@@ -17,6 +17,7 @@
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
 #include "tools/cumulus/bucket.h"
+#include "tools/cumulus/heap_trimmer.h"
 #include "tools/cumulus/new_volume_folder.h"
 #include "tools/cumulus/requests.h"
 #include "tools/cumulus/session.h"
@@ -53,6 +54,8 @@ class Daemon {
         tasks_(reactor) {}
 
   Task<void> run() {
+    const auto settings = home_.load_settings(name_);  // none yet: it is being recovered
+    const HeapTrimmer trimmer(reactor_, (settings ? settings->options : VolumeOptions()).memory_bytes);
     const Status status = co_await serve();
     if (status) co_return;
     exit_code_ = 1;
