@@ -19,7 +19,6 @@ namespace {
 constexpr std::uint32_t kInlineSealMax = 32u << 10;
 // Segments whose bytes are not all durable yet; a writer that would start one more waits.
 constexpr std::size_t kUndurableSegmentsMax = 4;
-constexpr std::size_t kIdleBuffersMax = 8;
 // Small groups behind a write in flight wait for its end and go together.
 constexpr std::uint32_t kSmallWriteMax = 128u << 10;
 // Ahead of small groups that are synced one by one, a segment file is filled with zeros for so many bytes.
@@ -133,7 +132,7 @@ LogWriterImpl::LogWriterImpl(Runtime& runtime, SegmentFiles& files, const KeyTre
       bytes_total_(metrics.counter("cumulus_log_bytes_total")),
       syncs_total_(metrics.counter("cumulus_log_syncs_total")),
       rescues_total_(metrics.counter("cumulus_log_rescues_total")),
-      pool_(options.segment_size, kIdleBuffersMax),
+      pool_(options.segment_size, options.idle_buffers_max),
       next_(start),
       written_(start.next_group - 1),
       durable_(start.next_group - 1),

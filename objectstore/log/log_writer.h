@@ -75,6 +75,7 @@ struct LogStart {
 struct LogOptions {
   std::uint32_t segment_size = 8u << 20;
   std::uint32_t appends_in_flight_max = 4;  // written in order; more wait
+  std::size_t idle_buffers_max = 2;         // a segment's size each, kept for the next segments
 };
 
 class LogWriter {

@@ -234,6 +234,13 @@ InstanceId StoreVolume::new_instance() const {
 Task<Status> StoreVolume::open_rooms(const Superblock& record, bool fresh_index) {
   shape_ = {record.k, record.m, record.segment_log2};
   CO_TRY_OK(shape_.validate());
+  if (options_.memory_bytes < shape_.memory_least())
+    co_return fail(
+        ErrorKind::invalid,
+        format("segments of {}M need memory={}M, and this volume's daemon may take {}M: give it more "
+               "('cumulus volume set NAME memory=SIZE', or --memory when it is made or recovered)",
+               (std::uint64_t{1} << shape_.segment_log2) >> 20, shape_.memory_least() >> 20,
+               options_.memory_bytes >> 20));
   const std::uint32_t segment_size = 1u << shape_.segment_log2;
   SlotStoreOptions slots;
   slots.segment_size = segment_size;

@@ -201,6 +201,8 @@ def memory_given():
     """What --memory says is stored as `volume set memory=` stores it; a daemon that runs keeps what it has, and says so."""
     with Lab() as lab:
         lab.up(create=False)
+        lab.refused('volume', 'create', 'v', '--miners', lab.list, '--segment', '64M', says='memory=1136M')
+        expect(not os.path.exists(os.path.join(lab.home, 'volumes', 'v')), 'refused for its memory, and a volume is there')
         made = lab.json('volume', 'create', 'v', '--miners', lab.list, '--segment', '1M', '--memory', '192M')
 
         def memory(home):

@@ -8,7 +8,7 @@
 namespace cumulus {
 namespace {
 
-constexpr Duration kLookEvery = std::chrono::seconds(1);
+constexpr Duration kLookEvery = std::chrono::milliseconds(250);
 
 // Bytes of this process in memory, of files too; 0 when the system does not say.
 std::uint64_t resident_bytes() {

@@ -462,7 +462,9 @@ void add_volume_commands(CLI::App& app, Invocation& invocation) {
     command->add_option("--cache-size", arguments.cache_size, "local disk for the log and the cache")
         ->capture_default_str()
         ->type_name("SIZE");
-    command->add_option("--memory", arguments.memory, "what the volume's daemon may take, 128M at least")
+    command
+        ->add_option("--memory", arguments.memory,
+                     "what the volume's daemon may take; segments of 8M need 240M")
         ->capture_default_str()
         ->type_name("SIZE");
   };
