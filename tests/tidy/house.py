@@ -75,6 +75,7 @@ HOME_OF_HEADERS = [
     (r'sys/random\.h', [r'objectstore/base/random\.cc'], 'randomness is handed in (base/random.h), so that one seed replays a run'),
     (r'random', [r'objectstore/base/random\.cc', _TESTS], 'randomness is handed in (base/random.h), so that one seed replays a run'),
     (r'sys/mman\.h', [r'objectstore/base/bytes\.cc', r'objectstore/io/.*', _TOOLS, _TESTS], 'buffers are made in one place: objectstore/base/bytes.cc'),
+    (r'malloc\.h', [r'tools/cumulus/heap_trimmer\.cc'], 'one place tells the allocator what to do: tools/cumulus/heap_trimmer.cc'),
     (r'thread|future', [_IO, _TESTS, _COMMANDS], 'threads are made in objectstore/io only: long work goes through Runtime::offload'),
     (r'mutex|condition_variable|shared_mutex|semaphore|latch|barrier',
      [_IO, r'objectstore/base/.*', r'objectstore/log/sync_barrier\.(h|cc)', r'objectstore/erasure/codec\.cc', _TESTS],
