@@ -82,6 +82,7 @@ class Simulation {
   // At least the first `floor` operations are there; all up to the recovered position when positions hold.
   void check_recovered(std::size_t floor, bool positions_hold);
   void invariants();
+  Tail newest_known_tail();
   bool excused(const Error& error);
   bool gave_up();
   void end_beyond_repair(const std::string& what);  // does a fault of this life explain it?
