@@ -263,7 +263,7 @@ def bad_clients():
         client.sendall(struct.pack('>IHHQQI', 0x25609513, 0, 1, 1, 0, (32 << 20) + 1))
         expect(closed(client), 'a payload beyond the limit was taken')
         client = transmission(disk)
-        for flags, kind, offset, length, code in ((0, 77, 0, 0, 22), (0, 0, SIZE, 1, 22), (0, 0, 2 ** 64 - 1, 2, 22),
+        for flags, kind, offset, length, code in ((0, 77, 0, 0, 22), (0, 0, 0, (32 << 20) + 1, 22), (0, 0, SIZE, 1, 22), (0, 0, 2 ** 64 - 1, 2, 22),
                                                   (0x40, 0, 0, 1, 22), (0, 7, 0, 1, 22), (0, 3, 1, 0, 22), (0, 6, SIZE, 1, 28)):
             client.sendall(struct.pack('>IHHQQI', 0x25609513, flags, kind, 5, offset, length))
             expect(struct.unpack('>IIQ', client.recv(16, socket.MSG_WAITALL)) == (0x67446698, code, 5), f'{kind}, {flags}')

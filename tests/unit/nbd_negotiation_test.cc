@@ -228,6 +228,7 @@ TEST(NbdTransmission, RequestsAreCheckedBeforeTheDevice) {
   const DeviceShape plain{1000, false, true, false, false};
   const DeviceShape sealed{1000, true, true, false, true};
   const DeviceShape extended{1000, false, true, true, true};
+  const DeviceShape large{std::uint64_t{1} << 40, false, true, true, true};
   struct Row {
     DeviceShape shape;
     Command command;
@@ -262,6 +263,11 @@ TEST(NbdTransmission, RequestsAreCheckedBeforeTheDevice) {
       {extended, Command::write, kPayloadLength, 0, 1, Code::ok},
       {extended, Command::write, 0, 0, 1, Code::einval},
       {extended, Command::read, kPayloadLength, 0, 1, Code::einval},
+      {large, Command::read, 0, 0, kPayloadMax, Code::ok},
+      {large, Command::read, 0, 0, kPayloadMax + 1, Code::einval},
+      {large, Command::write, kPayloadLength, 0, kPayloadMax + 1, Code::einval},
+      {large, Command::trim, 0, 0, kPayloadMax + 1, Code::ok},
+      {large, Command::write_zeroes, 0, 0, std::uint64_t{1} << 40, Code::ok},
   };
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Request request{rows[i].command, rows[i].flags, 1, rows[i].offset, rows[i].length};
