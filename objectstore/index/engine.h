@@ -47,7 +47,7 @@ class Engine {
   virtual Task<Result<std::optional<KeyValue>>> first(Key from, Key to) = 0;
   // Up to `limit` rows in from <= key < to, ascending.
   virtual Task<Result<std::vector<KeyValue>>> scan(Key from, Key to, std::size_t limit) = 0;
-  // Non-blocking forms for hot paths: false when the answer needs the disk.
+  // Non-blocking forms for hot paths: false when the answer needs the disk, or others their turn.
   virtual bool try_first(const Key& from, const Key& to, Result<std::optional<KeyValue>>& answer) = 0;
 
   virtual LogPosition applied() const = 0;
