@@ -486,11 +486,13 @@ Task<Status> StoreVolume::note_placements() {
   };
   for (const auto& [id, same] : inventory_->segments()) {
     for (const auto& segment : same) {
-      if (id.kind == SegmentKind::log && segment->manifest.last_group > recovered_)
-        continue;  // beyond the tail
+      // What a writer that was taken over left behind, perhaps half stored, is nobody's; nor is what a home
+      // wrote before an older copy of its disk was put back, under the same name and salt. Of the log and
+      // beyond the tail: what was given up.
+      const bool of_the_log =
+          of_the_log_.contains(segment.get()) && segment->manifest.last_group <= recovered_;
+      if (id.kind == SegmentKind::log && !of_the_log) continue;
       CO_TRY(const auto known, co_await index_->placed(id));
-      // What a writer that was taken over left behind, perhaps half stored, is nobody's.
-      if (!known && id.kind == SegmentKind::log && !of_the_log_.contains(segment.get())) continue;
       change::Placed found = segment->placed();
       if (known && known->placed.salt != found.salt) continue;  // another home's segment of the same name
       // A slice that nobody listed may be on a miner that is away: keep what the log says of it. Where its
