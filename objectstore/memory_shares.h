@@ -17,6 +17,7 @@ struct MemoryShares {
         segments_to_send(memory / 16),
         segments_fetched(memory / 8),
         segments_recent(memory / 16),
+        segments_idle(memory / 16),
         reads_left(memory / 32),
         disk_requests(memory / 8) {}
 
@@ -27,6 +28,7 @@ struct MemoryShares {
   std::uint64_t segments_to_send;  // sealed segments that wait; later ones are read back from the disk
   std::uint64_t segments_fetched;  // whole segments on their way from miners to the local disk
   std::uint64_t segments_recent;   // whole segments kept after that
+  std::uint64_t segments_idle;     // buffers of the log, kept for the next segments: fresh pages cost a fill
   std::uint64_t reads_left;        // buffers of reads that a hedge overtook
   std::uint64_t disk_requests;     // payloads of all network block device clients together
 };

@@ -2,21 +2,24 @@
 
 #include <array>
 #include <cstring>
-#include <memory>
-#include <openssl/evp.h>
+#include <sodium.h>
 
+#include "objectstore/base/check.h"
 #include "objectstore/crypto/digest.h"
-#include "objectstore/crypto/openssl_check.h"
 
 namespace cumulus {
 namespace {
 
-struct Free {
-  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
-  void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-};
-using Key = std::unique_ptr<EVP_PKEY, Free>;
-using Context = std::unique_ptr<EVP_MD_CTX, Free>;
+// 0 is success; anything else cannot happen.
+#define SODIUM_OK(call) CHECK((call) == 0)
+
+void ready() {
+  static const bool done = [] {
+    CHECK(sodium_init() >= 0);
+    return true;
+  }();
+  static_cast<void>(done);
+}
 
 Bytes labelled(std::string_view label, ByteView message) {
   Bytes bytes(label.begin(), label.end());
@@ -43,23 +46,16 @@ class GoodSignatures {
 
 }  // namespace
 
-SigningKey::SigningKey(const std::array<std::uint8_t, 32>& seed) : seed_(seed) {
-  const Key key(EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, seed.data(), seed.size()));
-  CHECK(key != nullptr);
-  std::size_t size = public_.size();
-  CRYPTO_OK(EVP_PKEY_get_raw_public_key(key.get(), public_.data(), &size));
+SigningKey::SigningKey(const std::array<std::uint8_t, 32>& seed) {
+  ready();
+  SODIUM_OK(crypto_sign_seed_keypair(public_.data(), secret_.view().data(), seed.data()));
 }
 
 std::array<std::uint8_t, 64> SigningKey::sign(std::string_view label, ByteView message) const {
-  const Key key(
-      EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, seed_.view().data(), seed_.view().size()));
-  const Context context(EVP_MD_CTX_new());
-  CHECK(key != nullptr && context != nullptr);
-  CRYPTO_OK(EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, key.get()));
   const Bytes bytes = labelled(label, message);
   std::array<std::uint8_t, 64> signature;
-  std::size_t size = signature.size();
-  CRYPTO_OK(EVP_DigestSign(context.get(), signature.data(), &size, bytes.data(), bytes.size()));
+  SODIUM_OK(
+      crypto_sign_detached(signature.data(), nullptr, bytes.data(), bytes.size(), secret_.view().data()));
   return signature;
 }
 
@@ -73,13 +69,9 @@ bool verify_signature(const std::array<std::uint8_t, 32>& public_key, std::strin
   hash.update(bytes);
   const Digest digest = hash.finish();
   if (good.knows(digest)) return true;
-  const Key key(EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, public_key.data(), public_key.size()));
-  if (!key) return false;
-  const Context context(EVP_MD_CTX_new());
-  CHECK(context != nullptr);
-  CRYPTO_OK(EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key.get()));
+  ready();
   const bool right =
-      EVP_DigestVerify(context.get(), signature.data(), signature.size(), bytes.data(), bytes.size()) == 1;
+      crypto_sign_verify_detached(signature.data(), bytes.data(), bytes.size(), public_key.data()) == 0;
   if (right) good.add(digest);
   return right;
 }

@@ -19,7 +19,7 @@ class SigningKey {
   std::array<std::uint8_t, 64> sign(std::string_view label, ByteView message) const;
 
  private:
-  SecretKey seed_;
+  Secret<64> secret_;  // the seed and the public key
   std::array<std::uint8_t, 32> public_{};
 };
 

@@ -405,6 +405,8 @@ Task<Status> StoreVolume::start_writing(LogStart start, std::vector<SealedSegmen
   const std::uint32_t segment_size = 1u << shape_.segment_log2;
   LogOptions log_options;
   log_options.segment_size = segment_size;
+  log_options.idle_buffers_max =
+      std::clamp<std::size_t>(MemoryShares(options_.memory_bytes).segments_idle / segment_size, 2, 8);
   log_ = LogWriter::make(parts_.runtime, *slots_, parts_.keys, id_, start, log_options, parts_.metrics,
                          [this](SealedSegment segment) { segment_sealed(std::move(segment)); });
   barrier_.attach(log_.get());

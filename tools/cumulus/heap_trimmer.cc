@@ -50,7 +50,8 @@ void HeapTrimmer::arm(const std::shared_ptr<State>& state) {
 void HeapTrimmer::look(const std::shared_ptr<State>& state) {
   const std::uint64_t resident = resident_bytes();
   state->trimmed_to = std::min(state->trimmed_to, resident);
-  if (resident <= state->limit / 2 || resident <= state->trimmed_to + state->limit / 16) return arm(state);
+  if (resident <= state->limit / 8 * 5 || resident <= state->trimmed_to + state->limit / 16)
+    return arm(state);
   state->runtime.start_work([] { ::malloc_trim(0); },
                             [state] {
                               state->trimmed_to = resident_bytes();

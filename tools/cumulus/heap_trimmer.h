@@ -1,8 +1,8 @@
 // HeapTrimmer: freed memory goes back to the system before the process outgrows what it may take. The
 // allocator keeps what lies below something still in use: measured, a daemon that used 240 MiB held 540 MiB
 // after eighteen minutes of puts, gets and repairs. Looks at the resident size four times a second; trims, on
-// a worker, when it is above half of the limit and has grown by a sixteenth of it since it was trimmed last.
-// Reactor thread.
+// a worker, when it is above five eighths of the limit and has grown by a sixteenth of it since it was
+// trimmed last. Reactor thread.
 #pragma once
 
 #include <cstdint>
