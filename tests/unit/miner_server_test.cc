@@ -2,6 +2,7 @@
 // more than their grant allows; and on a disk that is full. Whatever they do, others are served.
 #include <filesystem>
 #include <gtest/gtest.h>
+#include <list>
 #include <random>
 #include <sys/mount.h>
 
@@ -199,6 +200,38 @@ TEST_F(MinerServerTest, SlowClientsAreCut) {
     EXPECT_EQ(miner_->store().totals().slices, 0u);
     co_await expect_service();
   });
+}
+
+// Whoever begins three of the largest PUTs and sends little of them keeps nobody else waiting: not the volume
+// that he may only read, and with every right not another volume.
+TEST_F(MinerServerTest, SlowPayloadsHoldUpNobodyElse) {
+  options_.server.idle_timeout = 20s;
+  options_.server.stall_timeout = 20s;
+  const SampleVolume tenant(2);
+  for (const bool reader : {true, false}) {
+    with_miner([&]() -> Task<void> {
+      std::list<RawClient> slow;
+      for (int i = 0; i < 3; ++i) slow.emplace_back(reactor_, miner_->port());
+      const wire::Grant grant =
+          reader ? RawClient::grant_of(volume_, Grant::kRead) : RawClient::grant_of(tenant);
+      for (RawClient& one : slow) {
+        EXPECT_EQ(error_of(co_await one.hello(grant)), kNoError);
+        Prelude prelude;
+        prelude.type = MessageType::put;
+        const auto slice = (reader ? volume_ : tenant).slice(1000, 0, 10);
+        wire::PutRequest message;
+        message.slice = slice.id;
+        message.manifest = *slice.manifest;
+        const Bytes begun = wire::frame(prelude, message, wire::kPayloadMax);
+        EXPECT_TRUE(co_await one.stream->write_all(begun));
+      }
+      co_await reactor_.sleep_for(200ms);
+      const TimePoint began = reactor_.now();
+      co_await expect_service();
+      EXPECT_LT(reactor_.now() - began, 10s) << (reader ? "a reader" : "another volume");
+      for (RawClient& one : slow) one.stream->shut();
+    });
+  }
 }
 
 TEST_F(MinerServerTest, AFloodOfConnectionsIsBounded) {

@@ -32,6 +32,7 @@ MinerConnection::MinerConnection(MinerServer& server, wire::TcpSocket socket)
       put_bytes_(runtime_, server.options_.put_bytes_connection_max),
       answer_bytes_(runtime_, server.options_.answer_bytes_connection_max),
       writing_(runtime_, 1),
+      tenant_(server_.tenant_of(std::nullopt)),
       tasks_(runtime_) {
   server_.connections_.insert(this);
 }
@@ -93,6 +94,7 @@ Task<Result<wire::HelloAnswer>> MinerConnection::admit(wire::HelloRequest messag
     CO_TRY_OK(co_await check_grant(*message.grant));
     volume_ = message.grant->volume;
     rights_ = message.grant->rights;
+    tenant_ = server_.tenant_of(volume_);
   }
   wire::HelloAnswer answer;
   answer.features = message.features & wire::kFeatures;
@@ -144,29 +146,35 @@ Task<Result<MinerConnection::Received>> MinerConnection::receive() {
   received.request.volume = volume_;
   received.request.rights = rights_;
   received.turn = co_await requests_.acquire();
-  {
+  server_.received_.add(head.size() + prelude.header_length);
+  if (RequestHandler::may_ask(prelude.type, volume_, rights_)) {
     const Watchdog limit(*this, transfer_time(prelude.header_length));
     received.request.header.resize(prelude.header_length);
     CO_TRY_OK(co_await stream_.read_exactly(received.request.header));
+  } else {
+    CO_TRY_OK(co_await skip(prelude.header_length));
   }
-  server_.received_.add(head.size() + prelude.header_length);
-  if (prelude.payload_length != 0) {
-    if (prelude.type == MessageType::put && volume_) {
-      CO_TRY_OK(co_await receive_payload(received));
-    } else {
-      const Watchdog skipping(*this, transfer_time(prelude.payload_length));
-      CO_TRY_OK(co_await stream_.discard(prelude.payload_length));
-    }
+  if (prelude.type == MessageType::put && !received.request.header.empty()) {
+    CO_TRY_OK(co_await receive_payload(received));
+  } else {
+    CO_TRY_OK(co_await skip(prelude.payload_length));
   }
   const std::uint64_t weight = RequestHandler::answer_weight(received.request);
   received.own_answer = co_await answer_bytes_.acquire(weight);
+  received.tenants_answer = co_await tenant_->answer_bytes.acquire(weight);
   received.all_answers = co_await server_.answer_bytes_.acquire(weight);
   co_return received;
+}
+
+Task<Status> MinerConnection::skip(std::uint32_t length) {
+  const Watchdog limit(*this, transfer_time(length));
+  co_return co_await stream_.discard(length);
 }
 
 Task<Status> MinerConnection::receive_payload(Received& received) {
   const std::uint32_t length = received.request.prelude.payload_length;
   received.own_bytes = co_await put_bytes_.acquire(length);
+  received.tenants_bytes = co_await tenant_->put_bytes.acquire(length);
   received.all_bytes = co_await server_.put_bytes_.acquire(length);
   const Watchdog limit(*this, transfer_time(length));
   received.request.payload = server_.handler_.buffers().acquire(length);
@@ -186,6 +194,7 @@ Task<void> MinerConnection::answer(Received received) {
     made = co_await server_.handler_.handle(std::move(received.request));
   }
   received.own_bytes.release();
+  received.tenants_bytes.release();
   received.all_bytes.release();
   co_await send(std::move(made));
 }

@@ -24,8 +24,10 @@ class MinerConnection {
     MinerRequest request;
     Semaphore::Hold turn;
     Semaphore::Hold own_bytes;  // of the payload
+    Semaphore::Hold tenants_bytes;
     Semaphore::Hold all_bytes;
     Semaphore::Hold own_answer;
+    Semaphore::Hold tenants_answer;
     Semaphore::Hold all_answers;
     TimePoint deadline = TimePoint::max();
   };
@@ -37,6 +39,7 @@ class MinerConnection {
   // A whole request, with room for it and for its answer: the client waits here when there is none.
   Task<Result<Received>> receive();
   Task<Status> receive_payload(Received& received);
+  Task<Status> skip(std::uint32_t length);
   Task<void> answer(Received received);
   Task<void> send(MinerAnswer answer);
   Duration transfer_time(std::uint64_t bytes) const;
@@ -51,6 +54,7 @@ class MinerConnection {
   Semaphore put_bytes_;
   Semaphore answer_bytes_;
   Semaphore writing_;
+  std::shared_ptr<MinerServer::Tenant> tenant_;
   TaskGroup tasks_;
 };
 

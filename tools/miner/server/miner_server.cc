@@ -96,6 +96,17 @@ Task<void> MinerServer::serve(wire::TcpSocket socket) {
   connections_gauge_.set(sockets_);
 }
 
+std::shared_ptr<MinerServer::Tenant> MinerServer::tenant_of(const std::optional<VolumeId>& volume) {
+  std::erase_if(tenants_, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<Tenant>& known = tenants_[volume];
+  std::shared_ptr<Tenant> tenant = known.lock();
+  if (tenant) return tenant;
+  const std::uint64_t answers = volume ? options_.answer_bytes_max / 2 : options_.answer_bytes_strangers_max;
+  tenant.reset(new Tenant{Semaphore(runtime_, options_.put_bytes_max / 2), Semaphore(runtime_, answers)});
+  known = tenant;
+  return tenant;
+}
+
 Task<void> MinerServer::close() {
   closing_ = true;
   boost::system::error_code ignored;

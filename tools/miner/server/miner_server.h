@@ -9,6 +9,7 @@
 #pragma once
 
 #include <list>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -24,12 +25,14 @@ struct MinerServerOptions {
   std::string address = "127.0.0.1";  // numeric, IPv4 or IPv6
   std::uint16_t port = 0;             // 0: the system picks one
   std::size_t connections_max = 512;
-  // Payloads of PUTs in memory, of all connections and of one.
+  // Payloads of PUTs in memory, of all connections and of one. A volume's connections have half of all
+  // together.
   std::uint64_t put_bytes_max = 80ULL << 20;
   std::uint64_t put_bytes_connection_max = 40ULL << 20;
-  // Answers in memory.
+  // Answers in memory: the same; and those to all who showed no grant.
   std::uint64_t answer_bytes_max = 64ULL << 20;
-  std::uint64_t answer_bytes_connection_max = 40ULL << 20;
+  std::uint64_t answer_bytes_connection_max = 32ULL << 20;
+  std::uint64_t answer_bytes_strangers_max = 1ULL << 20;
   Duration handshake_timeout = std::chrono::seconds(10);
   Duration idle_timeout = std::chrono::seconds(90);
   Duration stall_timeout = std::chrono::seconds(15);    // plus a second for every transfer_rate_min bytes
@@ -56,10 +59,18 @@ class MinerServer {
 
  private:
   friend class MinerConnection;
+  // What one volume's connections hold together, so that those who are slow, or mean to be, do not keep all
+  // others waiting. Ends with the last of them.
+  struct Tenant {
+    Semaphore put_bytes;
+    Semaphore answer_bytes;
+  };
   using Acceptor = asio::basic_socket_acceptor<asio::ip::tcp, ReactorExecutor>;
 
   Task<void> accept_loop();
   Task<void> serve(wire::TcpSocket socket);
+  // Of nullopt: all who showed no grant.
+  std::shared_ptr<Tenant> tenant_of(const std::optional<VolumeId>& volume);
 
   Runtime& runtime_;
   RequestHandler& handler_;
@@ -71,6 +82,7 @@ class MinerServer {
   bool closing_ = false;
   Semaphore put_bytes_;
   Semaphore answer_bytes_;
+  std::map<std::optional<VolumeId>, std::weak_ptr<Tenant>> tenants_;
   std::set<MinerConnection*> connections_;
   std::size_t sockets_ = 0;
   TimePoint allowed_read_at_;

@@ -101,17 +101,24 @@ Task<MinerAnswer> RequestHandler::handle(MinerRequest request) {
   co_return *std::move(answer);
 }
 
+Status RequestHandler::may_ask(MessageType type, const std::optional<VolumeId>& volume,
+                               std::uint32_t rights) {
+  if (type == MessageType::ping || type == MessageType::status) return {};
+  if (!wire::known(type) || type == MessageType::goaway || type == MessageType::hello)
+    return fail(ErrorKind::unsupported, cumulus::format("{} ({}) is not answered here", wire::to_string(type),
+                                                        static_cast<int>(type)));
+  if (!volume) return fail(ErrorKind::denied, "this connection showed no grant of a volume");
+  const std::uint32_t right = right_for(type);
+  if ((rights & right) == 0)
+    return fail(ErrorKind::denied, cumulus::format("the grant does not allow to {}", right_name(right)));
+  return {};
+}
+
 Task<Result<MinerAnswer>> RequestHandler::dispatch(const MinerRequest& request) {
   const MessageType type = request.prelude.type;
+  CO_TRY_OK(may_ask(type, request.volume, request.rights));
   if (type == MessageType::ping) co_return answer_with(request.prelude, wire::Empty{});
   if (type == MessageType::status) co_return status(request);
-  if (!wire::known(type) || type == MessageType::goaway || type == MessageType::hello)
-    co_return fail(ErrorKind::unsupported, cumulus::format("{} ({}) is not answered here",
-                                                           wire::to_string(type), static_cast<int>(type)));
-  if (!request.volume) co_return fail(ErrorKind::denied, "this connection showed no grant of a volume");
-  const std::uint32_t right = right_for(type);
-  if ((request.rights & right) == 0)
-    co_return fail(ErrorKind::denied, cumulus::format("the grant does not allow to {}", right_name(right)));
   const VolumeId volume = *request.volume;
   switch (type) {
     case MessageType::put:

@@ -53,6 +53,9 @@ class RequestHandler {
   // Never fails: errors are answers.
   Task<MinerAnswer> handle(MinerRequest request);
   BufferPools& buffers() { return store_.buffers(); }
+  // Whether a message of this type will be looked at for this volume and these rights; else the error that
+  // answers it (unsupported, denied), and nothing that it brings needs room.
+  static Status may_ask(wire::MessageType type, const std::optional<VolumeId>& volume, std::uint32_t rights);
   // Bytes that an answer to this request will hold in memory: what to reserve first.
   static std::uint64_t answer_weight(const MinerRequest& request);
   static MinerAnswer error_answer(const wire::Prelude& prelude, const Error& error);
