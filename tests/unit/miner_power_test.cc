@@ -222,6 +222,7 @@ struct IndexRows {
 struct IndexDisk {
   IndexRows durable;
   std::vector<IndexBatch> newer;
+  bool full = false;
 };
 
 class MapIndex final : public SliceIndex {
@@ -249,6 +250,7 @@ class MapIndex final : public SliceIndex {
     return fail(ErrorKind::unsupported, "this test does not page");
   }
   Status apply(const IndexBatch& batch) override {
+    if (disk_.full) return fail(ErrorKind::no_space, "the index's disk is full");
     rows_.take(batch);
     disk_.newer.push_back(batch);
     return {};
@@ -314,6 +316,40 @@ class PowerCutTest {
       co_await store->close();
     }());
     return there;
+  }
+
+  // Puts a slice while the index's disk is full, and ends.
+  void end_on_a_full_disk() {
+    const SampleSlice slice = volume_.slice(1, 0, 5000);
+    reactor_.run([&]() -> Task<void> {
+      auto store = co_await open();
+      if (!store) co_return;
+      index_.full = true;
+      Status outcome;
+      bool ended = false;
+      TaskGroup puts(reactor_);
+      puts.spawn([&]() -> Task<void> {
+        outcome = co_await put(*store, slice);
+        ended = true;
+      });
+      co_await reactor_.sleep_for(std::chrono::milliseconds(100));
+      EXPECT_FALSE(ended);
+      store->end_retries();
+      const TimePoint until = reactor_.now() + std::chrono::seconds(10);
+      while (!ended && reactor_.now() < until) co_await reactor_.sleep_for(std::chrono::milliseconds(20));
+      EXPECT_TRUE(ended);
+      index_.full = false;
+      co_await puts.join();
+      EXPECT_FALSE(outcome);
+      const Status next = co_await put(*store, volume_.slice(2, 0, 100));
+      EXPECT_FALSE(next) << "what came before is not in the index";
+      co_await store->close();
+      store = co_await open();
+      if (!store) co_return;
+      const auto range = co_await store->read({volume_.id(), slice.id}, 0, slice.data.size());
+      EXPECT_TRUE(range && equal(range->bytes, slice.data)) << "the bundle has it: the start replays it";
+      co_await store->close();
+    }());
   }
 
  private:
@@ -446,6 +482,8 @@ TEST(MinerPowerTest, NothingAcknowledgedIsLostWhenThePowerIsCut) {
     if (HasFailure()) break;
   }
 }
+
+TEST(MinerPowerTest, EndsWhileTheIndexHasNoRoom) { PowerCutTest(1).end_on_a_full_disk(); }
 
 }  // namespace
 }  // namespace cumulus

@@ -36,10 +36,16 @@ class SocketPath {
   int descriptor_;
 };
 
-Task<bool> send_line(ControlServer::Socket& socket, std::string line) {
+// Who does not take a line in time gets no more: a scrub does not stand still for its listener.
+Task<bool> send_line(Runtime& runtime, ControlServer::Socket& socket, std::string line) {
   line += '\n';
   boost::system::error_code error;
+  const TimerId limit = runtime.start_timer(runtime.now() + kCommandTime, [&socket] {
+    boost::system::error_code ignored;
+    socket.shutdown(asio::socket_base::shutdown_both, ignored);
+  });
   co_await asio::async_write(socket, asio::buffer(line), asio::redirect_error(Token(), error));
+  runtime.cancel_timer(limit);
   co_return !error;
 }
 
@@ -95,25 +101,25 @@ Task<void> ControlServer::serve(Socket socket) {
 Task<void> ControlServer::answer(Socket& socket, std::string command) {
   if (command == "status") {
     std::string state = "status " + miner_.status_json() + "\ndone";
-    (void)co_await send_line(socket, std::move(state));
+    (void)co_await send_line(runtime_, socket, std::move(state));
   } else if (command == "reload") {
     const Status reloaded = co_await miner_.reload();
     std::string line = "done";
     if (!reloaded) line = "error " + reloaded.error().message();
-    (void)co_await send_line(socket, std::move(line));
+    (void)co_await send_line(runtime_, socket, std::move(line));
   } else if (command == "scrub") {
     co_await scrub(socket);
   } else {
     std::string line = "error unknown command";
-    (void)co_await send_line(socket, std::move(line));
+    (void)co_await send_line(runtime_, socket, std::move(line));
   }
 }
 
 Task<void> ControlServer::scrub(Socket& socket) {
-  const auto tell = [&socket](ScrubReport report) -> Task<void> {
+  const auto tell = [this, &socket](ScrubReport report) -> Task<void> {
     std::string line =
         cumulus::format("progress {} {} {} {}", report.slices, report.total_slices, report.bytes, report.bad);
-    (void)co_await send_line(socket, std::move(line));
+    (void)co_await send_line(runtime_, socket, std::move(line));
   };
   const auto report = co_await miner_.scrubber().run(0, tell);
   std::string line;
@@ -122,7 +128,7 @@ Task<void> ControlServer::scrub(Socket& socket) {
   } else {
     line = "error " + report.error().message();
   }
-  (void)co_await send_line(socket, std::move(line));
+  (void)co_await send_line(runtime_, socket, std::move(line));
 }
 
 Task<void> ControlServer::close() {
@@ -141,7 +147,7 @@ Task<Status> ask_daemon(Runtime& runtime, std::string directory, std::string com
   boost::system::error_code error;
   co_await socket.async_connect(stream_protocol::endpoint(path.name()), asio::redirect_error(Token(), error));
   if (error) co_return fail(ErrorKind::not_found, directory + ": no cumulus-miner runs there");
-  const bool sent = co_await send_line(socket, std::move(command));
+  const bool sent = co_await send_line(runtime, socket, std::move(command));
   if (!sent) co_return fail(ErrorKind::unavailable, directory + ": the daemon does not answer");
   std::string buffered;
   for (;;) {

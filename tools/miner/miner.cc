@@ -82,6 +82,7 @@ Task<Status> Miner::assemble(MinerOptions options) {
 }
 
 Task<void> Miner::close() {
+  if (store_) store_->end_retries();  // the server waits for its puts
   if (server_) co_await server_->close();
   if (scrubber_) co_await scrubber_->close();
   if (control_) co_await control_->close();

@@ -110,6 +110,9 @@ class SliceStore {
   std::uint64_t capacity() const { return options_.capacity; }
   // The last group commit failed: the disk refuses writes.
   bool write_failed() const { return write_failed_; }
+  // What the index does not take now fails from here on (the next start replays it), so that whoever waits
+  // for such a put can end before close() is called.
+  void end_retries() { retries_end_ = true; }
   // All that was asked for is done, then files are closed. Call once, before destruction.
   Task<void> close();
 
@@ -195,6 +198,8 @@ class SliceStore {
   Error write_error_{ErrorKind::io, ""};
   TimePoint retry_at_;
   bool closing_ = false;
+  bool retries_end_ = false;
+  std::optional<Error> index_behind_;  // it did not take a batch: none may follow
   std::size_t calls_ = 0;
   Signal idle_;
   bool commits_end_ = false;

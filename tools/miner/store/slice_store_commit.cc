@@ -56,6 +56,7 @@ Task<void> SliceStore::commit_loop() {
 }
 
 Task<Status> SliceStore::commit(std::vector<std::shared_ptr<Pending>> entries) {
+  if (index_behind_) co_return fail(*index_behind_);
   std::vector<LogEntry> records;
   std::vector<std::optional<SliceLocation>> old;
   std::vector<ByteView> manifests;
@@ -166,7 +167,10 @@ Task<Status> SliceStore::apply(IndexBatch batch) {
     if (applied) break;
     log_error("{}; trying again", applied.error().message());
     refuse_writes(applied.error());
-    if (closing_) co_return applied;  // the next start replays the batch
+    if (closing_ || retries_end_) {  // the next start replays the batch
+      index_behind_ = applied.error();
+      co_return applied;
+    }
     co_await runtime_.sleep_for(kRetryPause);
   }
   changed_volumes_.clear();
