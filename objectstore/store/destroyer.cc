@@ -8,7 +8,7 @@ namespace cumulus {
 
 Destroyer::Destroyer(Runtime& runtime, SliceTransport& transport, const Superblock& mark,
                      Duration request_deadline)
-    : runtime_(runtime), transport_(transport), request_deadline_(request_deadline) {
+    : runtime_(runtime), transport_(transport), volume_(mark.volume), request_deadline_(request_deadline) {
   CHECK(mark.destroyed);
 }
 
@@ -29,7 +29,7 @@ Task<Result<std::vector<std::string>>> Destroyer::delete_slices(Progress progres
 // cannot be emptied ends it, so that a miner that refuses to delete is not asked for ever.
 Task<void> Destroyer::empty_miner(MinerEntry miner, std::vector<std::string>& left,
                                   const Progress& progress) {
-  std::optional<SliceId> last;
+  std::set<SliceId> begun;  // the first of each page that was deleted
   while (!interrupted_) {
     const TimePoint deadline = runtime_.now() + request_deadline_;
     auto page = co_await transport_.list(miner.id, std::nullopt, deadline);
@@ -39,14 +39,14 @@ Task<void> Destroyer::empty_miner(MinerEntry miner, std::vector<std::string>& le
     }
     std::vector<SliceId> slices;
     for (const SliceListing& listed : page->slices)
-      if (const auto manifest = Manifest::decode(listed.manifest))
+      if (const auto manifest = Manifest::decode(listed.manifest);
+          manifest && manifest->header.volume == volume_)
         slices.push_back({manifest->id(), listed.index});
     if (page->slices.empty()) co_return;
-    if (slices.empty() || slices.front() == last) {
+    if (slices.empty() || !begun.insert(slices.front()).second) {
       left.push_back(miner.address + ": it goes on listing slices that it was told to delete");
       co_return;
     }
-    last = slices.front();
     const std::size_t count = slices.size();
     const Status removed =
         co_await transport_.remove(miner.id, std::move(slices), runtime_.now() + request_deadline_);

@@ -3,6 +3,7 @@
 // still write the volume. Reactor thread.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@ class Destroyer {
 
   Runtime& runtime_;
   SliceTransport& transport_;
+  const VolumeId volume_;
   Duration request_deadline_;
   std::uint64_t deleted_ = 0;
   bool interrupted_ = false;

@@ -6,6 +6,11 @@
 #include "objectstore/base/log.h"
 
 namespace cumulus {
+namespace {
+
+constexpr std::uint64_t kStrangersMax = 1024;  // entries of one miner that are not this volume's
+
+}  // namespace
 
 change::Placed Inventory::Segment::placed() const {
   return {.segment = manifest.id(),
@@ -37,39 +42,53 @@ Task<Inventory> Inventory::list(Runtime& runtime, SliceTransport& transport, Vol
 
 Task<void> Inventory::list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime,
                                  VolumeId volume, MinerEntry miner, Duration request_deadline) {
+  const auto leave_out = [&](std::string_view why) {
+    inventory.unanswered_.push_back(format("miner {} ({}): {}", miner.id.brief(), miner.address, why));
+  };
   std::optional<Bytes> from;
+  std::optional<SliceId> last;
+  std::uint64_t strangers = 0;
   do {
     auto page = co_await transport.list(miner.id, from, runtime.now() + request_deadline);
     if (!page) {
-      inventory.unanswered_.push_back(
-          format("miner {} ({}): {}", miner.id.brief(), miner.address, page.error().message()));
+      leave_out(page.error().message());
       co_return;
     }
-    for (const SliceListing& slice : page->slices) inventory.add(volume, miner.id, slice);
-    // A miner whose next page is the same page would never end.
-    if (page->next && page->next == from) co_return;
+    // Slices come in order, and only the owner can sign a manifest: so even a miner that means to has an end.
+    for (const SliceListing& slice : page->slices) {
+      auto manifest = Manifest::decode(slice.manifest);
+      if (!manifest || manifest->header.volume != volume || slice.index >= manifest->roots.size()) {
+        if (strangers++ == 0)
+          log_warn("miner {} lists a slice with a manifest that is not this volume's", miner.id.brief());
+        if (strangers <= kStrangersMax) continue;
+        leave_out("it lists what is not this volume's");
+        co_return;
+      }
+      const SliceId id{manifest->id(), slice.index};
+      if (last && id <= *last) {
+        leave_out("its listing goes back");
+        co_return;
+      }
+      last = id;
+      inventory.add(miner.id, slice.index, *std::move(manifest));
+    }
     from = std::move(page->next);
   } while (from);
 }
 
-void Inventory::add(VolumeId volume, const MinerId& miner, const SliceListing& slice) {
-  auto manifest = Manifest::decode(slice.manifest);
-  if (!manifest || manifest->header.volume != volume || slice.index >= manifest->roots.size()) {
-    log_warn("miner {} lists a slice with a manifest that is not this volume's", miner.brief());
-    return;
-  }
-  auto& same = segments_[manifest->id()];
+void Inventory::add(const MinerId& miner, std::uint16_t index, Manifest manifest) {
+  auto& same = segments_[manifest.id()];
   const auto found =
-      std::ranges::find_if(same, [&](const auto& segment) { return segment->manifest == *manifest; });
+      std::ranges::find_if(same, [&](const auto& segment) { return segment->manifest == manifest; });
   Segment* segment = nullptr;
   if (found != same.end()) {
     segment = found->get();
   } else {
     segment = same.emplace_back(std::make_unique<Segment>()).get();
-    segment->miners.resize(manifest->roots.size());
-    segment->manifest = std::move(*manifest);
+    segment->miners.resize(manifest.roots.size());
+    segment->manifest = std::move(manifest);
   }
-  MinerId& first = segment->miners[slice.index];
+  MinerId& first = segment->miners[index];
   if (first == MinerId{}) {
     first = miner;
     return;
@@ -77,7 +96,7 @@ void Inventory::add(VolumeId volume, const MinerId& miner, const SliceListing& s
   // A segment that was crowded once and then spread shows both: a miner for each slice is the better half.
   const bool better = std::ranges::count(segment->miners, first) > 1 &&
                       std::ranges::find(segment->miners, miner) == segment->miners.end();
-  segment->copies.emplace_back(slice.index, better ? std::exchange(first, miner) : miner);
+  segment->copies.emplace_back(index, better ? std::exchange(first, miner) : miner);
 }
 
 // Down from the tail, each by the chain value that the one after it names, as far as manifests are listed.

@@ -29,8 +29,8 @@ class Inventory {
     std::size_t slices_seen() const;
   };
 
-  // Lists every miner, page by page, at once. Never fails as a whole: `unanswered` names who did not answer
-  // and why.
+  // Lists every miner, page by page, at once. Never fails as a whole: `unanswered` names who did not answer,
+  // or not to the end, and why.
   static Task<Inventory> list(Runtime& runtime, SliceTransport& transport, VolumeId volume,
                               Duration request_deadline);
 
@@ -53,7 +53,7 @@ class Inventory {
  private:
   static Task<void> list_miner(Inventory& inventory, SliceTransport& transport, Runtime& runtime,
                                VolumeId volume, MinerEntry miner, Duration request_deadline);
-  void add(VolumeId volume, const MinerId& miner, const SliceListing& slice);
+  void add(const MinerId& miner, std::uint16_t index, Manifest manifest);
   struct History {
     std::vector<const Segment*> segments;  // in order
     Sequence below = 0;                    // the segment before them, 0: there is none

@@ -98,7 +98,7 @@ class SimNetwork {
   TaskGroup carried_;
 };
 
-class FakeTransport final : public SliceTransport {
+class FakeTransport : public SliceTransport {
  public:
   // `client` numbers the home in cuts.
   FakeTransport(Runtime& runtime, SimNetwork& network, std::size_t client, VolumeId volume);

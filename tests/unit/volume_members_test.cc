@@ -124,6 +124,46 @@ Task<> destroy_with_an_old_list(World& world) {
 }
 TEST(VolumeMembers, DestroyingFindsMinersThatAnotherHomeAdded) { play(destroy_with_an_old_list); }
 
+// Lists its first page again and again, under cursors that change.
+class EndlessLister final : public FakeTransport {
+ public:
+  using FakeTransport::FakeTransport;
+  Task<Result<SliceListPage>> list(MinerId miner, std::optional<Bytes> from, TimePoint deadline) override {
+    if (miner != miners().front().id) co_return co_await FakeTransport::list(miner, from, deadline);
+    CO_TRY(SliceListPage page, co_await FakeTransport::list(miner, std::nullopt, deadline));
+    page.next = Bytes(1, ++pages_ % 2 == 0 ? 'a' : 'b');
+    co_return page;
+  }
+  unsigned pages() const { return pages_; }
+
+ private:
+  unsigned pages_ = 0;
+};
+
+Task<> recover_beside_an_endless_listing(World& world) {
+  Stored stored;
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  EndlessLister far(world.reactor, world.network, 1, world.keys.volume_id());
+  auto volume = co_await make(world, transport, world.network.entries(), stored);
+  ASSERT_WELL(volume);
+  ASSERT_WELL(co_await store(**volume, stored, 2'500'000));
+  ASSERT_WELL(co_await (*volume)->close());
+  far.set_miners(world.network.entries());
+  world.network.kill(5);
+  volume = co_await Volume::recover(world.parts(far, "b"), small_options(), OpenMode::read_write, false, {});
+  ASSERT_WELL(volume);
+  EXPECT_EQ(far.pages(), 2u);
+  co_await expect_all(**volume, stored);
+  ASSERT_WELL(co_await (*volume)->close());
+
+  const auto left = co_await Volume::destroy(world.parts(far, "b"), small_options(), {});
+  ASSERT_WELL(left);
+  EXPECT_EQ(left->size(), 1u);  // the dead one
+  co_await transport.close();
+  co_await far.close();
+}
+TEST(VolumeMembers, AMinerThatListsForEverIsLeftOut) { play(recover_beside_an_endless_listing); }
+
 // The last segments are lost for good; the owner says so, and goes on from what is left.
 Task<> accept_a_loss(World& world) {
   Stored stored;
