@@ -307,9 +307,10 @@ class Recovery {
 Task<Result<SegmentScan>> scan_segment(Runtime& runtime, const KeyTree& keys,
                                        std::shared_ptr<const Buffer> bytes, std::uint64_t length,
                                        std::optional<GroupTag> previous_tag, LogPosition after,
-                                       bool check_cells, GroupVisitor visit) {
+                                       bool check_cells, GroupVisitor visit, ScanCheck agree) {
   CO_TRY(const OpenedSegment opened,
          co_await open_on_worker(runtime, keys, bytes, length, previous_tag, check_cells));
+  if (agree) CO_TRY_OK(agree(opened.scan));
   CO_TRY_OK(co_await visit_groups(opened.groups, after, visit));
   co_return opened.scan;
 }

@@ -40,13 +40,16 @@ struct SegmentScan {
   bool whole_groups_after_bad = false;
 };
 
+// Looks at what the whole segment showed before any of its groups is visited; its error ends the scan.
+using ScanCheck = std::function<Status(const SegmentScan& scan)>;
+
 // Verifies and visits every group of one segment's bytes after `after` (earlier ones are verified and
 // skipped); `check_cells` opens every cell too. previous_tag continues the chain; nullopt: not checked for
 // the first group.
 Task<Result<SegmentScan>> scan_segment(Runtime& runtime, const KeyTree& keys,
                                        std::shared_ptr<const Buffer> bytes, std::uint64_t length,
                                        std::optional<GroupTag> previous_tag, LogPosition after,
-                                       bool check_cells, GroupVisitor visit);
+                                       bool check_cells, GroupVisitor visit, ScanCheck agree = {});
 
 struct LastGroup {
   LogPosition group = 0;

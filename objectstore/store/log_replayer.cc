@@ -79,13 +79,17 @@ Task<Status> LogReplayer::replay_one(const Inventory::Segment& segment, std::sha
     if (!changes) co_return fail(changes.error());
     co_return co_await index_.replay(group.header.number, std::move(*changes));
   };
-  const GroupVisitor visitor = visit;
-  CO_TRY(const SegmentScan scan, co_await scan_segment(runtime_, keys_, bytes, manifest.segment_length,
-                                                       std::nullopt, index_.applied(), true, visitor));
-  if (scan.header != manifest.header || scan.bad_at != 0 || scan.last_group != manifest.last_group ||
-      scan.last_group_tag != manifest.last_group_tag)
-    co_return fail(ErrorKind::corrupt, format("log segment {}/{} is not what its manifest says",
-                                              manifest.id().epoch, manifest.id().sequence));
+  // The index takes nothing of bytes that are not the manifest's.
+  const ScanCheck agree = [&manifest](const SegmentScan& scan) -> Status {
+    if (scan.header == manifest.header && scan.bad_at == 0 && scan.last_group == manifest.last_group &&
+        scan.last_group_tag == manifest.last_group_tag)
+      return {};
+    return fail(ErrorKind::corrupt, format("log segment {}/{} is not what its manifest says",
+                                           manifest.id().epoch, manifest.id().sequence));
+  };
+  const auto scan = co_await scan_segment(runtime_, keys_, bytes, manifest.segment_length, std::nullopt,
+                                          index_.applied(), true, visit, agree);
+  if (!scan) co_return fail(scan.error());
   co_return Status();
 }
 

@@ -117,11 +117,20 @@ Task<Status> StoreVolume::open(OpenMode mode) {
     CO_TRY_OK(co_await close_rooms());
     co_return co_await take_over(known, survey.highest, Adopt::own);
   }
-  make_tail_keeper(known);
-  const Ballot ballot = home_.record().next_ballot(survey.highest, false, new_instance());
   LogStart start;
   std::vector<SealedSegment> segments;
-  CO_TRY_OK(co_await replay_local(known.tail, start, segments));
+  const Status replayed = co_await replay_local(known.tail, start, segments);
+  for (const ReplayMark& mark : replay_marks_) own_chains_.emplace(mark.sequence, mark.chain);
+  for (const SealedSegment& segment : segments)
+    own_chains_.emplace(segment.header.id.sequence, segment.chain);
+  if (replayed ? !belongs(known.tail) : parts_from(known.tail)) {
+    // This home wrote that tail too, and an older copy of its disk, which was put back, went another way.
+    CO_TRY_OK(co_await close_rooms());
+    co_return co_await take_over(known, survey.highest, Adopt::own);
+  }
+  CO_TRY_OK(replayed);
+  make_tail_keeper(known, [this](const Tail& tail) { return belongs(tail); });
+  const Ballot ballot = home_.record().next_ballot(survey.highest, false, new_instance());
   start.epoch = ballot.epoch;
   start.instance = ballot.instance;
   // Offline, the claim goes on in the background, and nothing is Remote before it is granted.
@@ -139,6 +148,29 @@ Task<bool> StoreVolume::ends_before(const Tail& tail) {
   for (const LocalSegments::Found& found : slots_->log_segments())
     last = std::max(last, found.header.id.sequence);
   co_return last < tail.through.sequence;
+}
+
+// A tail from before this opening, beside the local log: the same chain where it has that segment; older ones
+// were compared when they were let go.
+Status StoreVolume::belongs(const Tail& tail) const {
+  if (own_chains_.empty() || tail.through.sequence < own_chains_.begin()->first) return {};
+  const auto own = own_chains_.find(tail.through.sequence);
+  if (own != own_chains_.end() && own->second == tail.chain) return {};
+  return fail(ErrorKind::fenced,
+              "the miners hold what this home wrote before an older copy of its disk was put back: what was "
+              "written since then, without the miners, is of another history. Open the volume again: it goes "
+              "on with the miners' state, and this one is set aside");
+}
+
+// Why a local log could not be replayed up to the tail: by its headers it goes on from another segment.
+bool StoreVolume::parts_from(const Tail& tail) const {
+  bool goes_on = false;
+  for (const LocalSegments::Found& found : slots_->log_segments()) {
+    if (found.header.id.sequence != tail.through.sequence + 1) continue;
+    if (found.header.previous_chain == tail.chain) return false;
+    goes_on = true;
+  }
+  return goes_on;
 }
 
 Task<Status> StoreVolume::close_rooms() {
@@ -270,8 +302,9 @@ Task<Status> StoreVolume::open_index(bool fresh) {
   co_return Status();
 }
 
-void StoreVolume::make_tail_keeper(const Superblock& known) {
+void StoreVolume::make_tail_keeper(const Superblock& known, std::function<Status(const Tail&)> belongs) {
   TailKeeper::Options options;
+  options.belongs = std::move(belongs);
   options.request_deadline = options_.request_deadline;
   tail_ = std::make_unique<TailKeeper>(parts_.runtime, transport_, parts_.keys, home_, known,
                                        transport_.miners(), parts_.writer_label, options, parts_.metrics,
@@ -285,7 +318,8 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next,
   for (int attempt = 0;; ++attempt) {
     ReplayStart start = co_await load_replay_start();
     // The index needs every group after its position: from local segments, or else from the miners.
-    const bool enough = start.previous && start.previous->group <= index_->applied();
+    const bool enough = start.previous && start.previous->group <= index_->applied() &&
+                        (start.sequence > 1 || begins_here(tail));
     if (!enough) {
       Tail reached = tail;
       CO_TRY_OK(co_await rebuild_from_miners(reached, false, {}, next));
@@ -326,6 +360,13 @@ Task<Status> StoreVolume::replay_local(const Tail& tail, LogStart& next,
     CO_TRY_OK(co_await index_->close());
     CO_TRY_OK(co_await open_index(true));
   }
+}
+
+// Is the log's first segment here, or none stored yet? Else the mark that says where replay begins was lost,
+// and what is behind it has left the cache.
+bool StoreVolume::begins_here(const Tail& tail) const {
+  const auto first = [](const LocalSegments::Found& found) { return found.header.id.sequence == 1; };
+  return tail.through.sequence == 0 || std::ranges::any_of(slots_->log_segments(), first);
 }
 
 // A local segment that was damaged, from the miners: their listings say where it is. What local segments tell

@@ -152,8 +152,9 @@ void StoreVolume::segment_sealed(SealedSegment segment) {
 // A segment is on k+m miners: write it down, and let it leave the disk once that is durable in the index.
 Task<Status> StoreVolume::segment_stored(change::Placed placed) {
   const SegmentId segment = placed.segment;
-  CO_TRY(const auto known, co_await index_->placed(segment));
-  if (!known) {  // else it was sent again: its note was there when this opening counted
+  // Only the counters want to know, and what is not noted keeps its place on the disk until a restart.
+  const auto known = co_await index_->placed(segment);
+  if (known && !*known) {  // else it was sent again: its note was there when this opening counted
     ++stored_segments_;
     stored_bytes_ += placed.length;
   }

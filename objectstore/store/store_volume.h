@@ -116,9 +116,12 @@ class StoreVolume final : public Volume {
   InstanceId new_instance() const;
   Task<Status> open_rooms(const Superblock& record, bool fresh_index);
   Task<bool> ends_before(const Tail& tail);
+  Status belongs(const Tail& tail) const;
+  bool parts_from(const Tail& tail) const;
+  bool begins_here(const Tail& tail) const;
   Task<Status> close_rooms();
   Task<Status> open_index(bool fresh);
-  void make_tail_keeper(const Superblock& known);
+  void make_tail_keeper(const Superblock& known, std::function<Status(const Tail&)> belongs = {});
   Task<Status> replay_local(const Tail& tail, LogStart& next, std::vector<SealedSegment>& segments);
   Task<Result<FetchedSegment>> fetch_wanted(WantedSegment wanted);
   Task<Status> rebuild_from_miners(Tail& tail, bool accept_loss, const Progress& progress, LogStart& next);
@@ -194,6 +197,7 @@ class StoreVolume final : public Volume {
   // stay behind the first.
   std::set<Sequence> unplaced_;
   std::deque<ReplayMark> replay_marks_;             // the first is what DIR/replay says, or will
+  std::map<Sequence, Digest> own_chains_;           // of the local log as it was opened
   std::unique_ptr<Inventory> inventory_;            // between a rebuild and note_placements()
   std::set<const Inventory::Segment*> of_the_log_;  // of inventory_: what was replayed
   std::set<SegmentId> damaged_;                     // seen to have wrong slices by the last check or repair

@@ -59,6 +59,9 @@ class TailKeeper {
     // A tail that nobody waits for is proposed this long after the last record at the earliest: each costs
     // every holder a signature check and a synced file.
     Duration pace = std::chrono::milliseconds(200);
+    // Whether a tail that was accepted before this opening, as a holder shows it while the volume is claimed,
+    // is of the log that this opening goes on with; its error fences. Empty: any is.
+    std::function<Status(const Tail&)> belongs;
   };
 
   // `known` is the newest record that the volume knows; version 0: a new volume's first one, never proposed

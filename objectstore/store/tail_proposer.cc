@@ -118,7 +118,12 @@ void TailKeeper::adopt_known() {
     return fence(Error(ErrorKind::corrupt,
                        "the miners show a state older than this machine has seen: they were rolled "
                        "back, or restored from an old copy"));
-  if (known_.tail.position > intent_.tail.position) intent_.tail = known_.tail;
+  if (known_.tail.position > intent_.tail.position) {
+    if (options_.belongs) {
+      if (const Status belongs = options_.belongs(known_.tail); !belongs) return fence(belongs.error());
+    }
+    intent_.tail = known_.tail;
+  }
   if (known_.checkpoints[0].position > intent_.checkpoints[0].position)
     intent_.checkpoints = known_.checkpoints;
   if (!miners_changed_ && known_.version != 0) {
