@@ -359,7 +359,10 @@ Task<std::vector<MinerId>> Pusher::find_held(const SegmentId& segment, const Pre
   wanted.reserve(held.size());
   for (const std::uint16_t i : slice_indices(held.size())) wanted.push_back({segment, i});
   const std::vector<MinerEntry> miners = transport_.miners();
-  const std::uint32_t per_miner_max = std::max<std::uint32_t>(1, options_.shape.m);
+  // What a miner claims to hold is believed once, as in any push, when there are miners enough: m that lie
+  // cost m slices.
+  const bool enough = eligible_.candidates().size() >= held.size();
+  const std::uint32_t per_miner_max = enough ? 1 : std::max<std::uint32_t>(1, options_.shape.m);
   TaskGroup asks(runtime_);
   for (const MinerEntry& entry : miners) {
     if (entry.weight <= 0) continue;  // it drains, or is about to go

@@ -323,6 +323,52 @@ TEST(Pusher, PushAgainSendsOnlyWhatIsMissing) {
   });
 }
 
+// Two miners that claim two slices each, of a segment that a restart sends again, have none: the others get
+// enough of it.
+TEST(Pusher, PushAgainBelievesEachMinerOnce) {
+  PushWorld world(6);
+  world.run([&]() -> Task<void> {
+    EXPECT_OK(co_await world.open(4, 2));
+    Pusher& pusher = world.start_pusher();
+    const SealedSegment segment = world.make();
+    pusher.push(segment);
+    EXPECT_OK(co_await pusher.wait_remote(10));
+    co_await pusher.close();
+    struct Slice {
+      Bytes manifest;
+      Bytes data;
+    };
+    std::map<SliceId, Slice> slices;
+    for (std::size_t at = 0; at < 6; ++at)
+      world.network.miner(at).for_each_intact(
+          world.where_volume(), [&](const SliceId& slice, ByteView manifest, ByteView data) {
+            slices[slice] = {Bytes(manifest.begin(), manifest.end()), Bytes(data.begin(), data.end())};
+          });
+    CO_ASSERT(slices.size() == 6);
+    for (const auto& [slice, bytes] : slices)
+      for (std::size_t at = 0; at < 6; ++at) {
+        const Status gone = world.network.miner(at).remove(world.where_volume(), {slice});
+        static_cast<void>(gone);  // not every miner has it
+      }
+    SimMinerLies lies;
+    lies.put_forgotten = 1000;
+    for (std::uint16_t i = 0; i < 4; ++i) {
+      SimMiner& liar = world.network.miner(i / 2);
+      liar.set_lies(lies);
+      const auto& [slice, bytes] = *std::next(slices.begin(), i);
+      CO_ASSERT(liar.put(world.where_volume(), slice, bytes.manifest, bytes.data));
+    }
+    world.placed.clear();
+    Pusher& again = world.start_pusher();
+    again.push_again(segment);
+    const TimePoint give_up = world.reactor.now() + 20s;
+    while (!world.placed.contains(segment.header.id) && world.reactor.now() < give_up)
+      co_await world.reactor.sleep_for(2ms);
+    EXPECT_GE(world.present(world.placed[segment.header.id]), 4u);
+    co_await world.end();
+  });
+}
+
 TEST(Pusher, MinersThatWereReplacedGetTheNewSegments) {
   PushWorld world(12);
   world.run([&]() -> Task<void> {
