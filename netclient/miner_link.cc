@@ -237,17 +237,22 @@ Task<Result<wire::TcpSocket>> MinerLink::dial(std::string address, TimePoint dea
     CO_TRY(endpoints, co_await shared_->names.look_up(where, deadline));
   }
   boost::system::error_code error;
-  for (const auto& endpoint : endpoints) {
+  for (auto left = static_cast<Duration::rep>(endpoints.size()); left > 0; --left) {
+    // A silent address leaves time for the next ones. The last one has two shares: the handshake and
+    // HELLO need some.
+    const TimePoint now = shared_->runtime.now();
+    const TimePoint until = left == 1 ? deadline : now + (deadline - now) / (left + 1);
     wire::TcpSocket socket(shared_->runtime.executor());
     bool timed_out = false;
-    const TimerId timer = shared_->runtime.start_timer(deadline, [&socket, &timed_out] {
+    const TimerId timer = shared_->runtime.start_timer(until, [&socket, &timed_out] {
       timed_out = true;
       boost::system::error_code ignored;
       socket.close(ignored);
     });
+    const auto endpoint = endpoints[endpoints.size() - static_cast<std::size_t>(left)];
     co_await socket.async_connect(endpoint, asio::redirect_error(Token(), error));
     shared_->runtime.cancel_timer(timer);
-    if (timed_out) co_return fail(ErrorKind::unavailable, "connect: timed out");
+    if (timed_out) error = asio::error::timed_out;
     if (!error) co_return socket;
   }
   co_return fail(ErrorKind::unavailable, "connect: " + error.message());

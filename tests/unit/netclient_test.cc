@@ -539,6 +539,29 @@ TEST_F(NetclientTest, NamesAreAskedForOnceAndForThoseWhoStillWait) {
   });
 }
 
+// A full queue: the kernel drops what knocks after that, as a black hole does.
+TEST_F(NetclientTest, ASilentAddressLeavesTimeForTheNext) {
+  options_.connect_timeout = 3s;
+  const asio::ip::tcp::endpoint any(asio::ip::make_address("127.0.0.2"), 0);
+  asio::basic_socket_acceptor<asio::ip::tcp, ReactorExecutor> silent(reactor_.executor(), any.protocol());
+  silent.bind(any);
+  silent.listen(0);
+  wire::TcpSocket fill(reactor_.executor());
+  fill.connect(silent.local_endpoint());
+  resolver_ = [silent = silent.local_endpoint(),
+               port = server_.port()](const HostPort&) -> Result<Endpoints> {
+    return Endpoints{silent, {asio::ip::address_v4::loopback(), port}};
+  };
+  entry_.address = "two.example:7300";
+  run([this]() -> Task<void> {
+    const TimePoint begin = reactor_.now();
+    const auto second = co_await transport().status(id(), in(10s));
+    EXPECT_TRUE(second) << second.error().message();
+    EXPECT_GE(reactor_.now() - begin, 900ms) << "the first address answered";
+    EXPECT_LT(reactor_.now() - begin, 3s);
+  });
+}
+
 TEST(WindowTest, IsFairAndBounded) {
   Reactor reactor(0);
   Window window(reactor, 2, 100);
