@@ -12,6 +12,8 @@ constexpr std::size_t kBatch = 16 * 1024;
 // Answers that nobody waits for any more, at most: a miner that owes more is hung up on.
 constexpr std::size_t kOutstandingMax = 4096;
 
+Error sent_away_error() { return {ErrorKind::unavailable, "the miner closed the connection"}; }
+
 std::uint32_t milliseconds_until(TimePoint deadline, TimePoint now) {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now).count();
   return static_cast<std::uint32_t>(std::clamp<std::int64_t>(left, 1, 24 * 3600 * 1000));
@@ -206,7 +208,7 @@ Task<void> Connection::read_loop() {
   while (!failure_) {
     const Status read = co_await read_frame();
     if (!read) shut(read.error());
-    if (goaway_ && outstanding_.empty()) shut({ErrorKind::unavailable, "the miner closed the connection"});
+    if (sent_away() && outstanding_.empty()) shut(sent_away_error());
   }
 }
 
@@ -221,7 +223,7 @@ Task<Status> Connection::read_frame() {
   if (prelude.type != wire::MessageType::goaway)
     co_return fail(ErrorKind::corrupt, "the miner sent a request of its own");
   CO_TRY_OK(wire::Goaway::decode(header));
-  goaway_ = true;
+  if (!goaway_at_) goaway_at_ = runtime_.now();
   co_return Status{};
 }
 
@@ -257,12 +259,17 @@ Task<Status> Connection::read_answer(const wire::Prelude& prelude, Bytes header)
 
 Task<void> Connection::watch_loop() {
   while (!failure_) {
+    if (sent_away()) {
+      // What comes after GOAWAY wins no time: a miner that never answers the rest would hold us for ever.
+      const TimePoint end = *goaway_at_ + options_.ping_after + options_.ping_timeout;
+      if (!co_await ended_.wait_until(end)) shut(sent_away_error());
+      continue;
+    }
     const TimePoint due = last_heard_ + options_.ping_after;
     if (runtime_.now() < due) {
       co_await ended_.wait_until(due);
       continue;
     }
-    if (goaway_) break;  // what is outstanding ends by its own deadlines
     const std::uint64_t received_before = stream_->received();
     const auto ping = std::make_shared<Exchange>();
     ping->frame = wire::frame({}, wire::Empty{});

@@ -60,7 +60,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<Outcome> exchange(std::shared_ptr<Exchange> exchange, TimePoint deadline);
 
   // False once it broke or the miner said GOAWAY: make another one for new requests.
-  bool usable() const { return !failure_ && !goaway_; }
+  bool usable() const { return !failure_ && !sent_away(); }
+  bool sent_away() const { return goaway_at_.has_value(); }
+  bool broken() const { return failure_.has_value(); }
   const Error& failure() const { return *failure_; }
   std::size_t outstanding() const { return outstanding_.size(); }
   void shut(Error why);
@@ -87,7 +89,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::size_t requests_max_ = wire::kRequestsInFlightMax;  // sent and unanswered, as the miner's HELLO allows
 
   std::optional<Error> failure_;
-  bool goaway_ = false;
+  std::optional<TimePoint> goaway_at_;  // the first one's time
   std::uint32_t next_id_ = 1;
   std::map<std::uint32_t, std::shared_ptr<Pending>> outstanding_;
   std::deque<std::shared_ptr<Pending>> to_send_;

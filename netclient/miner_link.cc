@@ -13,6 +13,8 @@ using Token = asio::use_awaitable_t<ReactorExecutor>;
 
 constexpr Duration kLatencyAtFirst = std::chrono::milliseconds(20);
 constexpr Duration kLatencyMax = std::chrono::seconds(60);
+// Connections that were sent away and still owe answers, at most: the oldest is hung up on.
+constexpr std::size_t kSentAwayMax = 4;
 
 }  // namespace
 
@@ -27,24 +29,26 @@ std::string MinerLink::name() const { return format("miner {} ({})", entry_.id.b
 
 void MinerLink::set_entry(MinerEntry entry) {
   if (entry.address != entry_.address) {
-    for (Lane* lane : {&prompt_, &bulk_}) {
-      if (lane->connection)
-        lane->connection->shut({ErrorKind::unavailable, "the miner has another address now"});
-      lane->not_before = {};
-    }
+    for (const auto& connection : connections())
+      connection->shut({ErrorKind::unavailable, "the miner has another address now"});
+    try_now();
   }
   entry_ = std::move(entry);
 }
 
 void MinerLink::try_now() {
-  for (Lane* lane : {&prompt_, &bulk_}) lane->not_before = {};
+  for (Lane* lane : {&prompt_, &bulk_}) {
+    retire(*lane);  // else the next call does, and is put off by that
+    lane->not_before = {};
+  }
 }
 
 void MinerLink::shut() {
   shut_ = true;
+  for (const auto& connection : connections())
+    connection->shut({ErrorKind::closed, "the transport was closed"});
   for (Lane* lane : {&prompt_, &bulk_}) {
     lane->window.close();
-    if (lane->connection) lane->connection->shut({ErrorKind::closed, "the transport was closed"});
     lane->changed.notify_all();
   }
 }
@@ -56,9 +60,9 @@ void MinerLink::interrupt(const std::function<bool(const Exchange&)>& which) {
     any = exchange->interrupted = true;
   }
   if (!any) return;
+  for (const auto& connection : connections()) connection->interrupt();
   for (Lane* lane : {&prompt_, &bulk_}) {
     lane->window.interrupt();
-    if (lane->connection) lane->connection->interrupt();
     lane->changed.notify_all();
   }
 }
@@ -106,6 +110,7 @@ Task<Status> MinerLink::call_once(Lane& lane, std::shared_ptr<Exchange> exchange
   broken = false;
   CO_TRY(const std::shared_ptr<Connection> connection, co_await connected(lane, *exchange, deadline));
   const Connection::Outcome outcome = co_await connection->exchange(exchange, deadline);
+  if (outcome == Connection::Outcome::answered) note_answer(lane, *connection);
   if (outcome == Connection::Outcome::interrupted) co_return fail(ErrorKind::closed, "interrupted");
   if (outcome == Connection::Outcome::timed_out) co_return fail(ErrorKind::unavailable, "no answer in time");
   if (outcome == Connection::Outcome::broken) {
@@ -125,6 +130,7 @@ Task<Result<std::shared_ptr<Connection>>> MinerLink::connected(Lane& lane, const
                                                                TimePoint deadline) {
   while (!shut_ && !exchange.interrupted) {
     if (lane.connection && lane.connection->usable()) co_return lane.connection;
+    retire(lane);
     const TimePoint now = shared_->runtime.now();
     if (now >= deadline) co_return fail(ErrorKind::unavailable, "no connection in time");
     if (!lane.connecting) {
@@ -151,23 +157,60 @@ Task<void> MinerLink::connect(Lane& lane) {
   if (opened && shut_)
     (*opened)->shut({ErrorKind::closed, "the transport was closed"});
   else if (opened) {
-    lane.failures = 0;
-    try_now();  // where one connection came through, so may the other
     lane.connection = *opened;
+    lane.connected_at = shared_->runtime.now();
+    lane.answered = false;
     lane.connection->start(shared_->tasks);
   } else {
-    note_failure(lane, opened.error());
+    note_failure(lane, opened.error(), shared_->runtime.now());
   }
   lane.changed.notify_all();
 }
 
-void MinerLink::note_failure(Lane& lane, Error why) {
+// Lets go of the lane's connection when it takes no new requests. One that was sent away before it answered a
+// call is as bad as none.
+void MinerLink::retire(Lane& lane) {
+  if (!lane.connection || lane.connection->usable()) return;
+  const std::shared_ptr<Connection> old = std::move(lane.connection);
+  lane.connection = nullptr;
+  if (old->sent_away() && !lane.answered)
+    note_failure(lane, {ErrorKind::unavailable, "the miner sends new connections away"}, lane.connected_at);
+  std::erase_if(sent_away_, [](const auto& weak) {
+    const auto one = weak.lock();
+    return !one || one->broken();
+  });
+  if (old->broken()) return;
+  sent_away_.push_back(old);
+  if (sent_away_.size() <= kSentAwayMax) return;
+  if (const auto oldest = sent_away_.front().lock(); oldest)
+    oldest->shut({ErrorKind::unavailable, "the miner sends connections away and owes answers"});
+  sent_away_.erase(sent_away_.begin());
+}
+
+// All that may still live.
+std::vector<std::shared_ptr<Connection>> MinerLink::connections() const {
+  std::vector<std::shared_ptr<Connection>> all;
+  for (const Lane* lane : {&prompt_, &bulk_})
+    if (lane->connection) all.push_back(lane->connection);
+  for (const auto& weak : sent_away_)
+    if (auto one = weak.lock(); one) all.push_back(std::move(one));
+  return all;
+}
+
+void MinerLink::note_answer(Lane& lane, const Connection& connection) {
+  if (lane.answered || lane.connection.get() != &connection) return;
+  lane.answered = true;
+  lane.failures = 0;
+  try_now();  // where one connection came through, so may the other
+}
+
+void MinerLink::note_failure(Lane& lane, Error why, TimePoint attempted) {
   const auto& options = shared_->options;
   Duration wait = options.backoff_min;
   for (unsigned i = 0; i < lane.failures && wait < options.backoff_max; ++i) wait *= 2;
   wait = std::min(wait, options.backoff_max);
   const auto jitter = shared_->runtime.random().below(static_cast<std::uint64_t>(wait.count()) + 1);
-  lane.not_before = shared_->runtime.now() + wait / 2 + Duration(static_cast<Duration::rep>(jitter / 2));
+  lane.not_before = attempted + wait / 2 + Duration(static_cast<Duration::rep>(jitter / 2));
   if (lane.failures == 0 || why.kind() == ErrorKind::denied) log_warn("{}: {}", name(), why.message());
   ++lane.failures;
   lane.last_failure = std::move(why);
@@ -194,17 +237,22 @@ Task<Result<wire::TcpSocket>> MinerLink::dial(std::string address, TimePoint dea
     CO_TRY(endpoints, co_await shared_->names.look_up(where, deadline));
   }
   boost::system::error_code error;
-  for (const auto& endpoint : endpoints) {
+  for (auto left = static_cast<Duration::rep>(endpoints.size()); left > 0; --left) {
+    // A silent address leaves time for the next ones. The last one has two shares: the handshake and
+    // HELLO need some.
+    const TimePoint now = shared_->runtime.now();
+    const TimePoint until = left == 1 ? deadline : now + (deadline - now) / (left + 1);
     wire::TcpSocket socket(shared_->runtime.executor());
     bool timed_out = false;
-    const TimerId timer = shared_->runtime.start_timer(deadline, [&socket, &timed_out] {
+    const TimerId timer = shared_->runtime.start_timer(until, [&socket, &timed_out] {
       timed_out = true;
       boost::system::error_code ignored;
       socket.close(ignored);
     });
+    const auto endpoint = endpoints[endpoints.size() - static_cast<std::size_t>(left)];
     co_await socket.async_connect(endpoint, asio::redirect_error(Token(), error));
     shared_->runtime.cancel_timer(timer);
-    if (timed_out) co_return fail(ErrorKind::unavailable, "connect: timed out");
+    if (timed_out) error = asio::error::timed_out;
     if (!error) co_return socket;
   }
   co_return fail(ErrorKind::unavailable, "connect: " + error.message());

@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "netclient/connection.h"
 #include "netclient/name_lookups.h"
@@ -48,8 +49,10 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
         : window(runtime, options.requests_in_flight_max, options.bytes_in_flight_max), changed(runtime) {}
     Window window;
     std::shared_ptr<Connection> connection;
+    TimePoint connected_at;
+    bool answered = false;  // the connection, a call
     bool connecting = false;
-    unsigned failures = 0;  // in a row
+    unsigned failures = 0;  // in a row, since a connection answered
     TimePoint not_before;
     Error last_failure{ErrorKind::unavailable, "not connected yet"};
     Signal changed;
@@ -63,7 +66,10 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
   Task<void> connect(Lane& lane);
   Task<Result<std::shared_ptr<Connection>>> open(std::string address, TimePoint deadline);
   Task<Result<wire::TcpSocket>> dial(std::string address, TimePoint deadline);
-  void note_failure(Lane& lane, Error why);
+  void retire(Lane& lane);
+  std::vector<std::shared_ptr<Connection>> connections() const;
+  void note_failure(Lane& lane, Error why, TimePoint attempted);
+  void note_answer(Lane& lane, const Connection& connection);
   void note_latency(Duration took, bool good);
   std::string name() const;
 
@@ -71,6 +77,7 @@ class MinerLink : public std::enable_shared_from_this<MinerLink> {
   MinerEntry entry_;
   Lane prompt_;
   Lane bulk_;
+  std::vector<std::weak_ptr<Connection>> sent_away_;  // not in a lane any more; oldest first
   Duration latency_;
   bool shut_ = false;
   std::set<Exchange*> under_way_;

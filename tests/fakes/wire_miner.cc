@@ -61,9 +61,13 @@ void WireMiner::start(std::uint16_t port) {
 
 Task<void> WireMiner::stop() {
   if (acceptor_) acceptor_->close();
-  for (const auto& session : sessions_) session->stream->shut();
+  hang_up();
   co_await tasks_.join();
   acceptor_.reset();
+}
+
+void WireMiner::hang_up() {
+  for (const auto& session : sessions_) session->stream->shut();
 }
 
 Task<void> WireMiner::accept_loop() {
@@ -84,6 +88,7 @@ Task<void> WireMiner::accept_loop() {
 Task<void> WireMiner::serve(std::shared_ptr<Session> session) {
   Status status = co_await session->stream->handshake(runtime_.now() + std::chrono::seconds(5), std::nullopt);
   if (status) status = co_await hello(*session);
+  if (status && sends_away) status = co_await goaways(*session);
   if (status) status = co_await serve_requests(*session);
   session->stream->shut();
   sessions_.erase(session);
@@ -137,16 +142,26 @@ Task<Status> WireMiner::serve_requests(Session& session) {
   }
 }
 
+Task<Status> WireMiner::goaway(Session& session) {
+  wire::Prelude prelude;
+  prelude.type = MessageType::goaway;
+  const Bytes frame = wire::frame(prelude, wire::Goaway{"maintenance"});
+  co_return co_await session.stream->write_all(frame);
+}
+
+Task<Status> WireMiner::goaways(Session& session) {
+  for (;;) {
+    CO_TRY_OK(co_await goaway(session));
+    co_await runtime_.sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
 Task<Status> WireMiner::play(Session& session, WireTrick what, const Request& request) {
   wire::TlsStream& stream = *session.stream;
   if (what == WireTrick::hang) co_return Status{};
   if (what == WireTrick::drop) co_return fail(ErrorKind::closed, "dropped");
-  if (what == WireTrick::goaway_then_answer) {
-    wire::Prelude prelude;
-    prelude.type = MessageType::goaway;
-    const Bytes frame = wire::frame(prelude, wire::Goaway{"maintenance"});
-    CO_TRY_OK(co_await stream.write_all(frame));
-  }
+  if (what == WireTrick::goaways) co_return co_await goaways(session);
+  if (what == WireTrick::goaway_then_answer) CO_TRY_OK(co_await goaway(session));
   if (what == WireTrick::garbage) {
     const Bytes noise(100, 0x5A);
     co_return co_await stream.write_all(noise);

@@ -24,6 +24,7 @@ enum class WireTrick {
   wrong_length,  // a payload one byte short of what was asked
   wrong_type,    // an answer to another kind of request
   goaway_then_answer,
+  goaways,  // GOAWAY again and again, and nothing else
   trickle,  // the payload in small pieces, with pauses
 };
 
@@ -40,11 +41,16 @@ class WireMiner {
   Task<void> stop();
   std::uint16_t port() const { return port_; }
   std::string address() const;
+  std::size_t open_connections() const { return sessions_.size(); }
+  // Ends all connections; new ones are taken.
+  void hang_up();
 
   // Asked for every request but HELLO and PING.
   std::function<WireTrick(const wire::Prelude&)> trick;
   // Whether pings are answered.
   bool answers_pings = true;
+  // Whether a new connection gets GOAWAYs, and nothing else, right after its HELLO.
+  bool sends_away = false;
   // Said in its HELLO; 0: no limit.
   std::uint64_t payload_in_flight_max = 0;
   std::uint64_t connections = 0;
@@ -67,6 +73,8 @@ class WireMiner {
   Task<Status> serve_requests(Session& session);
   Task<Status> hello(Session& session);
   Task<Result<Request>> next_request(Session& session);
+  Task<Status> goaway(Session& session);
+  Task<Status> goaways(Session& session);
   Task<Status> play(Session& session, WireTrick trick, const Request& request);
   Answer answer_to(const VolumeId& volume, const Request& request);
   Result<Answer> work(const VolumeId& volume, const Request& request);

@@ -1,11 +1,10 @@
 // The network floor against miners that hang, hang up, lie about lengths, say GOAWAY or are somebody else;
-// its windows; and the miner list.
+// and its windows.
 #include <condition_variable>
 #include <gtest/gtest.h>
 #include <mutex>
 
 #include "netclient/address.h"
-#include "netclient/miner_list.h"
 #include "netclient/tcp_transport.h"
 #include "netclient/window.h"
 #include "objectstore/base/format.h"
@@ -253,6 +252,87 @@ TEST_F(NetclientTest, GoawayMovesNewRequestsElsewhere) {
   });
 }
 
+TEST_F(NetclientTest, CallsOnAConnectionThatWasSentAwayAreInterruptedAndItsEndIsNotWaitedFor) {
+  options_.backoff_min = 1ms;
+  run([this]() -> Task<void> {
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    trick(WireTrick::goaways, MessageType::status);
+    EXPECT_FALSE(co_await transport().status(id(), in(200ms)));
+    trick(WireTrick::goaways, MessageType::superblock);
+    TaskGroup group(reactor_);
+    group.spawn([this]() -> Task<void> {
+      const TimePoint begin = reactor_.now();
+      EXPECT_FALSE(co_await transport().superblock(id(), in(5s)));
+      EXPECT_LT(reactor_.now() - begin, 2s);
+    });
+    while (server_.requests < 3) co_await reactor_.sleep_for(5ms);
+    co_await reactor_.sleep_for(100ms);
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    EXPECT_EQ(server_.open_connections(), 3u);
+    transport().interrupt(Calls::all);
+    co_await group.join();
+    const TimePoint begin = reactor_.now();
+    const TimerId rescue = reactor_.start_timer(in(5s), [this] { server_.hang_up(); });
+    co_await transport().close();
+    reactor_.cancel_timer(rescue);
+    EXPECT_LT(reactor_.now() - begin, 2s);
+  });
+}
+
+TEST_F(NetclientTest, AfterGoawayTheMinerHasLimitedTimeWhateverElseItSays) {
+  options_.ping_after = options_.ping_timeout = 200ms;
+  run([this]() -> Task<void> {
+    trick(WireTrick::goaways, MessageType::status);
+    const TimePoint begin = reactor_.now();
+    const auto sent_again = co_await transport().status(id(), in(5s));
+    EXPECT_TRUE(sent_again) << sent_again.error().message();
+    EXPECT_GE(reactor_.now() - begin, 400ms);
+    EXPECT_LT(reactor_.now() - begin, 3s);
+    while (server_.open_connections() > 1 && reactor_.now() - begin < 4s) co_await reactor_.sleep_for(20ms);
+    EXPECT_EQ(server_.open_connections(), 1u);
+    server_.hang_up();  // else, without a limit, the end waits for the miner
+  });
+}
+
+TEST_F(NetclientTest, FewConnectionsThatWereSentAwayAreKept) {
+  run([this]() -> Task<void> {
+    server_.trick = [asked = 0](const wire::Prelude&) mutable {
+      return asked++ % 2 == 0 ? WireTrick::none : WireTrick::goaways;
+    };
+    for (int i = 0; i < 30; ++i) {
+      const auto any = co_await transport().status(id(), in(100ms));
+      static_cast<void>(any);
+    }
+    EXPECT_GT(server_.connections, 6u);
+    EXPECT_LE(server_.open_connections(), 6u);
+    server_.hang_up();
+  });
+}
+
+TEST_F(NetclientTest, AMinerThatSendsNewConnectionsAwayIsMetByBackoff) {
+  run([this]() -> Task<void> {
+    for (const bool at_once : {true, false}) {
+      server_.sends_away = at_once;
+      server_.trick = [](const wire::Prelude&) { return WireTrick::goaways; };
+      server_.connections = 0;
+      transport().try_now();
+      const SlicePut put = put_of(large_segment());
+      for (const TimePoint end = in(1s); reactor_.now() < end;) {
+        EXPECT_FALSE(co_await transport().status(id(), in(20ms)));
+        EXPECT_FALSE(co_await transport().put(id(), put, in(20ms)));
+        co_await reactor_.sleep_for(5ms);
+      }
+      EXPECT_LE(server_.connections, 16u);  // 25 ms, 50, 100, 200, 400 at the least; twice
+      EXPECT_GE(server_.connections, 2u);
+    }
+    server_.sends_away = false;
+    server_.trick = nullptr;
+    transport().try_now();
+    EXPECT_TRUE(co_await transport().status(id(), in(5s)));
+    server_.hang_up();
+  });
+}
+
 TEST_F(NetclientTest, AnotherIdentityIsDeniedAndBothAreNamed) {
   entry_.id = WireMiner::identity_of(2);
   run([this]() -> Task<void> {
@@ -459,6 +539,29 @@ TEST_F(NetclientTest, NamesAreAskedForOnceAndForThoseWhoStillWait) {
   });
 }
 
+// A full queue: the kernel drops what knocks after that, as a black hole does.
+TEST_F(NetclientTest, ASilentAddressLeavesTimeForTheNext) {
+  options_.connect_timeout = 3s;
+  const asio::ip::tcp::endpoint any(asio::ip::make_address("127.0.0.2"), 0);
+  asio::basic_socket_acceptor<asio::ip::tcp, ReactorExecutor> silent(reactor_.executor(), any.protocol());
+  silent.bind(any);
+  silent.listen(0);
+  wire::TcpSocket fill(reactor_.executor());
+  fill.connect(silent.local_endpoint());
+  resolver_ = [silent = silent.local_endpoint(),
+               port = server_.port()](const HostPort&) -> Result<Endpoints> {
+    return Endpoints{silent, {asio::ip::address_v4::loopback(), port}};
+  };
+  entry_.address = "two.example:7300";
+  run([this]() -> Task<void> {
+    const TimePoint begin = reactor_.now();
+    const auto second = co_await transport().status(id(), in(10s));
+    EXPECT_TRUE(second) << second.error().message();
+    EXPECT_GE(reactor_.now() - begin, 900ms) << "the first address answered";
+    EXPECT_LT(reactor_.now() - begin, 3s);
+  });
+}
+
 TEST(WindowTest, IsFairAndBounded) {
   Reactor reactor(0);
   Window window(reactor, 2, 100);
@@ -487,60 +590,6 @@ TEST(WindowTest, IsFairAndBounded) {
     EXPECT_EQ(gate.requests(), 0u);
   };
   reactor.run(body(reactor, window));
-}
-
-// --- the miner list
-// --------------------------------------------------------------------------------------------
-
-const std::string kIdentity(64, 'a');
-
-TEST(MinerList, ParsesAndPrints) {
-  const std::string text =
-      "[[miner]]\naddress = \"example.org:7300\"\nidentity = \"" + kIdentity +
-      "\"\ncapacity = \"100G\"\nweight = 2\n\n[[miner]]\naddress = \"[::1]:7301\"\nidentity = \"" +
-      std::string(64, 'b') + "\"\ndomain = \"rack \\\"1\\\"\"\ncapacity = 5000\n";
-  const auto miners = parse_miner_list(text, "miners.toml");
-  ASSERT_TRUE(miners) << miners.error().message();
-  ASSERT_EQ(miners->size(), 2u);
-  EXPECT_EQ((*miners)[0].domain, "example.org");
-  EXPECT_EQ((*miners)[0].capacity, 100ull << 30);
-  EXPECT_EQ((*miners)[0].weight, 2.0);
-  EXPECT_EQ((*miners)[1].address, "[::1]:7301");
-  EXPECT_EQ((*miners)[1].domain, "rack \"1\"");
-  const auto again = parse_miner_list(print_miner_list(*miners), "printed");
-  ASSERT_TRUE(again) << again.error().message();
-  EXPECT_EQ(*again, *miners);
-}
-
-TEST(MinerList, ErrorsNameTheLine) {
-  const std::string good = "[[miner]]\naddress = \"h:1\"\nidentity = \"" + kIdentity + "\"\n";
-  const auto expect = [](const std::string& text, std::string_view where, std::string_view what) {
-    const auto miners = parse_miner_list(text, "miners.toml");
-    ASSERT_FALSE(miners) << text;
-    EXPECT_EQ(miners.error().kind(), ErrorKind::invalid);
-    EXPECT_TRUE(miners.error().message().starts_with(where)) << miners.error().message();
-    EXPECT_NE(miners.error().message().find(what), std::string::npos) << miners.error().message();
-  };
-  expect("", "miners.toml", "no [[miner]]");
-  expect("[[miner]\n", "miners.toml:1:", "");
-  expect(good + "[[!\n", "miners.toml:4:", "name is expected");
-  expect(good + "\n# \xc4\xbe is fine here\n''\xc4\xbe\n", "miners.toml:6:", "ASCII");
-  expect(good + "port = 3\n", "miners.toml:4:", "'port' is not known");
-  expect("miners = 3\n", "miners.toml:1:", "'miners' is not known");
-  expect("[[miner]]\naddress = \"h:1\"\n", "miners.toml:1:", "no 'identity'");
-  expect("[[miner]]\naddress = \"h\"\nidentity = \"" + kIdentity + "\"\n", "miners.toml:2:", "no port");
-  expect("[[miner]]\naddress = \"h:1\"\nidentity = \"abc\"\n", "miners.toml:3:", "64 hex digits");
-  expect(good + "weight = -1\n", "miners.toml:4:", "'weight'");
-  expect(good + "capacity = \"lots\"\n", "miners.toml:4:", "'capacity'");
-  expect(good + good, "miners.toml:4:", "listed twice");
-}
-
-TEST(Address, HostAndPort) {
-  EXPECT_EQ(parse_host_port("a.b:80")->host, "a.b");
-  EXPECT_EQ(parse_host_port("[::1]:80")->host, "::1");
-  EXPECT_EQ(parse_host_port("a:65535")->port, 65535);
-  for (const char* bad : {"", "a", ":1", "a:", "a:0", "a:65536", "a:1x", "::1:80", "[]:1"})
-    EXPECT_FALSE(parse_host_port(bad)) << bad;
 }
 
 }  // namespace
