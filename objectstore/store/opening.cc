@@ -518,6 +518,9 @@ Task<Status> StoreVolume::count_stored() {
 // After a rebuild the log's Placed changes may name miners that lost their slices since: the listings say
 // where they are.
 Task<Status> StoreVolume::note_placements() {
+  // A group must fit in a segment, and there may be small ones.
+  const std::size_t note_most = 128 + sizeof(MinerId) * (std::size_t{shape_.k} + shape_.m);
+  const std::size_t notes_most = std::clamp<std::size_t>(log_->group_room() / 2 / note_most, 1, 256);
   std::vector<Change> changes;
   const auto commit = [&]() -> Task<Status> {
     const Committer::BuildChanges build = [&]() -> Result<std::vector<Change>> {
@@ -550,7 +553,7 @@ Task<Status> StoreVolume::note_placements() {
         stored_bytes_ += found.length;
       }
       changes.emplace_back(std::move(found));
-      if (changes.size() >= 256) CO_TRY_OK(co_await commit());
+      if (changes.size() >= notes_most) CO_TRY_OK(co_await commit());
     }
   }
   if (!changes.empty()) CO_TRY_OK(co_await commit());

@@ -231,6 +231,50 @@ Task<> accept_a_loss(World& world) {
 }
 TEST(VolumeMembers, WhatIsBuiltOnAnAcceptedLossIsSafe) { play(accept_a_loss); }
 
+// What is lost can be seen only when it is read: slices that rotted, of which their miners know nothing. The
+// groups that lie before the first wrong byte are given up with the rest.
+Task<> accept_a_loss_of_wrong_bytes(World& world) {
+  Stored stored;
+  FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
+  FakeTransport other(world.reactor, world.network, 1, world.keys.volume_id());
+  auto volume = co_await make(world, transport, world.network.entries(), stored);
+  ASSERT_WELL(volume);
+  world.network.kill(0);
+  world.network.kill(1);
+  const auto slices_of = [&](std::size_t at) {
+    return world.network.miner(at).slice_count(world.keys.volume_id());
+  };
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_WELL(co_await put_object(**volume, stored.dataset, pattern(30'000, i)));
+    ASSERT_WELL(co_await (*volume)->flush(Durability::local, {}));
+  }
+  ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
+  ASSERT_WELL(co_await (*volume)->close());
+  world.network.start(0);
+  world.network.start(1);
+  // Two slices of what came last are on each of two miners.
+  std::vector<std::size_t> miners{2, 3, 4, 5};
+  std::ranges::sort(miners, std::greater<>(), slices_of);
+  for (const std::size_t at : {miners[0], miners[1]}) EXPECT_GE(world.network.miner(at).rot(100), 3u);
+
+  other.set_miners(world.network.entries());
+  const auto refused =
+      co_await Volume::recover(world.parts(other, "b"), small_options(), OpenMode::read_write, false, {});
+  EXPECT_FALSE(refused);
+  volume = co_await Volume::recover(world.parts(other, "b"), small_options(), OpenMode::read_write, true, {});
+  ASSERT_WELL(volume);
+  co_await expect_all(**volume, stored);
+  ASSERT_WELL(co_await store(**volume, stored, 700'000));
+  ASSERT_WELL(co_await (*volume)->close());
+  volume = co_await Volume::open(world.parts(other, "b"), small_options(), OpenMode::read_write);
+  ASSERT_WELL(volume);
+  co_await expect_all(**volume, stored);
+  ASSERT_WELL(co_await (*volume)->close());
+  co_await transport.close();
+  co_await other.close();
+}
+TEST(VolumeMembers, WrongBytesOfALossReachNoIndex) { play(accept_a_loss_of_wrong_bytes); }
+
 // Where histories part, the later home's counts, though more can be read of the other one.
 Task<> accept_another_loss(World& world) {
   Stored stored;
