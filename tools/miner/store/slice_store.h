@@ -116,6 +116,7 @@ class SliceStore {
  private:
   friend class BundleRewriter;
   static constexpr Duration kRetryPause = std::chrono::seconds(1);
+  static constexpr std::size_t kRemovedTogether = 256;  // slices of one remove() at a time
   struct Pending;
   class Call;
   class KeyLock;
@@ -145,7 +146,8 @@ class SliceStore {
   Task<void> lock_key(SliceKey key);
   Task<Status> put_locked(Put request);
   Task<Status> remove_one(SliceKey key);
-  Status room_for(const Put& request, std::uint64_t charge) const;
+  // `replaced`: what the key's slice of now takes of the quota, and gives back.
+  Status room_for(const Put& request, std::uint64_t charge, std::uint64_t replaced) const;
   Task<Result<std::optional<SliceLocation>>> find(SliceKey key);
   Task<Result<SliceLocation>> find_whole(SliceKey key);
   Task<Result<StoredRange>> read_at(SliceLocation location, std::uint64_t offset, std::uint64_t length);
@@ -155,6 +157,7 @@ class SliceStore {
 
   // Space.
   void release_space(const SliceLocation& location);
+  void hand_over_freed();
   Task<void> reclaim_loop();
   Task<void> punch_waiting();
   std::optional<std::uint32_t> worst_bundle() const;
@@ -185,6 +188,7 @@ class SliceStore {
   Signal queue_changed_;
   std::unordered_set<SliceKey> locked_keys_;
   Signal keys_changed_;
+  std::vector<SliceLocation> freed_;  // by the commit under way: to_punch_ gets it once the index has it
   std::deque<SliceLocation> to_punch_;
   Signal reclaim_wanted_;
   // Readers of a bundle whose bytes may be punched meanwhile look again when this moved.

@@ -175,7 +175,7 @@ Task<Status> SliceStore::apply(IndexBatch batch) {
     if ((found == bundles_.end() && !usage) || (found != bundles_.end() && usage && found->second == *usage))
       changed_bundles_.erase(number);
   }
-  if (!to_punch_.empty()) ++removals_;
+  hand_over_freed();
   reclaim_wanted_.notify_all();
   used_gauge_.set(held_total_);
   slices_gauge_.set(slices_total_);

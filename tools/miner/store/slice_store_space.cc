@@ -18,7 +18,13 @@ constexpr Duration kRewritePause = std::chrono::seconds(30);
 
 void SliceStore::release_space(const SliceLocation& location) {
   // Packed data shares its blocks with others: it goes when its bundle is rewritten.
-  if (location.length > bundle::kPackedMax) to_punch_.push_back(location);
+  if (location.length > bundle::kPackedMax) freed_.push_back(location);
+}
+
+void SliceStore::hand_over_freed() {
+  if (!freed_.empty()) ++removals_;
+  to_punch_.insert(to_punch_.end(), freed_.begin(), freed_.end());
+  freed_.clear();
 }
 
 Task<void> SliceStore::punch_waiting() {
