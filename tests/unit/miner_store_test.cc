@@ -174,6 +174,16 @@ class MinerStoreTest : public testing::Test {
     co_return condition();
   }
 
+  // All side by side.
+  Task<void> put_all(SliceStore& store, const std::vector<SampleSlice>& slices) {
+    TaskGroup puts(reactor_);
+    for (const auto& slice : slices) {
+      puts.spawn(
+          [&]() -> Task<void> { EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice))); });
+    }
+    co_await puts.join();
+  }
+
   // Rots a few bytes of the first bundle, behind the store's back.
   void damage(long offset) {
     const std::string path = bundle_path(1);
@@ -338,6 +348,37 @@ TEST_F(MinerStoreTest, RotThatNobodyHasSeenIsMendedByPuttingAgain) {
     co_await expect_stored(store, volume_.id(), slice);
     EXPECT_TRUE(*co_await store.scrub({volume_.id(), slice.id}));
     EXPECT_EQ(store.totals().slices, 1u);
+  });
+}
+
+// The first bundle lives on, so every removal after it is needed, and there is more than a bundle of them.
+TEST_F(MinerStoreTest, RemovalsThatAreNeededAreNotRewrittenForEver) {
+  const auto old = volume_.slice(1, 0, 6 * kMiB);
+  std::vector<SampleSlice> small;
+  for (std::uint64_t i = 0; i < 2500; ++i) small.push_back(volume_.slice(i + 2, 0, 160));
+  const Counter& commits = metrics_.counter("cumulus_miner_commits_total");
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), old)));
+    co_await put_all(store, small);
+    for (const auto& slice : small) {
+      const std::vector<SliceId> one(1, slice.id);
+      EXPECT_TRUE(co_await store.remove(volume_.id(), one));
+    }
+    const std::uint64_t before = commits.value();
+    // The sealed bundle of one-record batches is written again, closely packed, and that is all.
+    EXPECT_TRUE(co_await comes_true([&] { return !std::filesystem::exists(bundle_path(2)); }));
+    co_await reactor_.sleep_for(std::chrono::seconds(1));
+    EXPECT_LT(commits.value() - before, 30u);
+    EXPECT_TRUE(std::filesystem::exists(bundle_path(1)));
+  });
+  std::filesystem::remove_all(directory_ + "/index");
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_EQ(store.totals().slices, 1u);  // none came back
+    // The old bundle goes, and what was kept because of it.
+    const std::vector<SliceId> last(1, old.id);
+    EXPECT_TRUE(co_await store.remove(volume_.id(), last));
+    EXPECT_TRUE(co_await comes_true([&] { return store.totals().bundles == 1; }));
+    EXPECT_LT(store.totals().used, kMiB);
   });
 }
 

@@ -161,6 +161,10 @@ class SliceStore {
   Task<void> reclaim_loop();
   Task<void> punch_waiting();
   std::optional<std::uint32_t> worst_bundle() const;
+  // The oldest bundle that holds anything, `number` left out.
+  std::uint32_t oldest_but(std::uint32_t number) const;
+  // Removals in a bundle that older bundles still need, as far as is known (removals_in_).
+  std::uint64_t needed_removals(std::uint32_t number) const;
 
   Runtime& runtime_;
   SliceStoreOptions options_;
@@ -173,6 +177,9 @@ class SliceStore {
   // What volumes and bundles hold, as the index will say after the next apply.
   std::unordered_map<VolumeId, VolumeUsage> volumes_;
   std::map<std::uint32_t, BundleUsage> bundles_;
+  // By bundle: how many removals it holds, by the bundle of their `before`. In memory alone: what the index
+  // had at the start is not counted, so such a bundle is rewritten once more at most.
+  std::map<std::uint32_t, std::map<std::uint32_t, std::uint64_t>> removals_in_;
   std::unordered_set<VolumeId> changed_volumes_;
   std::set<std::uint32_t> changed_bundles_;
   std::uint64_t held_total_ = 0;

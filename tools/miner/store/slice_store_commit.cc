@@ -109,6 +109,7 @@ IndexBatch SliceStore::fold(const bundle::Batch& batch, const std::vector<std::o
   for (std::size_t i = 0; i < batch.records.size(); ++i) {
     const bundle::Record& record = batch.records[i];
     const bool removal = record.type == RecordType::remove;
+    if (removal) ++removals_in_[batch.at.bundle][record.before.bundle];
     // A removal carried forward says nothing of a slice that was put after it.
     if (removal && (!old[i] || old[i]->data >= record.before)) continue;
     if (old[i]) {

@@ -69,11 +69,16 @@ class BundleRewriter {
   Task<Status> run();
 
  private:
+  Task<Status> move_slices(std::uint64_t size);
   Task<Status> move(const bundle::Record& record, BundlePosition at, ByteView manifest);
+  bool needed(const bundle::Record& removal) const;
+  Task<Status> carry_removals(std::uint64_t size);
+  Task<Status> carry_together(const std::vector<bundle::Record>& removals);
   Task<Status> carry(const bundle::Record& record);
 
   SliceStore& store_;
   std::uint32_t number_;
+  bool removals_needed_ = false;
 };
 
 }  // namespace cumulus
