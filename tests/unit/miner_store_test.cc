@@ -184,6 +184,34 @@ class MinerStoreTest : public testing::Test {
     co_await puts.join();
   }
 
+  // Two bundles and a bit, of small slices; every twentieth, the first one too, is kept.
+  void fill_two_bundles(std::vector<SampleSlice>& kept, std::vector<SliceId>& gone) {
+    with_store([&](SliceStore& store) -> Task<void> {
+      for (std::uint64_t i = 0; i < 400; ++i) {
+        auto slice = volume_.slice(i + 1, 0, 50'000);
+        EXPECT_TRUE(co_await store.put(put_of(store, volume_.id(), slice)));
+        if (i % 20 == 0) {
+          kept.push_back(std::move(slice));
+        } else {
+          gone.push_back(slice.id);
+        }
+      }
+    });
+    ASSERT_TRUE(std::filesystem::exists(bundle_path(3)));
+  }
+
+  // Where the index has a slice.
+  static Task<SliceLocation> location_of(SliceStore& store, SliceKey key) {
+    const auto rows = co_await store.page(std::nullopt, 100'000);
+    EXPECT_TRUE(rows);
+    if (rows) {
+      for (const auto& row : *rows) {
+        if (row.key == key) co_return row.location;
+      }
+    }
+    co_return SliceLocation{};
+  }
+
   // Rots a few bytes of the first bundle, behind the store's back.
   void damage(long offset) {
     const std::string path = bundle_path(1);
@@ -379,6 +407,42 @@ TEST_F(MinerStoreTest, RemovalsThatAreNeededAreNotRewrittenForEver) {
     EXPECT_TRUE(co_await store.remove(volume_.id(), last));
     EXPECT_TRUE(co_await comes_true([&] { return store.totals().bundles == 1; }));
     EXPECT_LT(store.totals().used, kMiB);
+  });
+}
+
+TEST_F(MinerStoreTest, ABundleWithALostHeadDoesNotHoldUpTheOthers) {
+  std::vector<SampleSlice> kept;
+  std::vector<SliceId> gone;
+  fill_two_bundles(kept, gone);
+  damage(4096 + 100);  // the head of the first batch: the first slice is known to the index alone
+  with_store([&](SliceStore& store) -> Task<void> {
+    EXPECT_TRUE(co_await store.remove(volume_.id(), gone));
+    EXPECT_TRUE(co_await comes_true([&] { return !std::filesystem::exists(bundle_path(2)); }));
+    EXPECT_TRUE(std::filesystem::exists(bundle_path(1)));
+    for (const auto& slice : kept) co_await expect_stored(store, volume_.id(), slice);
+  });
+}
+
+TEST_F(MinerStoreTest, ASliceThatCannotBeReadDoesNotHoldUpTheOthers) {
+  std::vector<SampleSlice> kept;
+  std::vector<SliceId> gone;
+  fill_two_bundles(kept, gone);
+  with_store([&](SliceStore& store) -> Task<void> {
+    const SliceKey bad{volume_.id(), kept[1].id};
+    const SliceKey behind{volume_.id(), kept[2].id};
+    const SliceLocation at = co_await location_of(store, bad);
+    EXPECT_EQ(at.data.bundle, 1u);
+    EXPECT_EQ((co_await location_of(store, behind)).data.bundle, 1u);
+    faults_.unreadable_at = at.data.offset + at.length - 1;
+    faults_.unreadable_path = bundle_path(1);
+    EXPECT_TRUE(co_await store.remove(volume_.id(), gone));
+    EXPECT_TRUE(co_await comes_true([&] { return !std::filesystem::exists(bundle_path(2)); }));
+    EXPECT_NE((co_await location_of(store, behind)).data.bundle, 1u);
+    const SliceLocation left = co_await location_of(store, bad);
+    EXPECT_TRUE(left.rotten && left.data == at.data);
+    for (const auto& slice : kept) {
+      if (slice.id != bad.slice) co_await expect_stored(store, volume_.id(), slice);
+    }
   });
 }
 

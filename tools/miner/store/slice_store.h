@@ -165,6 +165,9 @@ class SliceStore {
   std::uint32_t oldest_but(std::uint32_t number) const;
   // Removals in a bundle that older bundles still need, as far as is known (removals_in_).
   std::uint64_t needed_removals(std::uint32_t number) const;
+  void put_off(std::uint32_t number);
+  // When something that is put off at `now` comes up again.
+  std::optional<TimePoint> next_rewrite(TimePoint now) const;
 
   Runtime& runtime_;
   SliceStoreOptions options_;
@@ -200,7 +203,12 @@ class SliceStore {
   Signal reclaim_wanted_;
   // Readers of a bundle whose bytes may be punched meanwhile look again when this moved.
   std::uint64_t removals_ = 0;
-  TimePoint rewrite_after_;  // a rewrite failed: not before this
+  TimePoint rewrite_after_;  // the disk took no rewrite: not before this
+  struct PutOff {
+    TimePoint until;
+    Duration pause{};
+  };
+  std::map<std::uint32_t, PutOff> put_off_;  // bundles whose own rewrite failed
 
   bool write_failed_ = false;
   Error write_error_{ErrorKind::io, ""};

@@ -62,7 +62,7 @@ class SliceStore::KeyLock {
 };
 
 // Rewrites one sealed bundle: what lives in it, and removals that older bundles still need, go to the open
-// bundle; then the file is removed.
+// bundle; then the file is removed. What cannot be moved keeps the bundle, but not the rest from moving.
 class BundleRewriter {
  public:
   BundleRewriter(SliceStore& store, std::uint32_t number) : store_(store), number_(number) {}

@@ -15,6 +15,7 @@ namespace {
 constexpr std::uint64_t kGarbageMin =
     4ULL << 20;  // less is not worth a rewrite, unless nothing lives in the bundle
 constexpr Duration kRewritePause = std::chrono::seconds(30);
+constexpr Duration kRewritePauseMax = std::chrono::hours(1);
 constexpr std::size_t kCarriedMax = 512;  // removals carried side by side: they share commits
 }  // namespace
 
@@ -68,6 +69,8 @@ std::optional<std::uint32_t> SliceStore::worst_bundle() const {
   const bool tight = held_total_ > options_.capacity / 10 * 9;
   for (const auto& [number, usage] : bundles_) {
     if (number >= position_.bundle || number == log_->open_number()) continue;
+    const auto off = put_off_.find(number);
+    if (off != put_off_.end() && runtime_.now() < off->second.until) continue;
     const std::uint64_t removals = needed_removals(number);
     const std::uint64_t live = usage.live_bytes + removals * bundle::kRecordSize;
     const std::uint64_t garbage = usage.held_bytes - std::min(usage.held_bytes, live);
@@ -85,17 +88,45 @@ std::optional<std::uint32_t> SliceStore::worst_bundle() const {
 Task<void> SliceStore::reclaim_loop() {
   while (!closing_) {
     co_await punch_waiting();
-    const auto victim = runtime_.now() >= rewrite_after_ ? worst_bundle() : std::nullopt;
+    const TimePoint now = runtime_.now();
+    const auto victim = now >= rewrite_after_ ? worst_bundle() : std::nullopt;
     if (victim) {
       const Status rewritten = co_await BundleRewriter(*this, *victim).run();
-      if (!rewritten && !closing_) {
+      if (rewritten) {
+        put_off_.erase(*victim);
+      } else if (!closing_) {
         log_warn("rewrite {}: {}", files_.path(*victim), rewritten.error().message());
-        rewrite_after_ = runtime_.now() + kRewritePause;
+        put_off(*victim);
       }
       continue;
     }
-    if (to_punch_.empty() && !closing_) co_await reclaim_wanted_.wait();
+    if (!to_punch_.empty() || closing_) continue;
+    if (const auto again = next_rewrite(now)) {
+      co_await reclaim_wanted_.wait_until(*again);
+    } else {
+      co_await reclaim_wanted_.wait();
+    }
   }
+}
+
+void SliceStore::put_off(std::uint32_t number) {
+  if (write_failed_) {  // no fault of this bundle
+    rewrite_after_ = runtime_.now() + kRewritePause;
+    return;
+  }
+  PutOff& off = put_off_[number];
+  off.pause = std::clamp(off.pause * 2, kRewritePause, kRewritePauseMax);
+  off.until = runtime_.now() + off.pause;
+}
+
+std::optional<TimePoint> SliceStore::next_rewrite(TimePoint now) const {
+  std::optional<TimePoint> next;
+  const auto consider = [&](TimePoint at) {
+    if (at > now && (!next || at < *next)) next = at;
+  };
+  consider(rewrite_after_);
+  for (const auto& [number, off] : put_off_) consider(off.until);
+  return next;
 }
 
 Task<Status> BundleRewriter::run() {
@@ -152,11 +183,18 @@ Task<Status> BundleRewriter::move(const bundle::Record& record, BundlePosition a
   entry->old = location;
   bool whole = false;
   if (!location->rotten) {
-    CO_TRY(const StoredRange bytes, co_await store_.read_at(*location, 0, location->length));
-    const Digest root = co_await store_.runtime_.offload([&bytes] { return merkle_root(bytes.bytes); });
+    const auto bytes = co_await store_.read_at(*location, 0, location->length);
+    if (!bytes) {
+      if (bytes.error().kind() != ErrorKind::io && bytes.error().kind() != ErrorKind::corrupt)
+        co_return fail(bytes.error());
+      // Lost, as for scrub, but it stays for now; the others go on. A later try drops it.
+      co_await store_.mark_locked(record.key, *location);
+      co_return Status();
+    }
+    const Digest root = co_await store_.runtime_.offload([&bytes] { return merkle_root(bytes->bytes); });
     whole = root == location->root;
-    entry->data = bytes.owner;
-    entry->offset = static_cast<std::size_t>(bytes.bytes.data() - bytes.owner->data());
+    entry->data = bytes->owner;
+    entry->offset = static_cast<std::size_t>(bytes->bytes.data() - bytes->owner->data());
   }
   if (whole) {
     entry->root = location->root;
