@@ -116,7 +116,8 @@ Task<Status> BundleFiles::cut(std::uint32_t number, std::uint64_t length) {
 
 Task<Status> BundleFiles::remove(std::uint32_t number) {
   forget(number);
-  CO_TRY_OK(files_.remove(path(number)));
+  const Status removed = files_.remove(path(number));
+  if (!removed && removed.error().kind() != ErrorKind::not_found) co_return removed;
   co_return co_await files_.sync_directory(directory_);
 }
 

@@ -41,7 +41,7 @@ class BundleFiles {
   Result<std::uint64_t> size(std::uint32_t number);
   Task<Status> punch(std::uint32_t number, std::uint64_t offset, std::uint64_t length);
   Task<Status> cut(std::uint32_t number, std::uint64_t length);
-  // Gone for good when it returns.
+  // Gone for good when it returns; one that is not there counts as gone.
   Task<Status> remove(std::uint32_t number);
   // Out of list(), under the name NNNNNNNN.bundle.unreadable.
   Task<Status> set_aside(std::uint32_t number);

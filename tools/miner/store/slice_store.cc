@@ -2,6 +2,8 @@
 // slice_store_space.cc.
 #include "tools/miner/store/slice_store.h"
 
+#include <algorithm>
+
 #include "objectstore/base/check.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
@@ -54,10 +56,10 @@ Task<void> SliceStore::lock_key(SliceKey key) {
   locked_keys_.insert(key);
 }
 
-Status SliceStore::room_for(const Put& request, std::uint64_t charge) const {
+Status SliceStore::room_for(const Put& request, std::uint64_t charge, std::uint64_t replaced) const {
   const auto reserved = reserved_.find(request.key.volume);
   const std::uint64_t promised = reserved == reserved_.end() ? 0 : reserved->second;
-  const std::uint64_t used = usage(request.key.volume).bytes + promised;
+  const std::uint64_t used = usage(request.key.volume).bytes - replaced + promised;
   if (used + charge > request.quota)
     return fail(ErrorKind::no_space,
                 cumulus::format("volume {} uses {} of its quota of {} bytes on this miner",
@@ -116,7 +118,7 @@ Task<Status> SliceStore::put_locked(Put request) {
       CO_TRY(old, co_await find(request.key));
     }
   }
-  CO_TRY_OK(room_for(request, charge));
+  CO_TRY_OK(room_for(request, charge, old ? old->charge() : 0));
   auto entry = std::make_shared<Pending>(runtime_);
   entry->type = bundle::RecordType::put;
   entry->key = request.key;
@@ -136,14 +138,17 @@ Task<Status> SliceStore::remove(VolumeId volume, std::vector<SliceId> slices) {
   const Call call(*this);
   if (closing_) co_return fail(ErrorKind::closed, "the miner is shutting down");
   Status outcome;
-  TaskGroup removals(runtime_);
-  for (const SliceId& slice : slices) {
-    removals.spawn([this, key = SliceKey{volume, slice}, &outcome]() -> Task<void> {
-      const Status removed = co_await remove_one(key);
-      if (!removed && outcome) outcome = removed;
-    });
+  for (std::size_t first = 0; first < slices.size(); first += kRemovedTogether) {
+    TaskGroup removals(runtime_);
+    const std::size_t end = std::min(slices.size(), first + kRemovedTogether);
+    for (std::size_t i = first; i < end; ++i) {
+      removals.spawn([this, key = SliceKey{volume, slices[i]}, &outcome]() -> Task<void> {
+        const Status removed = co_await remove_one(key);
+        if (!removed && outcome) outcome = removed;
+      });
+    }
+    co_await removals.join();
   }
-  co_await removals.join();
   co_return outcome;
 }
 

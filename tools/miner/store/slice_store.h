@@ -119,6 +119,7 @@ class SliceStore {
  private:
   friend class BundleRewriter;
   static constexpr Duration kRetryPause = std::chrono::seconds(1);
+  static constexpr std::size_t kRemovedTogether = 256;  // slices of one remove() at a time
   struct Pending;
   class Call;
   class KeyLock;
@@ -148,7 +149,8 @@ class SliceStore {
   Task<void> lock_key(SliceKey key);
   Task<Status> put_locked(Put request);
   Task<Status> remove_one(SliceKey key);
-  Status room_for(const Put& request, std::uint64_t charge) const;
+  // `replaced`: what the key's slice of now takes of the quota, and gives back.
+  Status room_for(const Put& request, std::uint64_t charge, std::uint64_t replaced) const;
   Task<Result<std::optional<SliceLocation>>> find(SliceKey key);
   Task<Result<SliceLocation>> find_whole(SliceKey key);
   Task<Result<StoredRange>> read_at(SliceLocation location, std::uint64_t offset, std::uint64_t length);
@@ -158,9 +160,17 @@ class SliceStore {
 
   // Space.
   void release_space(const SliceLocation& location);
+  void hand_over_freed();
   Task<void> reclaim_loop();
   Task<void> punch_waiting();
   std::optional<std::uint32_t> worst_bundle() const;
+  // The oldest bundle that holds anything, `number` left out.
+  std::uint32_t oldest_but(std::uint32_t number) const;
+  // Removals in a bundle that older bundles still need, as far as is known (removals_in_).
+  std::uint64_t needed_removals(std::uint32_t number) const;
+  void put_off(std::uint32_t number);
+  // When something that is put off at `now` comes up again.
+  std::optional<TimePoint> next_rewrite(TimePoint now) const;
 
   Runtime& runtime_;
   SliceStoreOptions options_;
@@ -173,6 +183,9 @@ class SliceStore {
   // What volumes and bundles hold, as the index will say after the next apply.
   std::unordered_map<VolumeId, VolumeUsage> volumes_;
   std::map<std::uint32_t, BundleUsage> bundles_;
+  // By bundle: how many removals it holds, by the bundle of their `before`. In memory alone: what the index
+  // had at the start is not counted, so such a bundle is rewritten once more at most.
+  std::map<std::uint32_t, std::map<std::uint32_t, std::uint64_t>> removals_in_;
   std::unordered_set<VolumeId> changed_volumes_;
   std::set<std::uint32_t> changed_bundles_;
   std::uint64_t held_total_ = 0;
@@ -188,11 +201,17 @@ class SliceStore {
   Signal queue_changed_;
   std::unordered_set<SliceKey> locked_keys_;
   Signal keys_changed_;
+  std::vector<SliceLocation> freed_;  // by the commit under way: to_punch_ gets it once the index has it
   std::deque<SliceLocation> to_punch_;
   Signal reclaim_wanted_;
   // Readers of a bundle whose bytes may be punched meanwhile look again when this moved.
   std::uint64_t removals_ = 0;
-  TimePoint rewrite_after_;  // a rewrite failed: not before this
+  TimePoint rewrite_after_;  // the disk took no rewrite: not before this
+  struct PutOff {
+    TimePoint until;
+    Duration pause{};
+  };
+  std::map<std::uint32_t, PutOff> put_off_;  // bundles whose own rewrite failed
 
   bool write_failed_ = false;
   Error write_error_{ErrorKind::io, ""};

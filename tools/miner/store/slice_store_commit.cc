@@ -110,6 +110,7 @@ IndexBatch SliceStore::fold(const bundle::Batch& batch, const std::vector<std::o
   for (std::size_t i = 0; i < batch.records.size(); ++i) {
     const bundle::Record& record = batch.records[i];
     const bool removal = record.type == RecordType::remove;
+    if (removal) ++removals_in_[batch.at.bundle][record.before.bundle];
     // A removal carried forward says nothing of a slice that was put after it.
     if (removal && (!old[i] || old[i]->data >= record.before)) continue;
     if (old[i]) {
@@ -179,7 +180,7 @@ Task<Status> SliceStore::apply(IndexBatch batch) {
     if ((found == bundles_.end() && !usage) || (found != bundles_.end() && usage && found->second == *usage))
       changed_bundles_.erase(number);
   }
-  if (!to_punch_.empty()) ++removals_;
+  hand_over_freed();
   reclaim_wanted_.notify_all();
   used_gauge_.set(held_total_);
   slices_gauge_.set(slices_total_);

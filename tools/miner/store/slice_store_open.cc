@@ -139,7 +139,7 @@ Task<Status> SliceStore::replay_batch(BundleScanner::Found found, bool newest) {
   CO_TRY_OK(co_await runtime_.offload([&] { return index_->apply(changes); }));
   changed_volumes_.clear();
   changed_bundles_.clear();
-  ++removals_;
+  hand_over_freed();
   co_return Status();
 }
 

@@ -62,18 +62,23 @@ class SliceStore::KeyLock {
 };
 
 // Rewrites one sealed bundle: what lives in it, and removals that older bundles still need, go to the open
-// bundle; then the file is removed.
+// bundle; then the file is removed. What cannot be moved keeps the bundle, but not the rest from moving.
 class BundleRewriter {
  public:
   BundleRewriter(SliceStore& store, std::uint32_t number) : store_(store), number_(number) {}
   Task<Status> run();
 
  private:
+  Task<Status> move_slices(std::uint64_t size);
   Task<Status> move(const bundle::Record& record, BundlePosition at, ByteView manifest);
+  bool needed(const bundle::Record& removal) const;
+  Task<Status> carry_removals(std::uint64_t size);
+  Task<Status> carry_together(const std::vector<bundle::Record>& removals);
   Task<Status> carry(const bundle::Record& record);
 
   SliceStore& store_;
   std::uint32_t number_;
+  bool removals_needed_ = false;
 };
 
 }  // namespace cumulus
