@@ -70,6 +70,8 @@ Status SimMiner::put(const VolumeId& volume, const SliceId& slice, ByteView mani
     return fail(ErrorKind::corrupt, "PUT: the bytes are not what the manifest says");
   if (const auto found = where->slices.find(slice); found != where->slices.end()) {
     if (found->second.root != root) return fail(ErrorKind::exists, "PUT: the slice exists with another root");
+    if (!equal(found->second.manifest, manifest))
+      return fail(ErrorKind::exists, "PUT: the slice exists under another manifest");
     if (intact(found->second)) return {};
     used_ -= found->second.charged;
     where->used -= found->second.charged;

@@ -85,6 +85,7 @@ Task<Status> SliceStore::put_locked(Put request) {
     Status verified;
     Digest root{};
     Result<std::optional<SliceLocation>> old;
+    bool same_manifest = false;  // as the old one's
   };
   // Cheap refusals first; hashing is the dear part.
   SliceLocation location;
@@ -99,6 +100,9 @@ Task<Status> SliceStore::put_locked(Put request) {
       result.root = *root;
     else
       result.verified = fail(root.error());
+    if (!*result.old) return result;
+    const auto manifest = index_->manifest(request.key);
+    result.same_manifest = manifest && *manifest == *request.manifest;
     return result;
   });
   if (!checked.old) co_return fail(checked.old.error());
@@ -107,6 +111,9 @@ Task<Status> SliceStore::put_locked(Put request) {
   if (old && !old->rotten) {
     if (old->root != checked.root)
       co_return fail(ErrorKind::exists, request.key.describe() + " is stored here with other content");
+    // What is listed is the manifest: equal bytes under another one are no part of that segment.
+    if (!checked.same_manifest)
+      co_return fail(ErrorKind::exists, request.key.describe() + " is stored here under another manifest");
     // "Stored" is a promise about the bytes on the disk now: who sends a slice again may do so because they
     // rotted. Nor does a removal that failed, and lies in a bundle still, take it away later: it is written
     // anew behind that.
