@@ -169,6 +169,9 @@ class ObjectFiles final : public PosixFileSystem {
                                std::uint64_t length);
   Task<FsResult<std::uint64_t>> allocated_in(ObjectId object, std::uint64_t offset, std::uint64_t length);
   Task<FsStatus> resize(Transaction& to, ObjectId object, Loaded& loaded, std::uint64_t size);
+  // Bytes that one change gives back, about: a row of the index for each chunk of them.
+  static constexpr std::uint64_t kFreeStep = 4ull << 30;
+  Task<FsStatus> shorten(ObjectId object, Loaded& loaded, std::uint64_t size);
   static void clear_set_ids(Inode& inode, const Caller& caller);
   void note_read(NodeId node, const Inode& inode);
   Task<void> update_access_time(NodeId node);

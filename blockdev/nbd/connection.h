@@ -102,6 +102,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<void> read_task(Request request);
   Task<Code> read_parts(Request request, std::shared_ptr<Buffer> buffer,
                         std::vector<BlockDevice::Extent>& parts);
+  Task<void> clear_task(Request request);
   Task<void> flush_task(Request request);
   Task<void> cache_task(Request request);
   Task<void> status_task(Request request);

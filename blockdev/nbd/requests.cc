@@ -10,8 +10,12 @@ namespace {
 constexpr std::size_t kBatchRequests = 64;
 constexpr std::uint64_t kBatchBytes = 256u << 10;  // well inside one group of the log
 constexpr std::uint64_t kReadNowMax = 128u << 10;
-constexpr std::size_t kPartsMax = 256;        // a read of more pieces is sent as data
-constexpr std::size_t kExtentsMax = 4096;     // of one answer to BLOCK_STATUS
+constexpr std::size_t kPartsMax = 256;     // a read of more pieces is sent as data
+constexpr std::size_t kExtentsMax = 4096;  // of one answer to BLOCK_STATUS
+// A range has a row in the index for each 256 KiB. One change of many makes that many at once, and one answer
+// of many looks at as many.
+constexpr std::uint64_t kClearStep = 1u << 30;
+constexpr std::uint64_t kStatusMost = 256ull << 30;
 constexpr std::uint64_t kStatusBlock = 4096;  // the grain of BLOCK_STATUS
 constexpr std::size_t kChunkPrefix = 8;       // an offset before a chunk's data
 
@@ -192,6 +196,8 @@ Task<Code> Connection::read_parts(Request request, std::shared_ptr<Buffer> buffe
 }
 
 void Connection::add_to_batch(const Request& request, ByteView data, std::shared_ptr<const void> owner) {
+  if (request.command != Command::write && request.length > kClearStep)
+    return begin_task(clear_task(request));
   const BlockStatus added =
       request.command == Command::write
           ? device_->add_write(batch_, request.offset, data, std::move(owner))
@@ -230,6 +236,33 @@ Task<void> Connection::commit_task(BlockBatch batch, std::vector<Request> reques
     for (const Request& request : requests)
       if ((request.flags & kFua) != 0) reply(request, code);
   }
+  task_done();
+}
+
+// A long TRIM or WRITE_ZEROES, step by step: each is one change, in the log before the next.
+Task<void> Connection::clear_task(Request request) {
+  const bool allocated = request.command == Command::write_zeroes && (request.flags & kNoHole) != 0;
+  BlockStatus done;
+  std::uint64_t at = 0;
+  while (done && at < request.length && !broken_) {
+    const std::uint64_t length = std::min(request.length - at, kClearStep);
+    BlockBatch step;
+    done = device_->add_zero(step, request.offset + at, length, allocated);
+    if (!done) break;
+    const auto committed = co_await device_->commit(std::move(step));
+    if (!committed) {
+      done = std::unexpected(committed.error());
+      break;
+    }
+    at += length;
+    const bool last = at == request.length;
+    if (last && (request.flags & kFua) != 0) {
+      done = co_await device_->make_durable(*committed);
+    } else if (!last || shared_.reconnect_safe) {
+      done = co_await device_->make_written(*committed);
+    }
+  }
+  reply(request, done ? Code::ok : code_of(done.error(), true));
   task_done();
 }
 
@@ -276,9 +309,11 @@ Task<Code> Connection::status_of(Context context, Request request, Bytes& body) 
       all.push_back({length, flags});
     }
   };
-  for (std::uint64_t at = 0; at < request.length && all.size() < kExtentsMax && !(one && all.size() > 1);) {
+  const std::uint64_t length = std::min(request.length, kStatusMost);  // an answer may tell of less
+  for (std::uint64_t at = 0; at < length && all.size() < kExtentsMax && !(one && all.size() > 1);) {
+    if (broken_) co_return Code::eshutdown;
     const std::uint64_t from = request.offset + at;
-    const std::uint64_t left = request.length - at;
+    const std::uint64_t left = length - at;
     if (context.kind == Context::Kind::allocation) {
       const auto found = co_await device_->extents(from, left);
       if (!found) co_return code_of(found.error(), false);

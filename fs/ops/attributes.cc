@@ -67,6 +67,10 @@ Task<FsResult<Attributes>> ObjectFiles::setattr(Caller caller, NodeId node, Attr
   auto loaded = co_await load(node);
   if (!loaded) co_return std::unexpected(loaded.error());
   Inode& inode = loaded->inode;
+  if (change.size && is_file(inode.mode)) {
+    const FsStatus shorter = co_await shorten(object, *loaded, *change.size);
+    if (!shorter) co_return std::unexpected(shorter.error());
+  }
   const std::int64_t time = now();
   Transaction set;
   const bool kill = change.kill_set_id || (change.kill_set_id_only && may_kill_set_ids(inode, caller));
@@ -103,6 +107,22 @@ Task<FsResult<Attributes>> ObjectFiles::setattr(Caller caller, NodeId node, Attr
   const FsStatus done = co_await apply(std::move(set));
   if (!done) co_return std::unexpected(done.error());
   co_return attributes_of(node, *loaded);
+}
+
+// Most of a long way down, so that no change takes away more than so many rows of the index at once.
+Task<FsStatus> ObjectFiles::shorten(ObjectId object, Loaded& loaded, std::uint64_t size) {
+  const std::uint64_t steps = loaded.size > size ? loaded.inode.allocated / kFreeStep : 0;
+  const std::uint64_t length = steps == 0 ? 0 : (loaded.size - size) / (steps + 1);
+  for (std::uint64_t done = 0; done < steps; ++done) {
+    Transaction part;
+    const FsStatus resized = co_await resize(part, object, loaded, loaded.size - length);
+    if (!resized) co_return resized;
+    loaded.inode.mtime = loaded.inode.ctime = now();
+    put(part, object, loaded.inode);
+    const FsStatus applied = co_await apply(std::move(part));
+    if (!applied) co_return applied;
+  }
+  co_return FsStatus();
 }
 
 Task<FsStatus> ObjectFiles::resize(Transaction& to, ObjectId object, Loaded& loaded, std::uint64_t size) {

@@ -264,13 +264,18 @@ Task<FsStatus> ObjectFiles::allocate(Caller caller, HandleId id, AllocateMode mo
   if (length == 0) co_return failure(FsErrorKind::invalid, "an empty range");
   if (offset > static_cast<std::uint64_t>(INT64_MAX) - length)
     co_return failure(FsErrorKind::too_big, "files have at most 2^63-1 bytes");
-  if (mode.punch_hole) {
-    const FsStatus punched = co_await allocate_step(caller, handle->node, mode, offset, length);
-    if (punched) note_written(id, true);
-    co_return punched;
-  }
   const auto before = co_await load(handle->node);
   if (!before) co_return std::unexpected(before.error());
+  if (mode.punch_hole) {
+    const std::uint64_t step = length / (before->inode.allocated / kFreeStep + 1) + 1;
+    for (std::uint64_t at = 0; at < length; at += step) {
+      const FsStatus punched =
+          co_await allocate_step(caller, handle->node, mode, offset + at, std::min(step, length - at));
+      if (!punched) co_return punched;
+      note_written(id, true);
+    }
+    co_return FsStatus();
+  }
   const std::uint64_t end = offset + length;
   const std::uint64_t reach = mode.keep_size ? std::min(end, before->size) : end;
   std::uint64_t at = mode.zero_range ? offset : std::max(offset, before->size);

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 
 import nbd
@@ -226,15 +227,47 @@ def raw(disk):
     return client
 
 
-def transmission(disk, extended=False):
+def transmission(disk, extended=False, size=SIZE):
     client = raw(disk)
     client.sendall(struct.pack('>I', 3))
     if extended:
         client.sendall(b'IHAVEOPT' + struct.pack('>II', 11, 0))
         expect(struct.unpack('>QIII', client.recv(20, socket.MSG_WAITALL))[2] == 1, 'extended headers were refused')
     client.sendall(b'IHAVEOPT' + struct.pack('>II', 1, len(disk.name)) + disk.name.encode())
-    expect(struct.unpack('>QH', client.recv(10, socket.MSG_WAITALL))[0] == SIZE, 'another size')
+    expect(struct.unpack('>QH', client.recv(10, socket.MSG_WAITALL))[0] == size, 'another size')
     return client
+
+
+def long_ranges():
+    """One request clears 128 GiB: nobody else waits for it, and the daemon's memory holds (the lab looks at the end)."""
+    size, length = 1 << 40, 128 << 30
+    with Lab().up() as lab:
+        disk = Disk(lab, size=size)
+        beside = disk.connect()
+        beside.pwrite(b'x' * 4096, size - 4096)
+        client = transmission(disk, extended=True, size=size)
+        client.settimeout(300)
+        done = []
+
+        def clear():
+            client.sendall(struct.pack('>IHHQQQ', 0x21e41c71, 2, 6, 77, 0, length))
+            done.append(struct.unpack('>IHHQQQ', client.recv(32, socket.MSG_WAITALL)))
+        thread = threading.Thread(target=clear)
+        thread.start()
+        longest, reads = 0, 0
+        while thread.is_alive():
+            begun = time.monotonic()
+            expect(beside.pread(4096, size - 4096) == b'x' * 4096, 'other bytes')
+            longest, reads = max(longest, time.monotonic() - begun), reads + 1
+            time.sleep(0.005)
+        thread.join()
+        expect(done and done[0][2] == 0 and done[0][3] == 77, f'the answer is {done}')
+        print(f'  {reads} reads meanwhile, the longest {longest * 1000:.0f} ms')
+        expect(reads > 20 and longest < 2, f'{reads} reads meanwhile, one took {longest:.1f} s')
+        handle = disk.connect(contexts=['base:allocation'])
+        for offset, part, flags in stretches(handle, 'base:allocation', length, step=1 << 30):
+            expect(flags == 2, f'{offset}+{part} is {flags}, not an allocated zero')
+        client.close()
 
 
 def closed(client):
@@ -460,4 +493,4 @@ def tls():
 
 
 if __name__ == '__main__':
-    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'unread_answers', 'greedy_at_the_end', 'tls', 'hosts')])
+    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'unread_answers', 'greedy_at_the_end', 'long_ranges', 'tls', 'hosts')])

@@ -81,5 +81,52 @@ TEST(FsSparse, longest_file_is_looked_through_at_once) {
   });
 }
 
+// Ten GiB are given back in steps, and counted as one.
+Task<void> long_ways_down(PosixFileSystem& fs) {
+  constexpr std::uint64_t kLong = 10ull << 30;
+  constexpr std::uint64_t kKept = (1ull << 30) + 512;
+  const Caller caller;
+  OpenFlags flags;
+  flags.read = flags.write = true;
+  const auto made = co_await fs.create(caller, kRootNode, "long", 0100644, flags);
+  CO_OK(made);
+  const NodeId node = made->entry.node;
+  const auto expect_blocks = [&](std::uint64_t bytes, std::uint64_t size) -> Task<void> {
+    const auto now = co_await fs.getattr(node);
+    CO_OK(now);
+    EXPECT_EQ(now->blocks, bytes / 512);
+    EXPECT_EQ(now->size, size);
+  };
+  const AllocateMode plain;
+  CO_OK(co_await fs.allocate(caller, made->handle, plain, 0, kLong));
+  co_await expect_blocks(kLong, kLong);
+  AllocateMode punch;
+  punch.punch_hole = punch.keep_size = true;
+  CO_OK(co_await fs.allocate(caller, made->handle, punch, 0, 9ull << 30));
+  co_await expect_blocks(1ull << 30, kLong);
+  CO_OK(co_await fs.allocate(caller, made->handle, punch, 0, kLong));
+  co_await expect_blocks(0, kLong);
+  AllocateMode zeros;
+  zeros.zero_range = true;
+  CO_OK(co_await fs.allocate(caller, made->handle, zeros, 0, kLong));
+  AttributeChange size;
+  size.size = kKept;
+  CO_OK(co_await fs.setattr(caller, node, size));
+  co_await expect_blocks(kKept, kKept);
+  size.size = 0;
+  CO_OK(co_await fs.setattr(caller, node, size));
+  co_await expect_blocks(0, 0);
+}
+
+TEST(FsSparse, long_ways_down_are_counted_right) {
+  with_file_system([](StoreWorld& world, Volume& volume, DatasetId dataset) -> Task<void> {
+    const FileSystemOptions mounted;
+    auto fs = co_await PosixFileSystem::open(world.reactor, volume, dataset, "", mounted);
+    CO_OK(fs);
+    co_await long_ways_down(**fs);
+    CO_OK(co_await (*fs)->close());
+  });
+}
+
 }  // namespace
 }  // namespace cumulus
