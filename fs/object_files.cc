@@ -318,11 +318,9 @@ void ObjectFiles::drop_name(Transaction& to, ObjectId object, Loaded& loaded) {
 }
 
 void ObjectFiles::bury(NodeId node, const Loaded& loaded) {
-  if (graves_.insert_or_assign(node, attributes_of(node, loaded)).second) graves_order_.push_back(node);
-  while (graves_order_.size() > kGravesMax) {
-    graves_.erase(graves_order_.front());
-    graves_order_.pop_front();
-  }
+  forget(node);
+  graves_.emplace(node, Grave{attributes_of(node, loaded), graves_order_.insert(graves_order_.end(), node)});
+  if (graves_.size() > kGravesMax) forget(graves_order_.front());
 }
 
 Task<void> ObjectFiles::ask_space() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <list>
 #include <unordered_map>
 
 #include "fs/file_system.h"
@@ -196,8 +197,12 @@ class ObjectFiles final : public PosixFileSystem {
   Semaphore changing_trees_;
   // What the kernel may still ask of nodes that are gone (a removed directory somebody stands in): the last
   // ones.
-  std::unordered_map<NodeId, Attributes> graves_;
-  std::deque<NodeId> graves_order_;
+  struct Grave {
+    Attributes attributes;
+    std::list<NodeId>::iterator place;
+  };
+  std::unordered_map<NodeId, Grave> graves_;
+  std::list<NodeId> graves_order_;                     // the oldest first
   std::unordered_map<NodeId, std::int64_t> accessed_;  // access times on their way
   // What the miners said last of their room: asked again after a second, in the background, for they may be
   // slow.

@@ -80,6 +80,7 @@ Task<FsStatus> ObjectFiles::release(HandleId id) {
   if (options_.read_only) co_return FsStatus();
   const auto loaded = co_await load(handle->node);
   if (!loaded || loaded->inode.nlink > 0) co_return FsStatus();
+  bury(handle->node, *loaded);  // a descriptor without a handle (O_PATH) may still name it
   Transaction remove;
   remove.remove_omap(ref(kOrphans), cookie_key(object));
   remove.remove(ref(object));

@@ -139,6 +139,11 @@ Task<FsResult<std::string>> ObjectFiles::readlink(NodeId node) {
   co_return std::string(text_of(target));
 }
 
-void ObjectFiles::forget(NodeId node) { graves_.erase(node); }
+void ObjectFiles::forget(NodeId node) {
+  const auto grave = graves_.find(node);
+  if (grave == graves_.end()) return;
+  graves_order_.erase(grave->second.place);
+  graves_.erase(grave);
+}
 
 }  // namespace cumulus

@@ -182,5 +182,44 @@ TEST(FsNames, listed_while_they_come_and_go) {
   });
 }
 
+// A directory that was removed while somebody stands in it answers for as long as the kernel knows it,
+// however many others are removed and forgotten meanwhile; and so does a file whose last descriptor was
+// closed.
+TEST(FsNames, removed_ones_answer_until_they_are_forgotten) {
+  with_file_system([](StoreWorld& world, Volume& volume, DatasetId dataset) -> Task<void> {
+    const FileSystemOptions options;
+    auto fs = co_await PosixFileSystem::open(world.reactor, volume, dataset, "", options);
+    CO_ASSERT(fs);
+    NewNode directory;
+    directory.mode = 0040755;
+    const auto stood_in = co_await (*fs)->make_node(kCaller, kRootNode, "d", std::move(directory));
+    CO_ASSERT(stood_in);
+    CO_ASSERT(co_await (*fs)->rmdir(kCaller, kRootNode, "d"));
+    OpenFlags flags;
+    flags.read = flags.write = true;
+    const auto open = co_await (*fs)->create(kCaller, kRootNode, "f", 0100644, flags);
+    CO_ASSERT(open);
+    CO_ASSERT(co_await (*fs)->unlink(kCaller, kRootNode, "f"));
+    CO_ASSERT(co_await (*fs)->release(open->handle));
+    for (int other = 0; other < 4200; ++other) {
+      NewNode file;
+      file.mode = 0100644;
+      const auto made = co_await (*fs)->make_node(kCaller, kRootNode, "x", std::move(file));
+      CO_ASSERT(made);
+      CO_ASSERT(co_await (*fs)->unlink(kCaller, kRootNode, "x"));
+      (*fs)->forget(made->node);
+    }
+    for (const NodeId node : {stood_in->node, open->entry.node}) {
+      const auto attributes = co_await (*fs)->getattr(node);
+      CO_ASSERT(attributes);
+      EXPECT_EQ(attributes->nlink, 0u);
+      (*fs)->forget(node);
+      const auto gone = co_await (*fs)->getattr(node);
+      EXPECT_FALSE(gone);
+    }
+    CO_ASSERT(co_await (*fs)->close());
+  });
+}
+
 }  // namespace
 }  // namespace cumulus
