@@ -11,6 +11,7 @@ namespace cumulus::nbd {
 namespace {
 
 constexpr std::size_t kSmallPayload = 64u << 10;  // larger ones are received into memory of their own
+constexpr std::size_t kProgress = 64u << 10;      // of a large payload; less is as good as silence
 constexpr std::size_t kHandshakeInput = Negotiation::kOptionMax + 16;
 
 }  // namespace
@@ -21,7 +22,8 @@ Connection::Connection(Shared& shared, Host& host, std::unique_ptr<Stream> strea
       stream_(std::move(stream)),
       peer_(std::move(peer)),
       since_(shared.runtime.now()),
-      bytes_(shared.runtime, shared.limits.client_bytes_max),
+      read_bytes_(shared.runtime, shared.limits.client_bytes_max),
+      write_bytes_(shared.runtime, shared.limits.client_bytes_max),
       changed_(shared.runtime),
       tasks_(shared.runtime) {}
 
@@ -213,11 +215,10 @@ bool Connection::take_small() {
   return true;
 }
 
-// Received into memory of its own, which the commit then keeps.
+// Received into memory of its own, which the commit then keeps, and the client's share with it.
 Task<bool> Connection::take_large(Request request) {
   const std::uint64_t length = request.payload(shape_.extended);
-  const TimePoint deadline = shared_.runtime.now() + shared_.limits.payload_max;
-  Semaphore::Hold of_client = co_await bytes_.acquire(length);
+  Semaphore::Hold of_client = co_await write_bytes_.acquire(length);
   Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(length);
   if (broken_ || late_) co_return false;
   auto buffer = std::make_shared<Buffer>(length);
@@ -225,17 +226,27 @@ Task<bool> Connection::take_large(Request request) {
   std::copy_n(input_->data() + begin_, here, buffer->data());
   begin_ += here;
   MutableByteView rest = buffer->view(here, length - here);
+  // What was waited for until here was ours.
+  TimePoint deadline = shared_.runtime.now() + shared_.limits.payload_max;
+  std::size_t progress = 0;
   while (!rest.empty()) {
     const Stream::Moved moved = stream_->read_some(rest);
     if (moved.outcome == Stream::Outcome::closed || broken_) co_return false;
     rest = rest.subspan(moved.bytes);
+    progress += moved.bytes;
+    if (progress >= kProgress) {
+      progress = 0;
+      deadline = shared_.runtime.now() + shared_.limits.payload_max;
+    }
     if (moved.outcome == Stream::Outcome::moved) continue;
     const bool more = co_await wait_or_cut(moved.outcome, deadline);
     if (!more) co_return false;
   }
+  batch_bytes_ = std::move(of_client);
   start(request, buffer->view(), buffer);
-  // The volume bounds what is accepted and not yet written; a large write goes alone.
+  // A large write goes alone.
   commit_batch();
+  batch_bytes_.release();  // refused
   co_return true;
 }
 

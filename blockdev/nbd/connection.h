@@ -21,11 +21,12 @@ struct Limits {
   std::size_t connections_max = 512;
   std::size_t handshakes_max = 64;                    // not yet in transmission; the oldest ends first
   Duration handshake_max = std::chrono::seconds(10);  // from connect to transmission
-  Duration payload_max = std::chrono::seconds(30);    // half a write, then silence
+  Duration payload_max = std::chrono::seconds(30);    // half a write, then silence or next to nothing
   Duration goodbye_max = std::chrono::seconds(5);     // replies not taken at the end, requests not begun
   std::size_t requests_max = 256;                     // of one client, waiting for disk or miners
-  std::uint64_t client_bytes_max = 16u << 20;         // of one client, in those; a larger one goes alone
-  std::size_t output_max = 4u << 20;                  // of one client, not yet taken
+  // Of one client, in those: so much of reads, and so much of large writes; a larger one goes alone.
+  std::uint64_t client_bytes_max = 16u << 20;
+  std::size_t output_max = 4u << 20;  // of one client, not yet taken
 };
 
 // What connections share: the exports, and the memory.
@@ -97,7 +98,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool is_full() const;
   void add_to_batch(const Request& request, ByteView data, std::shared_ptr<const void> owner);
   void commit_batch();
-  Task<void> commit_task(BlockBatch batch, std::vector<Request> requests);
+  Task<void> commit_task(BlockBatch batch, std::vector<Request> requests, Semaphore::Hold bytes);
   bool read_now(const Request& request);
   Task<void> read_task(Request request);
   Task<Code> read_parts(Request request, std::shared_ptr<Buffer> buffer,
@@ -135,6 +136,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::size_t end_ = 0;
   BlockBatch batch_;
   std::vector<Request> batched_;
+  Semaphore::Hold batch_bytes_;  // of a large write in the batch, until its commit has returned
 
   std::deque<Piece> output_;
   std::shared_ptr<Buffer> tail_;  // small replies are written here, one after the other
@@ -150,8 +152,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool goodbye_ = false;      // DISC
   std::size_t under_way_ = 0;
 
-  Semaphore bytes_;
-  Signal changed_;  // a task ended, output was taken, or broken
+  Semaphore read_bytes_;
+  Semaphore write_bytes_;  // a log without room holds writes up, not reads
+  Signal changed_;         // a task ended, output was taken, or broken
   TaskGroup tasks_;
 };
 

@@ -157,7 +157,7 @@ bool Connection::read_now(const Request& request) {
 }
 
 Task<void> Connection::read_task(Request request) {
-  const Semaphore::Hold of_client = co_await bytes_.acquire(request.length);
+  const Semaphore::Hold of_client = co_await read_bytes_.acquire(request.length);
   co_await output_room();
   if (broken_) co_return task_done();
   const Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(request.length);
@@ -210,11 +210,13 @@ void Connection::add_to_batch(const Request& request, ByteView data, std::shared
 
 void Connection::commit_batch() {
   if (batched_.empty()) return;
-  begin_task(commit_task(std::exchange(batch_, BlockBatch()), std::exchange(batched_, {})));
+  begin_task(
+      commit_task(std::exchange(batch_, BlockBatch()), std::exchange(batched_, {}), std::move(batch_bytes_)));
 }
 
-Task<void> Connection::commit_task(BlockBatch batch, std::vector<Request> requests) {
+Task<void> Connection::commit_task(BlockBatch batch, std::vector<Request> requests, Semaphore::Hold bytes) {
   auto done = co_await device_->commit(std::move(batch));
+  bytes.release();  // the volume bounds what is accepted and not yet written
   if (done && shared_.reconnect_safe) {
     const BlockStatus written = co_await device_->make_written(*done);
     if (!written) done = std::unexpected(written.error());

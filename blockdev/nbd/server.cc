@@ -24,6 +24,7 @@ namespace {
 constexpr std::uint64_t kMemoryAlone = 64u << 20;
 
 constexpr int kBacklog = 1024;          // a burst of clients waits in the kernel
+constexpr int kSilentMax = 300;         // seconds without a byte, after which a TCP client is asked for one
 constexpr int kSocketBuffer = 1 << 20;  // a large read leaves in few system calls
 
 bool parse_address(const std::string& text, std::array<std::uint8_t, 16>& into, bool& is_v4) {
@@ -64,6 +65,17 @@ Peer peer_of(int socket, const sockaddr_storage& from) {
     peer.name = known ? format("pid {}", who.pid) : "a local process";
   }
   return peer;
+}
+
+// A host that died would have its export in use for ever.
+void keep_alive(int socket) {
+  const int on = 1;
+  const int interval = 30;  // seconds
+  const int probes = 4;
+  ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &kSilentMax, sizeof kSilentMax);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
 }  // namespace
@@ -210,6 +222,7 @@ Task<void> Server::accept_loop() {
     const int on = 1;
     ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     ::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
+    if (from.ss_family != AF_UNIX) keep_alive(socket);
     admit(socket, peer.name);
   }
 }

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -201,6 +202,13 @@ def attach():
         expect(len(shown) == 3, shown)
         tcp = next(one for one in shown if one['image'] == '')
         tool('nbdinfo', f'{tcp["uri"]}disk', fails=True)
+        host, port = tcp['address'].rsplit(':', 1)
+        with socket.create_connection((host, int(port))) as silent:
+            expect(silent.recv(8, socket.MSG_WAITALL) == b'NBDMAGIC', 'no greeting')
+            until = time.monotonic() + 5
+            while not watched(int(port)):
+                expect(time.monotonic() < until, 'a client whose host died would stay for ever')
+                time.sleep(0.1)
         writer = disk.connect()
         writer.pwrite(b'kept', 0)
         writer.flush()
@@ -217,6 +225,57 @@ def attach():
         expect(disk.connect().pread(4, 0) == b'kept', 'a flushed write is gone after a restart')
         lab.refused('nbd', 'serve', f'{lab.volume}/nothing', '--socket', second, says='nothing')
         lab.refused('nbd', 'serve', f'{lab.volume}/disk', '--socket', second, '--listen', '127.0.0.1:0', codes=(1, 2), says='--socket')
+
+
+def foreground():
+    """`--foreground` stays for its own server: it ends when that is replaced, and then ends nobody else's."""
+    with Lab().up() as lab:
+        lab.run('image', 'create', f'{lab.volume}/disk', '--size', str(SIZE))
+        first, second = lab.path('first.sock'), lab.path('second.sock')
+
+        def serve(path):
+            process = lab.start('nbd', 'serve', f'{lab.volume}/disk', '--socket', path, '--replace', '--foreground')
+            said = process.stdout.readline().decode()
+            expect(path in said, f'{said!r}')
+            return process
+
+        def ended(process, what):
+            try:
+                _, errors = process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                expect(False, f'{what}: the command has not ended')
+            return process.returncode, errors.decode()
+        with contextlib.ExitStack() as whatever_comes:
+            command = serve(first)
+            whatever_comes.callback(lambda: command.poll() is None and command.kill())
+            for path in (first, second):  # the same address first
+                other = serve(path)
+                whatever_comes.callback(lambda process=other: process.poll() is None and process.kill())
+                code, errors = ended(command, f'replaced on {path}')
+                expect(code == 0 and 'replaced' in errors and path in errors, f'exit {code}: {errors}')
+                time.sleep(1)
+                expect([one['address'] for one in lab.json('nbd', 'ls')] == [path], 'the server that replaced it is gone')
+                command = other
+            command.send_signal(signal.SIGINT)
+            ended(command, 'interrupted')
+            until = time.monotonic() + 20
+            while lab.json('nbd', 'ls'):
+                expect(time.monotonic() < until, 'interrupted, and its server is still there')
+                time.sleep(0.1)
+            command = serve(first)
+            lab.run('nbd', 'stop', lab.volume)
+            code, errors = ended(command, 'stopped')
+            expect(code == 0 and 'replaced' not in errors, f'exit {code}: {errors}')
+
+
+def watched(port):
+    """Whether the kernel asks silent clients of this port, by the timers of its connections."""
+    with open('/proc/net/tcp') as file:
+        lines = [line.split() for line in file][1:]
+    timers = [words[5] for words in lines if words[1].endswith(f':{port:04X}') and words[3] == '01']
+    return bool(timers) and all(timer.startswith('02') for timer in timers)
 
 
 def raw(disk):
@@ -493,4 +552,4 @@ def tls():
 
 
 if __name__ == '__main__':
-    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'bad_clients', 'unread_answers', 'greedy_at_the_end', 'long_ranges', 'tls', 'hosts')])
+    main(*[globals()[name] for name in ('clients', 'changed_blocks', 'attach', 'foreground', 'bad_clients', 'unread_answers', 'greedy_at_the_end', 'long_ranges', 'tls', 'hosts')])

@@ -167,10 +167,13 @@ Task<Result<Json>> serve_image_attach(Desk& desk, Session& session, Json request
     co_return fail(server.error());
   }
   Json ready = {{"ready", true}};
-  CO_TRY_OK(co_await session.send_json(std::move(ready)));
-  const auto ended = co_await session.receive();  // the command says that it is done, or is gone
-  static_cast<void>(ended);
+  const Status sent = co_await session.send_json(std::move(ready));
+  if (sent) {
+    const auto ended = co_await session.receive();  // the command says that it is done, or is gone
+    static_cast<void>(ended);
+  }
   co_await (*server)->stop();
+  CO_TRY_OK(sent);
   co_return Json::object();
 }
 

@@ -87,9 +87,13 @@ Result<int> serve(const Invocation& invocation) {
   }
   std::fflush(stdout);
   if (!flags.foreground) return 0;
-  TRY(const Json ended,
-      client.call({{"request", "nbd.wait"}, {"address", server.value("address", "")}}, "", false));
-  static_cast<void>(ended);
+  TRY(const Json ended, client.call({{"request", "nbd.wait"},
+                                     {"number", server.value("number", std::uint64_t{0})},
+                                     {"address", server.value("address", "")}},
+                                    "", false));
+  // No failure: a supervisor that started it again would take it back.
+  if (const std::string other = ended.value("replaced_by", ""); !other.empty())
+    std::fprintf(stderr, "the server of %s was replaced by one on %s\n", flags.target.c_str(), other.c_str());
   return 0;
 }
 

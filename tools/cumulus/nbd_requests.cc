@@ -7,10 +7,10 @@
 namespace cumulus {
 namespace {
 
-NbdResident* server_at(Desk& desk, const std::string& address) {
+std::shared_ptr<NbdResident> server_of(Desk& desk, std::uint64_t number) {
   for (Resident* one : desk.residents.list())
-    if (auto* server = dynamic_cast<NbdResident*>(one); server != nullptr && server->address() == address)
-      return server;
+    if (auto* server = dynamic_cast<NbdResident*>(one); server != nullptr && server->number() == number)
+      return server->share();
   return nullptr;
 }
 
@@ -26,26 +26,30 @@ Task<Result<Json>> serve_nbd_serve(Desk& desk, Session&, Json request) {
 
 // Returns when the server has ended; ends it when the command goes away: that is `--foreground`.
 Task<Result<Json>> serve_nbd_wait(Desk& desk, Session& session, Json request) {
-  const std::string address = request.value("address", "");
-  while (server_at(desk, address) != nullptr && !session.gone())
+  const std::shared_ptr<NbdResident> server = server_of(desk, request.value("number", std::uint64_t{0}));
+  // It may have ended before it was asked for, with the daemon even: another one's numbers are not this
+  // one's.
+  if (!server || server->address() != request.value("address", "")) co_return Json::object();
+  while (!server->stopped() && !session.gone())
     co_await desk.reactor.sleep_for(std::chrono::milliseconds(200));
-  if (NbdResident* server = server_at(desk, address)) co_await server->stop();
-  co_return Json::object();
+  if (!server->stopped()) co_await server->stop();
+  co_return Json{{"replaced_by", server->replaced_by()}};
 }
 
 Task<Result<Json>> serve_nbd_stop(Desk& desk, Session&, Json request) {
   const std::string image = request.value("image", "");
   std::size_t stopped = 0;
-  std::vector<std::string> addresses;
+  std::vector<std::uint64_t> numbers;
   for (Resident* one : desk.residents.list()) {
     const auto* server = dynamic_cast<NbdResident*>(one);
     if (server == nullptr || (!image.empty() && server->image() != image)) continue;
     one->begin_stop();
-    addresses.push_back(server->address());
+    numbers.push_back(server->number());
   }
-  for (const std::string& address : addresses) {
+  for (const std::uint64_t number : numbers) {
     ++stopped;
-    if (NbdResident* server = server_at(desk, address)) co_await server->stop();  // or it has ended meanwhile
+    // Or it has ended meanwhile.
+    if (const std::shared_ptr<NbdResident> server = server_of(desk, number)) co_await server->stop();
   }
   if (stopped == 0)
     co_return fail(ErrorKind::not_found,

@@ -32,6 +32,7 @@ NbdResident::NbdResident(Runtime& runtime, Volume& volume, Residents& residents,
       residents_(residents),
       volume_name_(std::move(volume_name)),
       request_(std::move(request)),
+      number_(residents.next_number()),
       changed_(runtime) {}
 
 NbdResident::~NbdResident() = default;
@@ -82,13 +83,16 @@ Task<Result<std::shared_ptr<NbdResident>>> NbdResident::start(Runtime& runtime, 
     if (!request.imports()) CO_TRY_OK(co_await check_import_done(volume, dataset));
   }
   const std::string address = request.socket.empty() ? request.listen : request.socket;
-  const std::vector<Resident*> now = residents.list();
+  const std::vector<Resident*> now = residents.list();  // one may end while another is stopped
   for (Resident* one : now) {
+    if (!residents.has(one)) continue;
     auto* other = dynamic_cast<NbdResident*>(one);
     if (!request.replace || other == nullptr) continue;
     const bool same_address =
         !address.empty() && (other->address() == address || other->request_.listen == address);
-    if ((dataset != 0 && !request.read_only && other->holds(dataset)) || same_address) co_await other->stop();
+    if (!same_address && (dataset == 0 || request.read_only || !other->holds(dataset))) continue;
+    other->replaced_by_ = address;
+    co_await other->stop();
   }
   if (dataset != 0 && !request.read_only)
     CO_TRY_OK(residents.check_free(dataset, volume_name + "/" + request.image));
@@ -109,6 +113,7 @@ Json NbdResident::describe() const {
           {"where", format("{} (pid {})", address(), ::getpid())},
           {"address", address()},
           {"pid", ::getpid()},
+          {"number", number_},
           {"volume", volume_name_},
           {"image", request_.image},
           {"read_only", request_.read_only},

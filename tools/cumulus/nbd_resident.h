@@ -45,6 +45,11 @@ class NbdResident final : public Resident {
 
   const std::string& image() const { return request_.image; }
   const std::string& address() const { return server_->where(); }
+  std::uint64_t number() const { return number_; }
+  bool stopped() const { return stopped_; }
+  // The address of the server that took its place; empty: none did.
+  const std::string& replaced_by() const { return replaced_by_; }
+  std::shared_ptr<NbdResident> share() const { return self_; }
   Task<void> ended();
 
  private:
@@ -58,6 +63,8 @@ class NbdResident final : public Resident {
   NbdRequest request_;
   std::shared_ptr<nbd::Memory> memory_;
   std::unique_ptr<nbd::Server> server_;
+  const std::uint64_t number_;
+  std::string replaced_by_;
   bool stopping_ = false;
   bool stopped_ = false;
   Signal changed_;

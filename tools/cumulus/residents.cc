@@ -15,6 +15,10 @@ void Residents::remove(Resident& resident) {
   list_.erase(found);
 }
 
+bool Residents::has(const Resident* resident) const {
+  return std::find(list_.begin(), list_.end(), resident) != list_.end();
+}
+
 const Resident* Residents::holder_of(DatasetId dataset, const Resident* except) const {
   const auto found = std::find_if(list_.begin(), list_.end(),
                                   [&](const Resident* one) { return one != except && one->holds(dataset); });
@@ -39,7 +43,7 @@ Task<Status> Residents::write_out() {
   Status first;
   const std::vector<Resident*> now = list_;  // one may end while another writes
   for (Resident* one : now) {
-    if (std::find(list_.begin(), list_.end(), one) == list_.end()) continue;
+    if (!has(one)) continue;
     const Status done = co_await one->write_out();
     if (!done && first) first = done;
   }

@@ -37,6 +37,9 @@ class Residents {
   void add(Resident& resident);
   void remove(Resident& resident);
 
+  bool has(const Resident* resident) const;
+  // Names one of them for as long as the daemon lives: addresses and images come back.
+  std::uint64_t next_number() { return ++numbers_; }
   bool empty() const { return list_.empty(); }
   const std::vector<Resident*>& list() const { return list_; }
   // The first that holds the dataset, or nullptr.
@@ -51,6 +54,7 @@ class Residents {
 
  private:
   std::vector<Resident*> list_;
+  std::uint64_t numbers_ = 0;
 };
 
 // A resident that lives as long as one request's work: in the list from its making to its end.
