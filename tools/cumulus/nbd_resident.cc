@@ -82,14 +82,18 @@ Task<Result<std::shared_ptr<NbdResident>>> NbdResident::start(Runtime& runtime, 
     if (!request.imports()) CO_TRY_OK(co_await check_import_done(volume, dataset));
   }
   const std::string address = request.socket.empty() ? request.listen : request.socket;
-  const std::vector<Resident*> now = residents.list();
-  for (Resident* one : now) {
-    auto* other = dynamic_cast<NbdResident*>(one);
-    if (!request.replace || other == nullptr) continue;
-    const bool same_address =
-        !address.empty() && (other->address() == address || other->request_.listen == address);
-    if ((dataset != 0 && !request.read_only && other->holds(dataset)) || same_address) co_await other->stop();
-  }
+  const auto in_the_way = [&]() -> NbdResident* {
+    for (Resident* one : residents.list()) {
+      auto* other = dynamic_cast<NbdResident*>(one);
+      if (!request.replace || other == nullptr) continue;
+      const bool same_address =
+          !address.empty() && (other->address() == address || other->request_.listen == address);
+      if ((dataset != 0 && !request.read_only && other->holds(dataset)) || same_address) return other;
+    }
+    return nullptr;
+  };
+  // Looked for again each time: others end too while one does.
+  while (NbdResident* other = in_the_way()) co_await other->stop();
   if (dataset != 0 && !request.read_only)
     CO_TRY_OK(residents.check_free(dataset, volume_name + "/" + request.image));
   std::shared_ptr<NbdResident> made(
