@@ -57,11 +57,7 @@ class Flattener {
   }
 
  private:
-  Result<const DatasetInfo*> dataset() const {
-    const DatasetInfo* info = volume_.find_dataset(image_);
-    if (info == nullptr) return fail(ErrorKind::not_found, "the image was removed meanwhile");
-    return info;
-  }
+  Result<const DatasetInfo*> dataset() const { return image_info(volume_, image_); }
 
   Task<Status> load_mark() {
     CO_TRY(const DatasetInfo* info, dataset());
@@ -183,7 +179,8 @@ Result<FlattenMark> FlattenMark::decode(ByteView bytes) {
 }
 
 Task<Result<std::optional<std::uint64_t>>> flatten_position(Volume& volume, DatasetId image) {
-  const View head = volume.find_dataset(image)->head;
+  CO_TRY(const DatasetInfo* info, image_info(volume, image));
+  const View head = info->head;
   Bytes name = mark_name();
   CO_TRY(const auto value, co_await volume.xattr(head, kImageObject, std::move(name)));
   if (!value) co_return std::nullopt;

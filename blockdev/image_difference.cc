@@ -17,16 +17,21 @@ struct Side {
   SnapshotIdentity identity;
 };
 
+Result<const SnapshotInfo*> snapshot_at(const DatasetInfo& info, const ImageInstant& instant) {
+  const SnapshotInfo* at = find_snapshot(info, instant.snapshot);
+  if (at == nullptr)
+    return fail(ErrorKind::not_found,
+                format("image '{}' has no snapshot '{}'", instant.image, instant.snapshot));
+  return at;
+}
+
 Task<Result<Side>> side_of(Volume& volume, ImageInstant instant) {
   CO_TRY(const DatasetId id, find_image(volume, instant.image));
   const DatasetInfo* info = volume.find_dataset(id);
   Side side;
   side.view = info->head;
   if (!instant.snapshot.empty()) {
-    const SnapshotInfo* at = find_snapshot(*info, instant.snapshot);
-    if (at == nullptr)
-      co_return fail(ErrorKind::not_found,
-                     format("image '{}' has no snapshot '{}'", instant.image, instant.snapshot));
+    CO_TRY(const SnapshotInfo* at, snapshot_at(*info, instant));
     side.view = at->view;
     side.identity = {{}, id, at->version, at->created_at, at->name};
   }
@@ -160,6 +165,13 @@ Task<Result<DifferencePage>> difference_page(Volume& volume, ImageInstant older,
   CO_TRY(Side b, co_await side_of(volume, std::move(newer)));
   const std::uint64_t end = std::max(a.size, b.size);
   co_return co_await page_between(volume, std::move(a.view), std::move(b.view), from, end, limit);
+}
+
+Task<Result<SnapshotIdentity>> snapshot_identity(Volume& volume, ImageInstant instant) {
+  CO_TRY(const VolumeId id, co_await volume_id(volume));
+  CO_TRY(const DatasetId image, find_image(volume, instant.image));
+  CO_TRY(const SnapshotInfo* at, snapshot_at(*volume.find_dataset(image), instant));
+  co_return SnapshotIdentity{id, image, at->version, at->created_at, at->name};
 }
 
 Task<Result<bool>> views_differ(Volume& volume, View one, View other) {

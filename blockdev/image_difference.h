@@ -2,8 +2,9 @@
 //
 // Receiving checks that the disk is what the difference was made from. When it is interrupted the same stream
 // may be given again: what came of it is undone first (a disk from nothing is made anew, another is rolled
-// back to its base), so that nothing written in between slips into the snapshot. Reactor thread; the volume
-// outlives the calls. The caller keeps others from writing to a disk that receives (`writing`).
+// back to its base), so that nothing written in between slips into the snapshot. Once the snapshot was taken
+// nothing is undone, whatever becomes of it. Reactor thread; the volume outlives the calls. The caller keeps
+// others from writing to a disk that receives (`writing`).
 #pragma once
 
 #include <functional>
@@ -36,6 +37,9 @@ Task<Result<DifferencePage>> difference_page(Volume& volume, ImageInstant older,
 // True when the two views of images may read differently, or have other sizes.
 Task<Result<bool>> views_differ(Volume& volume, View one, View other);
 
+// not_found: no such image or snapshot of it.
+Task<Result<SnapshotIdentity>> snapshot_identity(Volume& volume, ImageInstant instant);
+
 // Takes the stream's next bytes. The view lives until it returns.
 using DifferenceSink = std::function<Task<Status>(ByteView bytes)>;
 // Fills `into` wholly, or up to the stream's end.
@@ -61,6 +65,8 @@ Task<Result<Received>> receive_difference(Volume& volume, std::string image, Dif
 // The note that an image keeps of the stream that it received, or is receiving.
 struct ReceivedMark {
   bool finished = false;
+  DatasetId dataset = 0;  // the image's, which a clone's is not; 0: an older program wrote it
+  Version version = 0;    // the head's then, until a snapshot or a rollback
   SnapshotIdentity end;
   bool operator==(const ReceivedMark&) const = default;
 

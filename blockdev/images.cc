@@ -12,6 +12,12 @@ constexpr std::string_view kMarkName = "import";
 
 }  // namespace
 
+Result<const DatasetInfo*> image_info(const Volume& volume, DatasetId image) {
+  const DatasetInfo* info = volume.find_dataset(image);
+  if (info == nullptr) return fail(ErrorKind::not_found, "the image was removed meanwhile");
+  return info;
+}
+
 Task<Result<DatasetId>> create_image(Volume& volume, std::string name, std::uint64_t size, WallTime now) {
   if (size == 0 || size > kImageSizeMax || name.find_first_of("@/") != std::string::npos)
     co_return fail(ErrorKind::invalid,
@@ -41,7 +47,8 @@ Result<DatasetId> find_image(const Volume& volume, const std::string& name) {
 }
 
 Task<Result<std::uint64_t>> image_size(Volume& volume, DatasetId image) {
-  const View head = volume.find_dataset(image)->head;
+  CO_TRY(const DatasetInfo* info, image_info(volume, image));
+  const View head = info->head;
   CO_TRY(const auto found, co_await volume.stat(head, kImageObject));
   if (!found) co_return fail(ErrorKind::corrupt, "the image was never finished: remove it and make it again");
   co_return found->size;
@@ -87,7 +94,8 @@ Result<ImportMark> ImportMark::decode(ByteView bytes) {
 }
 
 Task<Result<std::optional<ImportMark>>> import_mark(Volume& volume, DatasetId image) {
-  const View head = volume.find_dataset(image)->head;
+  CO_TRY(const DatasetInfo* info, image_info(volume, image));
+  const View head = info->head;
   Bytes name(kMarkName.begin(), kMarkName.end());
   CO_TRY(const auto value, co_await volume.xattr(head, kImageObject, std::move(name)));
   if (!value) co_return std::nullopt;
@@ -96,7 +104,8 @@ Task<Result<std::optional<ImportMark>>> import_mark(Volume& volume, DatasetId im
 }
 
 Task<Status> check_import_done(Volume& volume, DatasetId image) {
-  const std::string name = volume.find_dataset(image)->name;
+  CO_TRY(const DatasetInfo* info, image_info(volume, image));
+  const std::string name = info->name;
   CO_TRY(const auto mark, co_await import_mark(volume, image));
   if (mark)
     co_return fail(

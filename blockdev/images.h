@@ -16,7 +16,10 @@ Task<Result<DatasetId>> create_image(Volume& volume, std::string name, std::uint
 
 // Its dataset. not_found: there is no such image (a bucket or a file system of that name is none).
 Result<DatasetId> find_image(const Volume& volume, const std::string& name);
-// The disk's size in bytes.
+// The same, by its number. not_found: it was removed, as it may be whenever something was waited for. Valid
+// until the next wait.
+Result<const DatasetInfo*> image_info(const Volume& volume, DatasetId image);
+// The disk's size in bytes. This and all below: not_found when the image was removed.
 Task<Result<std::uint64_t>> image_size(Volume& volume, DatasetId image);
 
 // Grows or shrinks a disk; what is cut off is gone. invalid: it would shrink without `shrink`, or the size is

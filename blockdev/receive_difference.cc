@@ -79,11 +79,11 @@ class Receiver {
     if (!found) co_return co_await make_image();
     dataset_ = *found;
     CO_TRY_OK(writing_(dataset_));
-    const DatasetInfo* info = volume_.find_dataset(dataset_);
+    CO_TRY(auto mark, co_await received_mark());
+    CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
     if (find_snapshot(*info, header_.end.name) != nullptr)
       co_return fail(ErrorKind::exists, format("'{}' has a snapshot '{}' already", image_, header_.end.name));
-    CO_TRY(auto mark, co_await received_mark());
-    const bool again = mark && mark->end == header_.end;
+    const bool again = mark && interrupted(*mark, *info);
     if (header_.base) {
       if (again && find_snapshot(*info, header_.base->name) != nullptr) {
         CO_TRY_OK(co_await volume_.rollback(dataset_, header_.base->name));
@@ -98,20 +98,31 @@ class Receiver {
     co_return co_await make_image();
   }
 
+  // The snapshot ends a reception: it begins another version of the head, and so does a rollback to it.
+  bool interrupted(const ReceivedMark& mark, const DatasetInfo& info) const {
+    if (mark.end != header_.end) return false;
+    if (mark.dataset == 0) return !mark.finished && info.parent.empty();
+    return mark.dataset == info.id && mark.version == info.version;
+  }
+  bool is_base(const ReceivedMark& mark, const SnapshotInfo& own) const {
+    if (!mark.finished || mark.end != *header_.base) return false;
+    return mark.dataset == 0 || (mark.dataset == dataset_ && mark.version == own.version);
+  }
+
   Task<Status> make_image() {
     CO_TRY(dataset_, co_await create_image(volume_, image_, header_.size, now_));
     co_return writing_(dataset_);
   }
 
   Task<Status> check_base(std::optional<ReceivedMark> mark) {
-    const DatasetInfo* info = volume_.find_dataset(dataset_);
+    CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
     const View head = info->head;
-    const ReceivedMark wanted{true, *header_.base};
     const SnapshotInfo* own = find_snapshot(*info, header_.base->name);
     const bool has_own = own != nullptr;
-    View base;
-    if (has_own) base = own->view;
-    if (!has_own || !mark || *mark != wanted) {
+    View kept;
+    if (has_own) kept = own->view;
+    View base = kept;
+    if (!has_own || !mark || !is_base(*mark, *own)) {
       CO_TRY(base, co_await origin_view());
       if (base.empty())
         co_return fail(ErrorKind::invalid, format("'{}' never was '{}', which the difference was made from",
@@ -119,7 +130,6 @@ class Receiver {
     }
     CO_TRY(bool written, co_await views_differ(volume_, std::move(base), head));
     if (!written && has_own) {
-      View kept = find_snapshot(*volume_.find_dataset(dataset_), header_.base->name)->view;
       CO_TRY(written, co_await views_differ(volume_, std::move(kept), head));
     }
     if (written)
@@ -158,27 +168,36 @@ class Receiver {
 
   // The mark first, so that the snapshot has it: whoever rolls back to it is there where it says.
   Task<Status> finish() {
-    CO_TRY_OK(co_await set_mark(true));
-    std::vector<Volume::SnapshotTarget> targets;
-    targets.push_back({dataset_, header_.end.name});
-    CO_TRY_OK(co_await volume_.create_snapshots(std::move(targets)));
+    for (;;) {
+      CO_TRY(const Version marked, co_await set_mark(true));
+      std::vector<Volume::SnapshotTarget> targets;
+      targets.push_back({dataset_, header_.end.name});
+      CO_TRY_OK(co_await volume_.create_snapshots(std::move(targets)));
+      CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
+      const SnapshotInfo* made = find_snapshot(*info, header_.end.name);
+      if (made == nullptr || made->version == marked) break;
+      // Somebody else's snapshot came between: the mark speaks of that.
+      CO_TRY_OK(co_await volume_.remove_snapshot(dataset_, header_.end.name));
+    }
     co_return co_await volume_.flush();
   }
 
   Task<Result<std::optional<ReceivedMark>>> received_mark() {
-    const View head = volume_.find_dataset(dataset_)->head;
+    CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
+    const View head = info->head;
     Bytes name(kMarkName.begin(), kMarkName.end());
     CO_TRY(const auto value, co_await volume_.xattr(head, kImageObject, std::move(name)));
     if (!value) co_return std::nullopt;
     CO_TRY(const ReceivedMark mark, ReceivedMark::decode(*value));
     co_return mark;
   }
-  Task<Status> set_mark(bool finished) {
-    const ReceivedMark mark{finished, header_.end};
+  Task<Result<Version>> set_mark(bool finished) {
+    CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
+    const ReceivedMark mark{finished, dataset_, info->version, header_.end};
     Transaction change;
     change.set_xattr(object(), Bytes(kMarkName.begin(), kMarkName.end()), mark.encode());
     CO_TRY_OK(co_await volume_.commit(std::move(change)));
-    co_return Status();
+    co_return mark.version;
   }
 
   Volume& volume_;
@@ -200,8 +219,10 @@ Bytes ReceivedMark::encode() const {
   Bytes bytes;
   Encoder out(bytes);
   out.bytes(view_of(kMarkMagic));
-  out.u8(1);
+  out.u8(2);
   out.u8(finished ? 1 : 0);
+  out.u32(dataset);
+  out.u64(version);
   out.bytes(encode_identity(end));
   return bytes;
 }
@@ -212,11 +233,17 @@ Result<ReceivedMark> ReceivedMark::decode(ByteView bytes) {
     return fail(ErrorKind::corrupt, "the image's note of what it received is damaged: remove the image");
   };
   if (text_of(in.bytes(kMarkMagic.size())) != kMarkMagic || !in.ok()) return damaged();
-  if (in.u8() != 1) return fail(ErrorKind::unsupported, "the image received something by a newer program");
+  const std::uint8_t format = in.u8();
+  if (!in.ok() || format == 0) return damaged();
+  if (format > 2) return fail(ErrorKind::unsupported, "the image received something by a newer program");
   const std::uint8_t finished = in.u8();
-  if (!in.ok() || finished > 1) return damaged();
   ReceivedMark mark;
   mark.finished = finished == 1;
+  if (format == 2) {
+    mark.dataset = in.u32();
+    mark.version = in.u64();
+  }
+  if (!in.ok() || finished > 1 || (format == 2 && mark.dataset == 0)) return damaged();
   TRY(mark.end, decode_identity(in.bytes(in.remaining())));
   return mark;
 }

@@ -96,6 +96,119 @@ def resumed():
             lab.refused('image', 'import', 'v/other', raw, says='another file')
 
 
+def interrupt_export(lab, name, back):
+    """Kills an export that would go on in the middle."""
+    process = lab.start('image', 'export', name, back)
+    state = back + '.part.state'
+    while not os.path.exists(state) and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    expect(os.path.exists(state) and not os.path.exists(back), 'no export was interrupted: nothing was tested')
+
+
+def write_at(lab, image, data, at):
+    socket = lab.path('at.sock')
+    lab.run('nbd', 'serve', f'v/{image}', '--socket', socket)
+    handle = nbd.NBD()
+    handle.connect_uri(f'nbd+unix:///{image}?socket={socket}')
+    handle.pwrite(data, at)
+    handle.flush()
+    handle.shutdown()
+    lab.run('nbd', 'stop', f'v/{image}')
+
+
+def resumed_exports():
+    """An interrupted export goes on with the very same snapshot, on the file that it began, or it begins anew."""
+    with Lab() as lab:
+        lab.up()
+        raw = make_disk(lab, 'disk.raw', 640 * MIB)
+        back = lab.path('back.raw')
+        lab.run('image', 'import', 'v/disk', raw)
+        lab.run('snapshot', 'create', 'v/disk@s')
+
+        def export_is(expected, what):
+            lab.run('image', 'export', 'v/disk@s', back)
+            done = subprocess.run(['cmp', expected, back], capture_output=True, text=True, timeout=120)
+            expect(done.returncode == 0, f'{what}: {done.stdout} {done.stderr}')
+            expect(not os.path.exists(back + '.part') and not os.path.exists(back + '.part.state'), f'{what}: it left its parts behind')
+            os.unlink(back)
+
+        interrupt_export(lab, 'v/disk@s', back)
+        at = os.stat(back + '.part').st_ino
+        lab.run('image', 'export', 'v/disk@s', back)
+        expect(os.stat(back).st_ino == at, 'an interrupted export began anew')
+        os.unlink(back)
+
+        interrupt_export(lab, 'v/disk@s', back)
+        os.unlink(back + '.part')
+        export_is(raw, 'the part was removed')
+
+        interrupt_export(lab, 'v/disk@s', back)
+        os.truncate(back + '.part', 100 * MIB)
+        export_is(raw, 'the part was cut')
+
+        # Another snapshot of the same name.
+        interrupt_export(lab, 'v/disk@s', back)
+        lab.run('snapshot', 'rm', 'v/disk@s')
+        other = lab.random.randbytes(65536)
+        write_at(lab, 'disk', other, MIB)
+        lab.run('snapshot', 'create', 'v/disk@s')
+        with open(raw, 'r+b') as disk:
+            disk.seek(MIB)
+            disk.write(other)
+        export_is(raw, 'the snapshot was made anew')
+
+        # In between something else began to become that file.
+        write_at(lab, 'disk', lab.random.randbytes(65536), 2 * MIB)
+        interrupt_export(lab, 'v/disk@s', back)
+        process = lab.start('image', 'export', 'v/disk', back)
+        time.sleep(0.4)
+        process.kill()
+        process.communicate()
+        expect(not os.path.exists(back), 'no export was interrupted: nothing was tested')
+        export_is(raw, 'the image itself was exported in between')
+
+
+def changed_sources():
+    """A disk that may have been written since is not gone on with; a file that was written meanwhile makes no image."""
+    with Lab() as lab:
+        lab.up()
+        raw = make_disk(lab, 'disk.raw', SIZE * 4)
+        unfinished = lambda name: any(image['name'] == name and 'importing' in image for image in lab.json('image', 'ls', 'v'))
+
+        def begun(name, source):
+            process = lab.start('image', 'import', f'v/{name}', source)
+            while process.poll() is None and not unfinished(name):
+                time.sleep(0.01)
+            expect(process.poll() is None, f'{name}: the import is over already: nothing was tested')
+            return process
+
+        process = begun('file', raw)
+        os.utime(raw)
+        _, errors = process.communicate(timeout=180)
+        expect(process.returncode == 1 and b'changed since' in errors, f'a file that changed under its import: {process.returncode} {errors}')
+        expect(unfinished('file'), 'half one state and half another is called a whole image')
+        lab.refused('nbd', 'serve', 'v/file', '--socket', lab.path('file.sock'), says='not finished')
+        lab.run('image', 'rm', 'v/file')
+        lab.run('image', 'import', 'v/file', raw)
+
+        made = subprocess.run(['losetup', '--find', '--show', raw], capture_output=True, text=True)
+        expect(made.returncode == 0, f'losetup: {made.stderr} (needs root)')
+        disk = made.stdout.strip()
+        try:
+            process = begun('disk', disk)
+            process.kill()
+            process.communicate()
+            lab.refused('image', 'import', 'v/disk', disk, says='begin anew')
+            lab.run('image', 'rm', 'v/disk')
+            lab.run('image', 'import', 'v/disk', disk)
+        finally:
+            subprocess.run(['losetup', '--detach', disk], check=True)
+        lab.run('image', 'export', 'v/disk', lab.path('back.raw'))
+        same(raw, lab.path('back.raw'), '-f', 'raw', '-F', 'raw')
+
+
 def sizes_and_clones():
     with Lab() as lab:
         lab.up()
@@ -304,4 +417,4 @@ def differences():
         expect(bytes_at(lab, 'w/copy@2') == states['2'], 'a killed daemon lost what was received')
 
 
-main(formats, resumed, sizes_and_clones, flattened, differences)
+main(formats, resumed, resumed_exports, changed_sources, sizes_and_clones, flattened, differences)

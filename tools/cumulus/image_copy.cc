@@ -82,6 +82,21 @@ std::int64_t modified_ns(const struct stat& info) {
   return std::int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
 }
 
+Error changed_since(const ImageCopy& copy) {
+  return Error(ErrorKind::exists, format("the import of '{}/{}' that was interrupted was of another file, or "
+                                         "{} has changed since: remove the image and begin anew",
+                                         copy.volume, copy.image, copy.file));
+}
+
+// A disk tells nobody when it was written.
+Status check_unchanged(const ImageCopy& copy, const struct stat& before) {
+  struct stat now{};
+  if (::stat(copy.file.c_str(), &now) != 0) return fail(from_errno(errno, "look at " + copy.file));
+  if (S_ISREG(before.st_mode) && (now.st_size != before.st_size || modified_ns(now) != modified_ns(before)))
+    return fail(changed_since(copy));
+  return {};
+}
+
 // Where the import begins: makes the image, or finds how far an interrupted one came.
 Result<std::uint64_t> begin_import(Client& client, const ImageCopy& copy, const struct stat& source,
                                    std::uint64_t size) {
@@ -103,13 +118,15 @@ Result<std::uint64_t> begin_import(Client& client, const ImageCopy& copy, const 
     return fail(ErrorKind::exists,
                 format("there is an image '{}/{}' already: give another name, or remove it first",
                        copy.volume, copy.image));
+  if (S_ISBLK(source.st_mode))
+    return fail(ErrorKind::exists,
+                format("the import of '{}/{}' was interrupted, and whether the disk {} has changed since "
+                       "nobody knows: remove the image and begin anew",
+                       copy.volume, copy.image, copy.file));
   if (note.value("source_size", std::uint64_t{0}) != static_cast<std::uint64_t>(source.st_size) ||
       note.value("source_modified_ns", std::int64_t{0}) != modified_ns(source) ||
       known->value("size", std::uint64_t{0}) != size)
-    return fail(ErrorKind::exists,
-                format("the import of '{}/{}' that was interrupted was of another file, or "
-                       "{} has changed since: remove the image and begin anew",
-                       copy.volume, copy.image, copy.file));
+    return fail(changed_since(copy));
   return note.value("position", std::uint64_t{0});
 }
 
@@ -137,19 +154,27 @@ Status copy_data(NbdDisk& source, std::uint64_t from, std::uint64_t size, Put pu
 
 // --- export ---
 
-Json export_state(const ImageCopy& copy, std::uint64_t size, std::uint64_t position) {
-  return {{"image", copy.volume + "/" + copy.image + "@" + copy.snapshot},
-          {"size", size},
-          {"position", position}};
+// Tells the snapshot from all others, also from a later one of its name. Empty: the image itself, as it is
+// now.
+Result<std::string> identity_of(Client& client, const ImageCopy& copy) {
+  if (copy.snapshot.empty()) return std::string();
+  const Json request = {
+      {"request", "snapshot.identity"}, {"dataset", copy.image}, {"snapshot", copy.snapshot}};
+  TRY(const Json answer, client.call(request, "", false));
+  return answer.value("identity", "");
 }
 
-std::uint64_t resumed_at(const ImageCopy& copy, std::uint64_t size) {
-  if (copy.snapshot.empty()) return 0;
+Json export_state(const std::string& identity, std::uint64_t size, std::uint64_t position) {
+  return {{"snapshot", identity}, {"size", size}, {"position", position}};
+}
+
+std::uint64_t resumed_at(const ImageCopy& copy, const std::string& identity, std::uint64_t size) {
+  if (identity.empty()) return 0;
   const auto text = Home::read_file(copy.file + ".part.state", 4096);
   const Json state = text ? Json::parse(text_of(*text), nullptr, false) : Json();
   if (!state.is_object()) return 0;
   const auto position = state.value("position", std::uint64_t{0});
-  return state == export_state(copy, size, position) && position <= size ? position : 0;
+  return state == export_state(identity, size, position) && position <= size ? position : 0;
 }
 
 Status write_at(int fd, std::uint64_t offset, ByteView bytes, const std::string& path) {
@@ -163,9 +188,25 @@ Status write_at(int fd, std::uint64_t offset, ByteView bytes, const std::string&
   return {};
 }
 
-Status export_raw(NbdDisk& disk, const ImageCopy& copy, const std::string& part, std::uint64_t size) {
-  const std::uint64_t from = resumed_at(copy, size);
-  const Descriptor file{::open(part.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | (from == 0 ? O_TRUNC : 0), 0600)};
+// What an interrupted export left; when that is gone or from nothing, an empty file, and `from` is 0. -1:
+// errno.
+int open_part(const std::string& part, std::uint64_t size, std::uint64_t& from) {
+  if (from > 0) {
+    struct stat info{};
+    const int fd = ::open(part.c_str(), O_RDWR | O_CLOEXEC);
+    if (fd >= 0 && ::fstat(fd, &info) == 0 && static_cast<std::uint64_t>(info.st_size) == size) return fd;
+    if (fd >= 0) ::close(fd);
+    from = 0;
+  }
+  // First: it says what is in a file that now becomes another.
+  if (::unlink((part + ".state").c_str()) != 0 && errno != ENOENT) return -1;
+  return ::open(part.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+}
+
+Status export_raw(NbdDisk& disk, const ImageCopy& copy, const std::string& identity, const std::string& part,
+                  std::uint64_t size) {
+  std::uint64_t from = resumed_at(copy, identity, size);
+  const Descriptor file{open_part(part, size, from)};
   if (file.fd < 0) return fail(from_errno(errno, "make " + part));
   if (::ftruncate(file.fd, static_cast<off_t>(size)) != 0) return fail(from_errno(errno, "make " + part));
   ProgressLine progress("exporting", true);
@@ -175,10 +216,10 @@ Status export_raw(NbdDisk& disk, const ImageCopy& copy, const std::string& part,
       [&](std::uint64_t offset, ByteView bytes) { return write_at(file.fd, offset, bytes, part); },
       [&](std::uint64_t at) -> Status {
         progress.show(at, size);
-        if (copy.snapshot.empty() || at - marked < kMarkEvery) return {};
+        if (identity.empty() || at - marked < kMarkEvery) return {};
         if (::fdatasync(file.fd) != 0) return fail(from_errno(errno, "write " + part));
         marked = at;
-        return Home::write_file(part + ".state", view_of(export_state(copy, size, at).dump()));
+        return Home::write_file(part + ".state", view_of(export_state(identity, size, at).dump()));
       }));
   if (::fdatasync(file.fd) != 0) return fail(from_errno(errno, "write " + part));
   return {};
@@ -237,25 +278,31 @@ Result<std::uint64_t> import_image(Client& client, const ImageCopy& copy) {
       }));
   TRY_OK(target.disk().flush());
   TRY_OK(target.close());
+  TRY_OK(check_unchanged(copy, info));
   TRY_OK(client.call({{"request", "image.mark"}, {"image", copy.image}}, "", false));
   return size;
 }
 
 Result<std::uint64_t> export_image(Client& client, const ImageCopy& copy) {
   TRY_OK(client.start({}, false, "opening"));
+  TRY(const std::string identity, identity_of(client, copy));
   TRY(Attached source, Attached::attach(copy, true));
+  TRY(const std::string attached, identity_of(client, copy));
+  if (attached != identity)
+    return fail(ErrorKind::unavailable,
+                format("the snapshot '{}' was made anew a moment ago: run it again", copy.snapshot));
   TRY(const std::uint64_t size, source.disk().size());
   const std::string part = copy.file + ".part";
-  TRY_OK(export_raw(source.disk(), copy, part, size));
+  TRY_OK(export_raw(source.disk(), copy, identity, part, size));
   TRY_OK(source.close());
   std::string made = part;
   if (!copy.file_format.empty() && copy.file_format != "raw") {
     made = copy.file + ".converted";
     TRY_OK(convert(part, made, copy.file_format));
-    ::unlink(part.c_str());
   }
-  if (::rename(made.c_str(), copy.file.c_str()) != 0) return fail(from_errno(errno, "make " + copy.file));
   ::unlink((part + ".state").c_str());
+  if (made != part) ::unlink(part.c_str());
+  if (::rename(made.c_str(), copy.file.c_str()) != 0) return fail(from_errno(errno, "make " + copy.file));
   return size;
 }
 

@@ -62,6 +62,7 @@ Task<Result<Json>> serve_image_list(Desk& desk, Session&, Json) {
     Json one = {
         {"name", info.name}, {"parent", image_parent(volume, info.id)}, {"snapshots", info.snapshots.size()}};
     const auto size = co_await image_size(volume, info.id);
+    if (volume.find_dataset(info.id) == nullptr) continue;  // removed meanwhile
     if (size) {
       one["size"] = *size;
       const auto mark = co_await import_mark(volume, info.id);

@@ -316,6 +316,7 @@ const std::map<std::string, Serve, std::less<>> kRequests = {
     {"resident.ls", resident_ls},
     {"snapshot.create", serve_snapshot_create},
     {"snapshot.rm", serve_snapshot_remove},
+    {"snapshot.identity", serve_snapshot_identity},
     {"snapshot.rollback", serve_snapshot_rollback},
     {"snapshot.diff", serve_snapshot_diff},
     {"snapshot.export", serve_snapshot_export},

@@ -66,6 +66,13 @@ Task<Result<Json>> serve_snapshot_remove(Desk& desk, Session&, Json request) {
   co_return Json::object();
 }
 
+Task<Result<Json>> serve_snapshot_identity(Desk& desk, Session&, Json request) {
+  ImageInstant instant = instant_of(request);
+  CO_TRY(const SnapshotIdentity identity,
+         co_await snapshot_identity(desk.stack.volume(), std::move(instant)));
+  co_return Json{{"identity", to_hex(encode_identity(identity))}};
+}
+
 Task<Result<Json>> serve_snapshot_rollback(Desk& desk, Session&, Json request) {
   CO_TRY(const DatasetInfo* info, dataset_named(desk, text(request, "dataset")));
   CO_TRY_OK(desk.residents.check_free(info->id, info->name));

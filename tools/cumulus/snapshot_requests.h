@@ -8,6 +8,8 @@ namespace cumulus {
 
 Task<Result<Json>> serve_snapshot_create(Desk& desk, Session& session, Json request);
 Task<Result<Json>> serve_snapshot_remove(Desk& desk, Session& session, Json request);
+// Of an image's snapshot: what tells it from all others, also from a later one of its name.
+Task<Result<Json>> serve_snapshot_identity(Desk& desk, Session& session, Json request);
 // Refused while the dataset is mounted or attached.
 Task<Result<Json>> serve_snapshot_rollback(Desk& desk, Session& session, Json request);
 // One page of what differs: ranges of an image, names of a bucket. The paths of a file system all at once, as
