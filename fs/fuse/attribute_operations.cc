@@ -37,6 +37,7 @@ void on_getattr(fuse_req_t request, fuse_ino_t node, fuse_file_info*) {
 }
 
 Task<void> setattr(Call call, NodeId node, AttributeChange change) {
+  call->changes(node, true);
   const auto now = co_await call->files().setattr(call->caller(), node, change);
   if (now)
     call->attributes(*now);
@@ -120,6 +121,7 @@ void on_listxattr(fuse_req_t request, fuse_ino_t node, std::size_t room) {
 
 Task<void> set_xattr(Call call, NodeId node, std::string name, Bytes value, std::uint32_t flags,
                      bool kill_set_gid) {
+  call->changes(node, false);
   PosixFileSystem::XattrMode mode = PosixFileSystem::XattrMode::any;
   if ((flags & XATTR_CREATE) != 0) mode = PosixFileSystem::XattrMode::create;
   if ((flags & XATTR_REPLACE) != 0) mode = PosixFileSystem::XattrMode::replace;
@@ -153,6 +155,7 @@ void on_setxattr(fuse_req_t request, fuse_ino_t node, const char*, const char*, 
 }
 
 Task<void> remove_xattr(Call call, NodeId node, std::string name) {
+  call->changes(node, false);
   const FsStatus removed = co_await call->files().remove_xattr(node, std::move(name));
   call->finish(removed);
 }

@@ -41,10 +41,12 @@ void FuseCall::interrupted(fuse_req_t, void* self) {
   });
 }
 
-// The request, once.
+// The request, once. Who is told no more what the call did believes that it did nothing.
 bool FuseCall::take(fuse_req_t& request) {
   request = std::exchange(request_, nullptr);
-  return request != nullptr;
+  if (request != nullptr) return true;
+  session_.forget_in_kernel(std::exchange(changed_, {}));
+  return false;
 }
 
 bool FuseCall::error(int code) {

@@ -1,9 +1,11 @@
 // FuseCall: one request of the kernel, from the moment it is decoded until it was answered, exactly once. An
-// interrupted call that does not end soon is answered EINTR, and its work goes on with nobody waiting.
-// Reactor thread.
+// interrupted call that does not end soon is answered EINTR, and its work goes on with nobody waiting. When
+// it ends, the kernel is told to forget what the call has changed behind it. Reactor thread.
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "fs/file_system.h"
 #include "fs/fuse/session.h"
@@ -22,6 +24,9 @@ class FuseCall {
   const Caller& caller() const { return caller_; }
   // From now on the call may be waiting: an interrupt is heard.
   void hear_interrupts();
+  // What the call is about to change: a node, with its pages or without; a name in a directory.
+  void changes(NodeId node, bool pages) { changed_.push_back({node, {}, pages}); }
+  void changes(NodeId directory, const std::string& name) { changed_.push_back({directory, name}); }
 
   // Answers. False: nobody took it (the caller was interrupted before), so what it would have held is to be
   // undone.
@@ -49,6 +54,7 @@ class FuseCall {
   fuse_req_t request_;
   Caller caller_;
   TimerId patience_ = 0;
+  std::vector<FuseSession::Stale> changed_;
 };
 using Call = std::unique_ptr<FuseCall>;
 

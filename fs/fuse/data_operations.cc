@@ -70,8 +70,9 @@ void on_read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fus
   spawn(request, [=](Call call) { return read(std::move(call), handle, at, size); });
 }
 
-Task<void> write(Call call, HandleId handle, std::uint64_t offset, ByteView data,
+Task<void> write(Call call, NodeId node, HandleId handle, std::uint64_t offset, ByteView data,
                  std::shared_ptr<const void> owner, bool kill) {
+  call->changes(node, true);
   const auto put = co_await call->files().write(call->caller(), handle, offset, data, std::move(owner), kill);
   if (put)
     call->written(*put);
@@ -79,7 +80,7 @@ Task<void> write(Call call, HandleId handle, std::uint64_t offset, ByteView data
     call->failed(put.error());
 }
 
-void on_write(fuse_req_t request, fuse_ino_t, const char* payload, std::size_t size, off_t offset,
+void on_write(fuse_req_t request, fuse_ino_t node, const char* payload, std::size_t size, off_t offset,
               fuse_file_info* info) {
   FuseSession& session = session_of(request);
   const HandleId handle = info->fh;
@@ -88,7 +89,8 @@ void on_write(fuse_req_t request, fuse_ino_t, const char* payload, std::size_t s
   ByteView data = view_of({payload, size});
   std::shared_ptr<const void> owner = session.keep_payload(data);
   spawn(request, [&](Call call) {
-    return write(std::move(call), handle, static_cast<std::uint64_t>(offset), data, std::move(owner), kill);
+    return write(std::move(call), node, handle, static_cast<std::uint64_t>(offset), data, std::move(owner),
+                 kill);
   });
 }
 
@@ -112,13 +114,14 @@ void on_fsync(fuse_req_t request, fuse_ino_t node, int, fuse_file_info* info) {
   spawn(request, [=](Call call) { return fsync(std::move(call), node, handle); });
 }
 
-Task<void> allocate(Call call, HandleId handle, AllocateMode mode, std::uint64_t offset,
+Task<void> allocate(Call call, NodeId node, HandleId handle, AllocateMode mode, std::uint64_t offset,
                     std::uint64_t length) {
+  call->changes(node, true);
   const FsStatus done = co_await call->files().allocate(call->caller(), handle, mode, offset, length);
   call->finish(done);
 }
 
-void on_fallocate(fuse_req_t request, fuse_ino_t, int bits, off_t offset, off_t length,
+void on_fallocate(fuse_req_t request, fuse_ino_t node, int bits, off_t offset, off_t length,
                   fuse_file_info* info) {
   constexpr int kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
   if ((bits & ~kKnown) != 0) {
@@ -131,7 +134,7 @@ void on_fallocate(fuse_req_t request, fuse_ino_t, int bits, off_t offset, off_t 
   mode.zero_range = (bits & FALLOC_FL_ZERO_RANGE) != 0;
   const HandleId handle = info->fh;
   spawn(request, [=](Call call) {
-    return allocate(std::move(call), handle, mode, static_cast<std::uint64_t>(offset),
+    return allocate(std::move(call), node, handle, mode, static_cast<std::uint64_t>(offset),
                     static_cast<std::uint64_t>(length));
   });
 }
@@ -189,8 +192,9 @@ void on_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence, fus
   });
 }
 
-Task<void> copy_range(Call call, HandleId from, std::uint64_t from_offset, HandleId to,
+Task<void> copy_range(Call call, HandleId from, std::uint64_t from_offset, NodeId node, HandleId to,
                       std::uint64_t to_offset, std::uint64_t length) {
+  call->changes(node, true);
   const auto copied =
       co_await call->files().copy_range(call->caller(), from, from_offset, to, to_offset, length);
   if (copied)
@@ -199,12 +203,12 @@ Task<void> copy_range(Call call, HandleId from, std::uint64_t from_offset, Handl
     call->failed(copied.error());
 }
 
-void on_copy_file_range(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from, fuse_ino_t,
-                        off_t to_offset, fuse_file_info* to, std::size_t length, int) {
+void on_copy_file_range(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from,
+                        fuse_ino_t node, off_t to_offset, fuse_file_info* to, std::size_t length, int) {
   const HandleId source = from->fh;
   const HandleId target = to->fh;
   spawn(request, [=](Call call) {
-    return copy_range(std::move(call), source, static_cast<std::uint64_t>(from_offset), target,
+    return copy_range(std::move(call), source, static_cast<std::uint64_t>(from_offset), node, target,
                       static_cast<std::uint64_t>(to_offset), length);
   });
 }

@@ -71,11 +71,18 @@ struct InitOut {
 static_assert(sizeof(InitOut) == 64);
 
 inline constexpr std::int32_t kNotifyInvalidateNode = 2;  // in OutHeader::error, with unique 0
+inline constexpr std::int32_t kNotifyInvalidateEntry = 3;
 struct InvalidateOut {
   std::uint64_t node;
   std::int64_t offset;
   std::int64_t length;  // 0: to the end
 };
+struct InvalidateEntryOut {  // the name and a NUL follow
+  std::uint64_t parent;
+  std::uint32_t name_length;
+  std::uint32_t flags;
+};
+static_assert(sizeof(InvalidateEntryOut) == 16);
 
 struct WriteIn {
   std::uint64_t handle;

@@ -35,6 +35,7 @@ void on_forget_many(fuse_req_t request, std::size_t count, fuse_forget_data* nod
 }
 
 Task<void> make_node(Call call, NodeId parent, std::string name, NewNode what) {
+  call->changes(parent, name);
   const auto made =
       co_await call->files().make_node(call->caller(), parent, std::move(name), std::move(what));
   if (made)
@@ -67,6 +68,7 @@ void on_symlink(fuse_req_t request, const char* target, fuse_ino_t parent, const
 Task<void> create(Call call, NodeId parent, std::optional<std::string> name, std::uint32_t mode,
                   OpenFlags flags) {
   FsResult<Created> made;
+  if (name) call->changes(parent, *name);
   if (name)
     made = co_await call->files().create(call->caller(), parent, std::move(*name), mode, flags);
   else
@@ -94,6 +96,8 @@ void on_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t m
 }
 
 Task<void> link(Call call, NodeId node, NodeId parent, std::string name) {
+  call->changes(parent, name);
+  call->changes(node, false);
   const auto made = co_await call->files().link(call->caller(), node, parent, std::move(name));
   if (made)
     call->entry(*made);
@@ -106,6 +110,7 @@ void on_link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char*
 }
 
 Task<void> remove(Call call, NodeId parent, std::string name, bool directory) {
+  call->changes(parent, name);
   FsStatus removed;
   if (directory)
     removed = co_await call->files().rmdir(call->caller(), parent, std::move(name));
@@ -124,6 +129,8 @@ void on_rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
 
 Task<void> rename(Call call, NodeId from, std::string name, NodeId to, std::string new_name,
                   RenameFlags flags) {
+  call->changes(from, name);
+  call->changes(to, new_name);
   const FsStatus renamed =
       co_await call->files().rename(call->caller(), from, std::move(name), to, std::move(new_name), flags);
   call->finish(renamed);

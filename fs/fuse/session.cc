@@ -39,6 +39,18 @@ ssize_t invalidate(FuseChannel& channel, std::uint64_t node, std::int64_t offset
   return channel.send(&part, 1);
 }
 
+// The kernel waits for who works in the directory before it forgets the name.
+void invalidate_name(FuseChannel& channel, std::uint64_t parent, std::string& name) {
+  struct {
+    fuse_kernel::OutHeader header;
+    fuse_kernel::InvalidateEntryOut body;
+  } message{{0, fuse_kernel::kNotifyInvalidateEntry, 0},
+            {parent, static_cast<std::uint32_t>(name.size()), 0}};
+  message.header.length = static_cast<std::uint32_t>(sizeof message + name.size() + 1);
+  const iovec parts[] = {{&message, sizeof message}, {name.data(), name.size() + 1}};
+  channel.send(parts, 2);
+}
+
 }  // namespace
 
 FuseSession::FuseSession(Parts parts, std::unique_ptr<FuseChannel> channel, MountOptions options)
@@ -69,7 +81,7 @@ FuseSession::~FuseSession() { fuse_session_destroy(session_); }
 
 Task<void> FuseSession::serve() {
   unsigned burst = 0;
-  while (!ended_ && !(aborting_ && writing_out_ == 0)) {
+  while (!ended_ && !(aborting_ && telling_ == 0)) {
     if (*held_ >= kHeldMax) {
       burst = 0;
       co_await parts_.runtime.sleep_for(kHeldInterval);
@@ -87,7 +99,7 @@ Task<void> FuseSession::serve() {
   }
   ended_ = true;
   changed_.notify_all();
-  while (writing_out_ > 0) co_await changed_.wait();
+  while (telling_ > 0) co_await changed_.wait();
   co_await calls_.join();
 }
 
@@ -227,7 +239,7 @@ Task<Status> FuseSession::write_out(std::uint64_t node, std::int64_t offset, std
 Task<Status> FuseSession::write_out(std::vector<std::uint64_t> nodes, std::int64_t offset,
                                     std::int64_t length) {
   FuseChannel& channel = *channel_;
-  ++writing_out_;
+  ++telling_;
   const ssize_t failed = co_await parts_.lane.run([&channel, &nodes, &offset, &length] {
     ssize_t worst = 0;
     for (const std::uint64_t node : nodes) {
@@ -237,12 +249,34 @@ Task<Status> FuseSession::write_out(std::vector<std::uint64_t> nodes, std::int64
     }
     return worst;
   });
-  --writing_out_;
-  changed_.notify_all();
-  if (aborting_) channel_->interrupt();
+  told();
   if (failed != 0 && !ended_)
     co_return fail(from_errno(static_cast<int>(-failed), "have the kernel write out a mount's pages"));
   co_return Status();
+}
+
+void FuseSession::forget_in_kernel(std::vector<Stale> stale) {
+  if (!ended_ && !stale.empty()) calls_.spawn(tell_stale(std::move(stale)));
+}
+
+// What the kernel has forgotten itself it does not know wrongly: no answer matters.
+Task<void> FuseSession::tell_stale(std::vector<Stale> stale) {
+  FuseChannel& channel = *channel_;
+  ++telling_;
+  co_await parts_.lane.run([&channel, &stale] {
+    for (Stale& one : stale) {
+      if (!one.name.empty()) invalidate_name(channel, one.node, one.name);
+      invalidate(channel, one.node, one.pages ? 0 : -1, 0);
+    }
+    return true;
+  });
+  told();
+}
+
+void FuseSession::told() {
+  --telling_;
+  changed_.notify_all();
+  if (aborting_) channel_->interrupt();
 }
 
 }  // namespace cumulus

@@ -7,7 +7,9 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "fs/file_system.h"
 #include "fs/fuse/channel.h"
@@ -41,6 +43,15 @@ class FuseSession {
   Task<Status> write_out();
   // The same for a range of one file; a length of 0 is to its end.
   Task<Status> write_out(std::uint64_t node, std::int64_t offset, std::int64_t length);
+  // What the kernel knows and may be wrong: a node's attributes, and its pages if `pages`; with a name, that
+  // name in this directory too.
+  struct Stale {
+    std::uint64_t node = 0;
+    std::string name;
+    bool pages = true;
+  };
+  // Has the kernel forget it, in the background.
+  void forget_in_kernel(std::vector<Stale> stale);
   // What the kernel has asked for since the mount: all requests, and those of one kind.
   std::uint64_t requests() const { return requests_; }
   std::uint64_t requests_of(fuse_kernel::Opcode opcode) const { return requests_by_opcode_[opcode]; }
@@ -79,6 +90,8 @@ class FuseSession {
   std::shared_ptr<const void> counted(std::shared_ptr<const void> owner, std::size_t bytes);
   Task<void> idle();
   Task<Status> write_out(std::vector<std::uint64_t> nodes, std::int64_t offset, std::int64_t length);
+  Task<void> tell_stale(std::vector<Stale> stale);
+  void told();
   void process(std::size_t size);
   void complete_init(iovec* parts, int count);
 
@@ -101,7 +114,7 @@ class FuseSession {
   bool ready_ = false;
   bool ended_ = false;
   bool aborting_ = false;
-  unsigned writing_out_ = 0;  // calls of write_out() that wait for the kernel, which may wait for us
+  unsigned telling_ = 0;  // notices to the kernel under way: it may be waiting for us before it takes them
   fuse_session* session_ = nullptr;
   std::unordered_map<std::uint64_t, std::uint32_t> writers_;  // open handles for writing, by node
   Signal changed_;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A mount while no miner answers, killed or silent: writes go on while the log has room, then wait; reads of what is only on
-the miners end with EIO after outage-wait; whoever waits can be killed; and when the miners return all of it goes on."""
+the miners end with EIO after outage-wait; whoever waits can be killed, and sees what was done later; and when the miners return all of it goes on."""
 import errno
 import hashlib
 import json
@@ -30,6 +30,33 @@ for number in range(first, last):
     os.write(1, b"%d\\n" % number)
 os.close(out)
 '''
+
+# A change that a signal ends: who asked for it believes that it did not happen.
+CHANGER = '''
+import errno, os, signal, sys
+top, what = sys.argv[1:]
+class Alarm(Exception):
+    pass
+def ring(*_):
+    raise Alarm
+signal.signal(signal.SIGALRM, ring)
+signal.alarm(1)
+try:
+    if what == "rename":
+        os.rename(f"{top}/old", f"{top}/moved")
+    elif what == "mkdir":
+        os.mkdir(f"{top}/folder/made")
+    elif what == "create":
+        os.open(f"{top}/folder2/created", os.O_CREAT | os.O_WRONLY)
+    elif what == "truncate":
+        os.truncate(f"{top}/shrunk", 1000)
+    elif what == "unlink":
+        os.unlink(f"{top}/folder3/removed")
+    print("done")
+except Alarm:
+    print("interrupted")
+'''
+CHANGES = ('rename', 'mkdir', 'create', 'truncate', 'unlink')
 
 
 def start_writer(path, first, last):
@@ -198,5 +225,56 @@ def writer_goes_on():
         lab.check_clean(data=True)
 
 
+def truth_of(top):
+    """What stat and listings show of what the changers changed."""
+    def there(name):
+        return os.path.lexists(f'{top}/{name}')
+    return {'rename': (there('old'), there('moved')),
+            'mkdir': (there('folder/made'), os.listdir(f'{top}/folder'), os.stat(f'{top}/folder').st_nlink),
+            'create': (there('folder2/created'), os.listdir(f'{top}/folder2')),
+            'truncate': (os.stat(f'{top}/shrunk').st_size, len(open(f'{top}/shrunk', 'rb').read())),
+            'unlink': (there('folder3/removed'), os.listdir(f'{top}/folder3'))}
+
+
+def interrupted_changes():
+    """Changes that wait while the log is full and are given up by who asked for them happen later: then names, listings,
+    attributes and bytes show them."""
+    with Lab() as lab:
+        top = mount_with_small_cache(lab)
+        for name in ('folder', 'folder2', 'folder3'):
+            os.mkdir(f'{top}/{name}')
+        for name in ('old', 'shrunk', 'folder3/removed'):
+            with open(f'{top}/{name}', 'wb') as file:
+                file.write(b'x' * 5000)
+        miners = Miners(lab, False)
+        truth_of(top)  # what the kernel remembers
+        try:
+            miners.away()
+            writer = start_writer(f'{top}/big', 0, SIZE)
+            written = stalled(writer)
+            expect(writer.poll() is None and written < SIZE, f'the writer does not wait: {written} MiB')
+            told = {}
+            for what in CHANGES:
+                done = subprocess.run([sys.executable, '-c', CHANGER, top, what], capture_output=True, text=True, timeout=60)
+                told[what] = done.stdout.strip() or done.stderr
+            print(f'    {told}', flush=True)
+            expect(set(told.values()) == {'interrupted'}, f'changes while the log is full: {told}')
+            expect(not os.path.lexists(f'{top}/moved') and not os.path.lexists(f'{top}/folder/made'), 'a change is seen before it happened')
+        finally:
+            miners.back()
+        expect(writer.wait(120) == 0, f'the writer: {writer.stderr.read().decode()}')
+        after = {'rename': (False, True), 'mkdir': (True, ['made'], 3), 'create': (True, ['created']), 'truncate': (1000, 1000), 'unlink': (False, [])}
+        limit = time.monotonic() + 15
+        while (seen := truth_of(top)) != after and time.monotonic() < limit:
+            time.sleep(0.2)
+        expect(seen == after, f'after changes that nobody waited for: {seen}')
+        lab.run('umount', top, '--sync', timeout=300)
+        lab.drop_cache()
+        lab.run('mount', lab.volume, top)
+        expect(truth_of(top) == after, 'mounted anew')
+        lab.run('umount', top)
+        lab.check_clean(data=True)
+
+
 if __name__ == '__main__':
-    main(miners_killed, miners_silent, writer_goes_on)
+    main(miners_killed, miners_silent, writer_goes_on, interrupted_changes)
