@@ -648,6 +648,9 @@ def snapshots_come_and_go(lab, top):
     lab.run('snapshot', 'rm', one)
     fails(errno.ENOENT, os.stat, daily)
     os.unlink(f'{top}/today')
+    os.mkdir(f'{top}/hidden')
+    fails(errno.EBUSY, os.rename, f'{top}/hidden', f'{top}/.snapshots')
+    os.rmdir(f'{top}/hidden')
 
 
 def bad_input():
