@@ -85,6 +85,7 @@ struct Attributes {
   std::int64_t mtime = 0;
   std::int64_t ctime = 0;
   std::int64_t btime = 0;
+  bool changes_by_itself = false;
 };
 struct Entry {
   NodeId node = 0;
@@ -185,6 +186,9 @@ class PosixFileSystem {
   virtual Task<FsResult<std::string>> readlink(NodeId node) = 0;
   // The kernel has forgotten the node: what was kept of a removed one may go.
   virtual void forget(NodeId node) = 0;
+  // A directory whose names and attributes change without any of these verbs: the snapshots. Its mtime moves
+  // with its names.
+  virtual bool changes_by_itself(NodeId directory) const = 0;
 
   // --- attributes ---
   virtual Task<FsResult<Attributes>> getattr(NodeId node) = 0;

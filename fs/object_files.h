@@ -36,6 +36,7 @@ class ObjectFiles final : public PosixFileSystem {
                         RenameFlags flags) override;
   Task<FsResult<std::string>> readlink(NodeId node) override;
   void forget(NodeId node) override;
+  bool changes_by_itself(NodeId directory) const override { return is_snapshot_folder(directory); }
   Task<FsResult<Attributes>> getattr(NodeId node) override;
   Task<FsResult<Attributes>> setattr(Caller caller, NodeId node, AttributeChange change) override;
   Task<FsResult<FileSystemStatus>> statfs(NodeId node) override;
@@ -155,7 +156,7 @@ class ObjectFiles final : public PosixFileSystem {
   Task<FsResult<bool>> gather_tree(ObjectId directory, std::uint32_t tree, std::uint32_t from);
   Task<FsStatus> gather_all(ObjectId directory, std::uint32_t tree, std::uint32_t from);
   Task<FsStatus> take_tree_away(ObjectId directory, std::uint32_t tree, std::uint32_t above);
-  Attributes snapshot_folder() const;
+  Attributes snapshot_folder();
   Task<FsResult<Entry>> snapshot_root(std::string name);
   Task<FsResult<std::vector<DirectoryEntry>>> list_snapshots(std::uint64_t cookie, bool with_attributes);
   HandleId add_handle(NodeId node, OpenFlags flags);
@@ -181,6 +182,9 @@ class ObjectFiles final : public PosixFileSystem {
 
   static constexpr std::uint64_t kSnapshotFolder = 0xffff;
   static constexpr std::string_view kSnapshotsName = ".snapshots";
+  static bool is_snapshots_name(NodeId parent, std::string_view name) {
+    return parent == kRootNode && name == kSnapshotsName;
+  }
   static constexpr std::size_t kGravesMax = 4096;
 
   Runtime& runtime_;
@@ -188,6 +192,8 @@ class ObjectFiles final : public PosixFileSystem {
   DatasetId dataset_;
   FileSystemOptions options_;
   std::vector<View> views_;  // by index; 0 is what was mounted
+  std::vector<Version> snapshots_seen_;
+  std::int64_t snapshots_changed_ = 0;
   NameSalt salt_{};
   std::unordered_map<ObjectId, std::shared_ptr<Semaphore>> locks_;
   std::unordered_map<ObjectId, Opened> opened_;

@@ -25,7 +25,7 @@ Task<void> statx(Call call, NodeId node) {
     co_return;
   }
   fuse_kernel::StatxOut answer{};
-  answer.valid_seconds = kAttributesValid;
+  answer.valid_seconds = attributes_valid(*now);
   answer.stat = to_statx(*now);
   call->bytes({reinterpret_cast<const std::uint8_t*>(&answer), sizeof answer});
 }
@@ -122,12 +122,15 @@ void on_listxattr(fuse_req_t request, fuse_ino_t node, std::size_t room) {
 Task<void> set_xattr(Call call, NodeId node, std::string name, Bytes value, std::uint32_t flags,
                      bool kill_set_gid) {
   call->changes(node, false);
+  const bool acl = name.starts_with("system.posix_acl_");
   PosixFileSystem::XattrMode mode = PosixFileSystem::XattrMode::any;
   if ((flags & XATTR_CREATE) != 0) mode = PosixFileSystem::XattrMode::create;
   if ((flags & XATTR_REPLACE) != 0) mode = PosixFileSystem::XattrMode::replace;
   const FsStatus set =
       co_await call->files().set_xattr(node, std::move(name), std::move(value), mode, kill_set_gid);
   call->finish(set);
+  // The kernel's view of the mode may be an answer from before.
+  if (set && acl) call->session().forget_in_kernel({{node, {}, false}});
 }
 
 // Decoded from the request itself: libfuse versions differ in which of the two forms they take it for.

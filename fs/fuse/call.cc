@@ -56,25 +56,25 @@ bool FuseCall::error(int code) {
 
 bool FuseCall::failed(const FsError& why) { return error(to_errno(why)); }
 
-bool FuseCall::entry(const Entry& made) {
+bool FuseCall::entry(const Entry& made, std::uint32_t name_valid) {
   fuse_req_t request;
   if (!take(request)) return false;
-  const fuse_entry_param param = entry_param(made);
+  const fuse_entry_param param = entry_param(made, name_valid);
   return fuse_reply_entry(request, &param) == 0;
 }
 
-bool FuseCall::no_entry() {
+bool FuseCall::no_entry(std::uint32_t valid) {
   fuse_req_t request;
   if (!take(request)) return false;
   fuse_entry_param param{};
-  param.entry_timeout = kAttributesValid;
+  param.entry_timeout = valid;
   return fuse_reply_entry(request, &param) == 0;
 }
 
 bool FuseCall::created(const Entry& made, std::uint64_t handle) {
   fuse_req_t request;
   if (!take(request)) return false;
-  const fuse_entry_param param = entry_param(made);
+  const fuse_entry_param param = entry_param(made, kValidForGood);
   const fuse_file_info info = file_info(handle);
   return fuse_reply_create(request, &param, &info) == 0;
 }
@@ -83,7 +83,7 @@ bool FuseCall::attributes(const Attributes& now) {
   fuse_req_t request;
   if (!take(request)) return false;
   const struct stat about = to_stat(now);
-  return fuse_reply_attr(request, &about, kAttributesValid) == 0;
+  return fuse_reply_attr(request, &about, attributes_valid(now)) == 0;
 }
 
 bool FuseCall::opened(std::uint64_t handle) {

@@ -34,8 +34,8 @@ class FuseCall {
   bool done() { return error(0); }
   bool failed(const FsError& error);
   bool finish(const FsStatus& status) { return status ? done() : failed(status.error()); }
-  bool entry(const Entry& entry);
-  bool no_entry();  // remembered by the kernel until a name is made
+  bool entry(const Entry& entry, std::uint32_t name_valid);
+  bool no_entry(std::uint32_t valid);  // the kernel remembers that too
   bool created(const Entry& entry, std::uint64_t handle);
   bool attributes(const Attributes& attributes);
   bool opened(std::uint64_t handle);

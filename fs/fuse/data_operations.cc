@@ -205,11 +205,12 @@ Task<void> copy_range(Call call, HandleId from, std::uint64_t from_offset, NodeI
 
 void on_copy_file_range(fuse_req_t request, fuse_ino_t, off_t from_offset, fuse_file_info* from,
                         fuse_ino_t node, off_t to_offset, fuse_file_info* to, std::size_t length, int) {
+  constexpr std::size_t kCopyMax = 1u << 30;  // the answer has 32 bits; who gets less asks on
   const HandleId source = from->fh;
   const HandleId target = to->fh;
   spawn(request, [=](Call call) {
     return copy_range(std::move(call), source, static_cast<std::uint64_t>(from_offset), node, target,
-                      static_cast<std::uint64_t>(to_offset), length);
+                      static_cast<std::uint64_t>(to_offset), std::min(length, kCopyMax));
   });
 }
 

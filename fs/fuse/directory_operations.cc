@@ -18,8 +18,8 @@ constexpr std::size_t kFullSize = 160;
 
 class Listing {
  public:
-  Listing(fuse_req_t request, MutableByteView room, bool full)
-      : request_(request), room_(room), full_(full) {}
+  Listing(fuse_req_t request, MutableByteView room, bool full, std::uint32_t name_valid)
+      : request_(request), room_(room), full_(full), name_valid_(name_valid) {}
 
   // False: no room is left.
   bool add(const std::string& name, const Attributes& attributes, bool whole, std::uint64_t cookie) {
@@ -28,7 +28,8 @@ class Listing {
     std::size_t size = 0;
     if (full_) {
       // Without a node the kernel takes the entry's name and kind only, as it must for "." and "..".
-      fuse_entry_param param = whole ? entry_param({attributes.node, attributes}) : fuse_entry_param{};
+      fuse_entry_param param =
+          whole ? entry_param({attributes.node, attributes}, name_valid_) : fuse_entry_param{};
       if (!whole) param.attr = to_stat(attributes);
       size = fuse_add_direntry_plus(request_, at, left, name.c_str(), &param, static_cast<off_t>(cookie));
     } else {
@@ -46,6 +47,7 @@ class Listing {
   MutableByteView room_;
   std::size_t used_ = 0;
   bool full_;
+  std::uint32_t name_valid_;
 };
 
 Attributes directory_like(NodeId node) {
@@ -57,7 +59,8 @@ Attributes directory_like(NodeId node) {
 
 Task<void> list(Call call, NodeId node, std::uint64_t cookie, std::size_t size, bool full) {
   const std::shared_ptr<Buffer> buffer = call->session().read_buffer();
-  Listing listing(call->request(), buffer->view(0, std::min(size, buffer->size())), full);
+  const std::uint32_t valid = name_valid(call->files().changes_by_itself(node));
+  Listing listing(call->request(), buffer->view(0, std::min(size, buffer->size())), full, valid);
   if (cookie < kAfterDot) listing.add(".", directory_like(node), false, kAfterDot);
   if (cookie < kAfterDotDot) listing.add("..", directory_like(node), false, kAfterDotDot);
   const std::uint64_t after = cookie <= kAfterDotDot ? 0 : cookie;
@@ -89,11 +92,12 @@ void on_readdirplus(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t
   });
 }
 
-// The kernel stops asking, and caches listings until it changes the directory itself.
-void on_opendir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
+// The kernel stops asking, and caches listings until it changes the directory itself, or its mtime does.
+void on_opendir(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
   if (session_of(request).opens_directories()) {
-    info->keep_cache = 1;
-    info->cache_readdir = 1;
+    const bool keep = !session_of(request).files().changes_by_itself(node);
+    info->keep_cache = keep;
+    info->cache_readdir = keep;
     fuse_reply_open(request, info);
   } else {
     fuse_reply_err(request, ENOSYS);

@@ -10,11 +10,12 @@ namespace cumulus {
 namespace {
 
 Task<void> lookup(Call call, NodeId parent, std::string name) {
+  const std::uint32_t valid = name_valid(call->files().changes_by_itself(parent));
   const auto found = co_await call->files().lookup(call->caller(), parent, std::move(name));
   if (found)
-    call->entry(*found);
+    call->entry(*found, valid);
   else if (found.error().kind == FsErrorKind::not_found)
-    call->no_entry();
+    call->no_entry(valid);
   else
     call->failed(found.error());
 }
@@ -39,7 +40,7 @@ Task<void> make_node(Call call, NodeId parent, std::string name, NewNode what) {
   const auto made =
       co_await call->files().make_node(call->caller(), parent, std::move(name), std::move(what));
   if (made)
-    call->entry(*made);
+    call->entry(*made, kValidForGood);
   else
     call->failed(made.error());
 }
@@ -100,7 +101,7 @@ Task<void> link(Call call, NodeId node, NodeId parent, std::string name) {
   call->changes(node, false);
   const auto made = co_await call->files().link(call->caller(), node, parent, std::move(name));
   if (made)
-    call->entry(*made);
+    call->entry(*made, kValidForGood);
   else
     call->failed(made.error());
 }

@@ -145,12 +145,17 @@ fuse_kernel::Statx to_statx(const Attributes& attributes) {
   return about;
 }
 
-fuse_entry_param entry_param(const Entry& entry) {
+std::uint32_t attributes_valid(const Attributes& attributes) {
+  if (attributes.changes_by_itself) return 0;
+  return S_ISDIR(attributes.mode) ? kDirectoryValid : kValidForGood;
+}
+
+fuse_entry_param entry_param(const Entry& entry, std::uint32_t name_valid) {
   fuse_entry_param param{};
   param.ino = entry.node;
   param.attr = to_stat(entry.attributes);
-  param.attr_timeout = kAttributesValid;
-  param.entry_timeout = kAttributesValid;
+  param.attr_timeout = attributes_valid(entry.attributes);
+  param.entry_timeout = name_valid;
   return param;
 }
 

@@ -26,8 +26,7 @@ Task<FsResult<Entry>> ObjectFiles::lookup(Caller, NodeId parent, std::string nam
     if (!loaded) co_return std::unexpected(loaded.error());
     co_return co_await entry_of(node_of(index_of(parent), loaded->inode.parent));
   }
-  if (parent == kRootNode && name == kSnapshotsName)
-    co_return Entry{node_of(kSnapshotFolder, kRoot), snapshot_folder()};
+  if (is_snapshots_name(parent, name)) co_return Entry{node_of(kSnapshotFolder, kRoot), snapshot_folder()};
   if (name.size() > kNameMax)
     co_return std::unexpected(FsError{FsErrorKind::name_too_long, "at most 255 bytes"});
   const auto place = co_await find(std::move(*view), object_of(parent), std::move(name));
@@ -36,11 +35,21 @@ Task<FsResult<Entry>> ObjectFiles::lookup(Caller, NodeId parent, std::string nam
   co_return co_await entry_of(node_of(index_of(parent), place->entry->object));
 }
 
-Attributes ObjectFiles::snapshot_folder() const {
+// Its mtime is when it was first seen to hold other snapshots than before.
+Attributes ObjectFiles::snapshot_folder() {
+  std::vector<Version> versions;
+  if (const DatasetInfo* info = volume_.find_dataset(dataset_); info != nullptr)
+    for (const SnapshotInfo& one : info->snapshots) versions.push_back(one.version);
+  if (snapshots_changed_ == 0 || versions != snapshots_seen_) {
+    snapshots_seen_ = std::move(versions);
+    snapshots_changed_ = std::max(now(), snapshots_changed_ + 1);
+  }
   Attributes folder;
   folder.node = node_of(kSnapshotFolder, kRoot);
   folder.mode = kDirectoryKind | 0555;
   folder.nlink = 2;
+  folder.atime = folder.mtime = folder.ctime = snapshots_changed_;
+  folder.changes_by_itself = true;
   return folder;
 }
 

@@ -48,7 +48,7 @@ Task<FsResult<Entry>> ObjectFiles::make_node(Caller caller, NodeId parent, std::
   if (!above) co_return std::unexpected(above.error());
   const auto place = co_await find(views_.front(), directory, name);
   if (!place) co_return std::unexpected(place.error());
-  if (place->entry || (parent == kRootNode && name == kSnapshotsName))
+  if (place->entry || is_snapshots_name(parent, name))
     co_return std::unexpected(FsError{FsErrorKind::exists, "the name is taken"});
   const auto object = volume_.allocate_object(dataset_);
   if (!object) co_return std::unexpected(error_from(object.error()));
@@ -128,7 +128,8 @@ Task<FsResult<Entry>> ObjectFiles::link(Caller, NodeId node, NodeId parent, std:
     co_return std::unexpected(FsError{FsErrorKind::cross_tree, "the directory has another quota"});
   const auto place = co_await find(views_.front(), directory, name);
   if (!place) co_return std::unexpected(place.error());
-  if (place->entry) co_return std::unexpected(FsError{FsErrorKind::exists, "the name is taken"});
+  if (place->entry || is_snapshots_name(parent, name))
+    co_return std::unexpected(FsError{FsErrorKind::exists, "the name is taken"});
   Transaction make;
   if (loaded->inode.nlink == 0) {
     make.remove_omap(ref(kOrphans), cookie_key(object));

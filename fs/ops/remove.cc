@@ -114,6 +114,8 @@ Task<FsStatus> ObjectFiles::rename(Caller, NodeId from, std::string name, NodeId
     const FsStatus named = check_name(*one);
     if (!named) co_return named;
   }
+  if (is_snapshots_name(from, name) || is_snapshots_name(to, new_name))
+    co_return failure(FsErrorKind::busy, "the snapshots have this name");
   // One move between directories at a time: the way up to the root stays as it is while it is looked at.
   Semaphore::Hold turn;
   if (from != to) turn = co_await moving_directories_.acquire();

@@ -92,6 +92,29 @@ def shared(path, pattern):
         file.write(pattern[5 * MIB:6 * MIB + 6])
 
 
+def directories_asked_for():
+    """Once a second for each directory that somebody looks at, for the kernel may have an older answer; for files never."""
+    with Lab() as lab:
+        lab.up()
+        top = lab.path('mnt')
+        os.mkdir(top)
+        lab.run('mount', lab.volume, top)
+        os.mkdir(f'{top}/folder')
+        with open(f'{top}/folder/file', 'w') as file:
+            file.write('x')
+        os.stat(f'{top}/folder/file')
+        before, began, looks = asked(lab, top), time.monotonic(), 0
+        while time.monotonic() < began + 3:
+            os.stat(f'{top}/folder/file')
+            os.stat(f'{top}/folder')
+            looks += 1
+        took, after = time.monotonic() - began, asked(lab, top)
+        count = after['getattr'] - before['getattr']
+        expect(2 <= count <= 2 * (took + 2) and looks > 100, f'{count} attributes were asked for in {took:.1f} s of {looks} looks at a file below two directories')
+        expect(after['lookup'] == before['lookup'], 'names were asked for again')
+        lab.run('umount', top)
+
+
 def ends_under_load():
     with Lab() as lab:
         lab.up()
@@ -273,4 +296,4 @@ def emptied_with_writeback():
 
 
 if __name__ == '__main__':
-    main(kernel_caches, ends_under_load, ended_by_its_user, emptied_by_default, emptied_with_writeback)
+    main(kernel_caches, directories_asked_for, ends_under_load, ended_by_its_user, emptied_by_default, emptied_with_writeback)

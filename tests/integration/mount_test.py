@@ -607,6 +607,7 @@ def snapshots():
             fails(errno.EROFS, write, f'{top}/.snapshots/first/file', b'')
             fails(errno.EROFS, os.mkdir, f'{top}/.snapshots/first/dir/x')
             expect(os.stat(f'{top}/file').st_ino != os.stat(f'{top}/.snapshots/first/file').st_ino, 'a snapshot looks like the live file')
+            snapshots_come_and_go(lab, top)
             lab.refused('snapshot', 'rollback', f'{lab.volume}/main@first', says='in use')
             other = lab.path('snap')
             os.mkdir(other)
@@ -625,6 +626,31 @@ def snapshots():
         with Mounted(lab, '-o', 'list_snapshots', '--outage-wait', '5s') as top:
             expect(sorted(os.listdir(top)) == ['.snapshots', 'dir', 'file'] and os.listdir(f'{top}/.snapshots') == ['first'], 'list_snapshots')
             expect(read(f'{top}/file') == b'old' and os.listdir(f'{top}/dir') == [], 'rolled back')
+
+
+def snapshots_come_and_go(lab, top):
+    """What is looked at in .snapshots is what there is now."""
+    daily, one = f'{top}/.snapshots/daily', f'{lab.volume}/main@daily'
+    for content in (b'monday', b'tuesday'):
+        expect(os.listdir(f'{top}/.snapshots') == ['first'], 'snapshots before')
+        fails(errno.ENOENT, os.stat, daily)
+        write(f'{top}/today', content)
+        lab.run('snapshot', 'create', one)
+        expect(read(f'{daily}/today') == content, 'the snapshot that has the name now')
+        expect(sorted(os.listdir(f'{top}/.snapshots')) == ['daily', 'first'], 'a new snapshot is not listed')
+        if content == b'monday':
+            lab.run('snapshot', 'rm', one)
+    os.unlink(f'{top}/today')
+    lab.run('snapshot', 'rm', one)
+    write(f'{top}/today', b'wednesday')
+    lab.run('snapshot', 'create', one)  # nobody looked between
+    expect(read(f'{daily}/today') == b'wednesday', 'a snapshot that was made again shows the old one')
+    lab.run('snapshot', 'rm', one)
+    fails(errno.ENOENT, os.stat, daily)
+    os.unlink(f'{top}/today')
+    os.mkdir(f'{top}/hidden')
+    fails(errno.EBUSY, os.rename, f'{top}/hidden', f'{top}/.snapshots')
+    os.rmdir(f'{top}/hidden')
 
 
 def bad_input():

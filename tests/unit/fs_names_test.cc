@@ -128,6 +128,44 @@ TEST(FsNames, too_many_of_one_hash_are_refused_and_harm_nothing) {
   });
 }
 
+TEST(FsNames, nothing_comes_under_the_name_of_the_snapshots) {
+  with_file_system([](StoreWorld& world, Volume& volume, DatasetId dataset) -> Task<void> {
+    const FileSystemOptions options;
+    std::string head;
+    auto opened = co_await PosixFileSystem::open(world.reactor, volume, dataset, std::move(head), options);
+    CO_ASSERT(opened);
+    PosixFileSystem& fs = **opened;
+    const std::string file = "file";
+    const std::string snapshots = ".snapshots";
+    CO_ASSERT(co_await make(fs, kRootNode, file));
+    const auto found = co_await fs.lookup(kCaller, kRootNode, file);
+    CO_ASSERT(found);
+    for (const bool exchange : {false, true}) {
+      RenameFlags flags;
+      flags.exchange = exchange;
+      const FsStatus over = co_await fs.rename(kCaller, kRootNode, file, kRootNode, snapshots, flags);
+      CO_ASSERT(!over);
+      EXPECT_EQ(over.error().kind, FsErrorKind::busy);
+      const FsStatus away = co_await fs.rename(kCaller, kRootNode, snapshots, kRootNode, file, flags);
+      CO_ASSERT(!away);
+      EXPECT_EQ(away.error().kind, FsErrorKind::busy);
+    }
+    const auto linked = co_await fs.link(kCaller, found->node, kRootNode, snapshots);
+    CO_ASSERT(!linked);
+    EXPECT_EQ(linked.error().kind, FsErrorKind::exists);
+    const auto all = co_await listing(fs, kRootNode, 10);
+    EXPECT_EQ(all.size(), 1u);
+    NewNode folder;
+    folder.mode = 040755;
+    std::string name = "folder";
+    const auto below = co_await fs.make_node(kCaller, kRootNode, std::move(name), std::move(folder));
+    CO_ASSERT(below);
+    const RenameFlags plain;
+    CO_ASSERT(co_await fs.rename(kCaller, kRootNode, file, below->node, snapshots, plain));
+    CO_ASSERT(co_await fs.close());
+  });
+}
+
 // Every name that was there from the first page to the last is listed once; no name is listed twice; and a
 // cookie is enough to go on from in another opening. CUMULUS_TEST_ENTRIES: how many names.
 TEST(FsNames, listed_while_they_come_and_go) {
