@@ -22,6 +22,13 @@ Task<> cut_off(World& world, std::unique_ptr<Volume>& volume) {
   volume.reset();
 }
 
+Task<Result<std::unique_ptr<Volume>>> make(World& world, FakeTransport& transport, DatasetId& dataset) {
+  transport.set_miners(world.network.entries());
+  CO_TRY(auto volume, co_await Volume::create(world.parts(transport, "a"), {4, 2, 20}, small_options()));
+  CO_TRY(dataset, co_await volume->create_dataset("main", {}));
+  co_return volume;
+}
+
 void copy_home(World& world) {
   std::filesystem::copy(world.directory / "a", world.directory / "copy",
                         std::filesystem::copy_options::recursive);
@@ -41,19 +48,17 @@ Task<> expect_object(Volume& volume, DatasetId dataset, ObjectId id, const Bytes
 // the salt of the one that the second life stores. Found by the simulator.
 Task<> recover_after_an_older_copy(World& world) {
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
-  transport.set_miners(world.network.entries());
-  auto volume = co_await Volume::create(world.parts(transport, "a"), {4, 2, 20}, small_options());
+  DatasetId dataset = 0;
+  auto volume = co_await make(world, transport, dataset);
   ASSERT_WELL(volume);
-  auto dataset = co_await (*volume)->create_dataset("main", {});
-  ASSERT_WELL(dataset);
   const Bytes first = pattern(50'000, 1);
-  auto id = co_await put_object(**volume, *dataset, first);
+  auto id = co_await put_object(**volume, dataset, first);
   ASSERT_WELL(id);
   ASSERT_WELL(co_await (*volume)->flush(Durability::local, {}));
   copy_home(world);
 
   for (const std::size_t miner : {0, 1, 2, 3}) world.network.kill(miner);  // two slices find no place
-  ASSERT_WELL(co_await put_object(**volume, *dataset, pattern(200'000, 2)));
+  ASSERT_WELL(co_await put_object(**volume, dataset, pattern(200'000, 2)));
   const TimePoint patience = world.reactor.now() + std::chrono::seconds(3);
   const Status abandoned = co_await (*volume)->flush(
       Durability::remote, [&](std::uint64_t, std::uint64_t) { return world.reactor.now() < patience; });
@@ -73,7 +78,7 @@ Task<> recover_after_an_older_copy(World& world) {
   ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
   // The note of where the segment is reaches the miners with the next.
   const Bytes second = pattern(1'500'000, 3);
-  auto later = co_await put_object(**volume, *dataset, second);
+  auto later = co_await put_object(**volume, dataset, second);
   ASSERT_WELL(later);
   ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
   ASSERT_WELL(co_await (*volume)->close());
@@ -85,7 +90,7 @@ Task<> recover_after_an_older_copy(World& world) {
       co_await Volume::recover(world.parts(other, "b"), small_options(), OpenMode::read_write, false, {});
   ASSERT_WELL(volume);
   ASSERT_WELL(co_await (*volume)->drop_cache());
-  co_await expect_object(**volume, *dataset, *id, first);
+  co_await expect_object(**volume, dataset, *id, first);
   const auto checked = co_await (*volume)->check(true, {});
   ASSERT_WELL(checked);
   EXPECT_TRUE(checked->clean()) << (checked->problems.empty() ? "" : checked->problems.front());
@@ -99,16 +104,14 @@ TEST(VolumeCopies, WhatAnEarlierLifeLeftOnTheMinersIsNotTaken) { play(recover_af
 // writes is never called Remote, and the volume then goes on with what is.
 Task<> open_an_older_copy_offline(World& world) {
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
-  transport.set_miners(world.network.entries());
-  auto volume = co_await Volume::create(world.parts(transport, "a"), {4, 2, 20}, small_options());
+  DatasetId dataset = 0;
+  auto volume = co_await make(world, transport, dataset);
   ASSERT_WELL(volume);
-  auto dataset = co_await (*volume)->create_dataset("main", {});
-  ASSERT_WELL(dataset);
-  ASSERT_WELL(co_await put_object(**volume, *dataset, pattern(50'000, 1)));
+  ASSERT_WELL(co_await put_object(**volume, dataset, pattern(50'000, 1)));
   ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
   copy_home(world);
   const Bytes stored = pattern(3'000'000, 2);
-  auto id = co_await put_object(**volume, *dataset, stored);
+  auto id = co_await put_object(**volume, dataset, stored);
   ASSERT_WELL(id);
   ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
   co_await cut_off(world, *volume);
@@ -116,7 +119,7 @@ Task<> open_an_older_copy_offline(World& world) {
 
   volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
   ASSERT_WELL(volume);
-  ASSERT_WELL(co_await put_object(**volume, *dataset, pattern(60'000, 3)));
+  ASSERT_WELL(co_await put_object(**volume, dataset, pattern(60'000, 3)));
   ASSERT_WELL(co_await (*volume)->flush(Durability::local, {}));
   start_all(world);
   const TimePoint patience = world.reactor.now() + std::chrono::seconds(20);
@@ -132,7 +135,7 @@ Task<> open_an_older_copy_offline(World& world) {
 
   volume = co_await Volume::open(world.parts(transport, "a"), small_options(), OpenMode::read_write);
   ASSERT_WELL(volume);
-  co_await expect_object(**volume, *dataset, *id, stored);
+  co_await expect_object(**volume, dataset, *id, stored);
   ASSERT_WELL(co_await (*volume)->close());
   co_await transport.close();
 }
@@ -142,13 +145,11 @@ TEST(VolumeCopies, ALifeWithoutMinersIsNotTakenForTheOneTheyHold) { play(open_an
 // it.
 Task<> lose_the_replay_mark(World& world) {
   FakeTransport transport(world.reactor, world.network, 0, world.keys.volume_id());
-  transport.set_miners(world.network.entries());
-  auto volume = co_await Volume::create(world.parts(transport, "a"), {4, 2, 20}, small_options());
+  DatasetId dataset = 0;
+  auto volume = co_await make(world, transport, dataset);
   ASSERT_WELL(volume);
-  auto dataset = co_await (*volume)->create_dataset("main", {});
-  ASSERT_WELL(dataset);
   const Bytes data = pattern(12'000'000, 1);
-  auto id = co_await put_object(**volume, *dataset, data);
+  auto id = co_await put_object(**volume, dataset, data);
   ASSERT_WELL(id);
   ASSERT_WELL(co_await (*volume)->flush(Durability::remote, {}));
   ASSERT_WELL(co_await (*volume)->drop_cache());
@@ -164,7 +165,7 @@ Task<> lose_the_replay_mark(World& world) {
   const auto after = co_await (*volume)->status(false);
   ASSERT_WELL(after);
   EXPECT_LT(after->cache_bytes, 6u << 20);
-  co_await expect_object(**volume, *dataset, *id, data);
+  co_await expect_object(**volume, dataset, *id, data);
   ASSERT_WELL(co_await (*volume)->close());
   co_await transport.close();
 }
