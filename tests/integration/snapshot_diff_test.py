@@ -173,7 +173,7 @@ def change(lab, top, directories, files):
     if not files:
         return
     file = pick(files)
-    if not os.path.lexists(file):
+    if not os.path.isfile(file):  # it is gone, or a directory has its name by now
         files.remove(file)
     elif what == 4:
         os.unlink(file)
@@ -185,7 +185,7 @@ def change(lab, top, directories, files):
         files.append(fresh)
     elif what == 7:
         os.chmod(file, 0o600 + number(64))
-    elif what == 8 and not os.path.isdir(file):
+    elif what == 8:
         with open(file, 'r+b') as out:
             out.seek(number(100000))
             out.write(lab.random.randbytes(50))
