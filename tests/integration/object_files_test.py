@@ -176,6 +176,25 @@ def object_replaced_under_get():
         expect(not parts(lab), f'left behind: {parts(lab)}')
 
 
+def object_on_own_mount():
+    """Files of the volume's own mount come and go as any others: the daemon does not wait for itself."""
+    with Lab() as lab:
+        lab.up()
+        top = lab.path('mnt')
+        os.mkdir(top)
+        data = lab.random.randbytes(3_000_000)
+        lab.run('mount', 'v', top)
+        with open(os.path.join(top, 'file'), 'wb') as file:
+            file.write(data)
+        lab.run('umount', top)
+        lab.run('mount', 'v', top)  # nothing of it is in the kernel's memory
+        lab.run('object', 'put', 'v/b', 'it', os.path.join(top, 'file'), timeout=30)
+        lab.run('object', 'get', 'v/b', 'it', os.path.join(top, 'back'), timeout=30)
+        lab.verify({'it': sha_of(os.path.join(top, 'back'))})
+        expect(open(os.path.join(top, 'back'), 'rb').read() == data, 'other bytes came back')
+        lab.run('umount', top)
+
+
 def parts(lab):
     return [name for name in os.listdir(lab.dir) if '.part-' in name]
 
@@ -189,4 +208,4 @@ def wait_for(condition):
 
 
 if __name__ == '__main__':
-    main(object_names, object_folders, snapshots_unchanged, object_streams, object_replaced_under_get)
+    main(object_names, object_folders, object_on_own_mount, snapshots_unchanged, object_streams, object_replaced_under_get)

@@ -6,8 +6,10 @@
 #include <csignal>
 #include <cstdio>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "objectstore/base/format.h"
@@ -82,10 +84,12 @@ class PartFile {
 };
 
 // A descriptor that the daemon may read or write without ever waiting for somebody: a regular file, or
-// /dev/null.
+// /dev/null. Not one of a FUSE mount: the volume's own would wait for the daemon that waits for it.
 bool passable(int fd) {
   struct stat info{};
-  if (::fstat(fd, &info) != 0) return false;
+  struct statfs where{};
+  if (::fstat(fd, &info) != 0 || ::fstatfs(fd, &where) != 0) return false;
+  if (where.f_type == FUSE_SUPER_MAGIC) return false;
   return S_ISREG(info.st_mode) || (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3));
 }
 
