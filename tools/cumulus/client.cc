@@ -189,6 +189,8 @@ Result<Json> Client::start_daemon(const OpenRequest& request, bool must_be_new, 
       ::dup2(out[1], STDOUT_FILENO);
       ::dup2(errors < 0 ? out[1] : errors, STDERR_FILENO);
       static_cast<void>(!::chdir("/"));
+      // What the caller's shell had open (flock's file, a pipe that is read to its end) is not held.
+      static_cast<void>(::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC));
       ::execl(self.c_str(), "cumulus", "--home", home_.path().c_str(), "daemon", name_.c_str(),
               static_cast<char*>(nullptr));
       ::_exit(127);
