@@ -176,6 +176,29 @@ def object_replaced_under_get():
         expect(not parts(lab), f'left behind: {parts(lab)}')
 
 
+def object_replaces_files():
+    """A file that is replaced keeps its owner and who may read it; a link stays one."""
+    with Lab() as lab:
+        lab.up()
+        sha = lab.put_bytes('it', 100_000)
+        private, link = lab.path('private'), lab.path('link')
+        with open(private, 'w') as file:
+            file.write('old')
+        os.chown(private, 1234, 4321)
+        os.chmod(private, 0o600)
+        os.symlink('private', link)
+        for target in (private, link):
+            lab.run('object', 'get', 'v/b', 'it', target)
+            about = os.stat(private)
+            expect(sha_of(private) == sha and os.readlink(link) == 'private', f'after a get to {target}')
+            expect((about.st_uid, about.st_gid, about.st_mode & 0o7777) == (1234, 4321, 0o600), f'it became {about}')
+        os.symlink('/proc/self/fd/1', lab.path('stdout'))
+        with open(lab.path('out'), 'wb') as out:
+            expect(lab.start('object', 'get', 'v/b', 'it', lab.path('stdout'), stdout=out).wait() == 0, 'get to a link to standard output')
+        expect(os.path.islink(lab.path('stdout')) and sha_of(lab.path('out')) == sha, 'standard output was replaced')
+        expect(not parts(lab), f'left behind: {parts(lab)}')
+
+
 def object_on_own_mount():
     """Files of the volume's own mount come and go as any others: the daemon does not wait for itself."""
     with Lab() as lab:
@@ -208,4 +231,4 @@ def wait_for(condition):
 
 
 if __name__ == '__main__':
-    main(object_names, object_folders, object_on_own_mount, snapshots_unchanged, object_streams, object_replaced_under_get)
+    main(object_names, object_folders, object_on_own_mount, object_replaces_files, snapshots_unchanged, object_streams, object_replaced_under_get)

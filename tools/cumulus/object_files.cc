@@ -192,9 +192,15 @@ Result<Json> get_file(Client& client, const std::string& bucket, const std::stri
     if (file.get() < 0) return fail(from_errno(errno, "write " + path));
     return get_into(client, std::move(request), object, file.get(), path);
   }
+  const bool there = ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
   PartFile part(path);
-  const OpenFile file(::open(part.path().c_str(), O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC, 0666));
+  const OpenFile file(::open(part.path().c_str(), O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC,
+                             there ? info.st_mode & 0600 : 0666));
   if (file.get() < 0) return fail(from_errno(errno, "write " + path));
+  // Who may read the file that is replaced may read the new one, and nobody else.
+  if (there && (::fchown(file.get(), info.st_uid, info.st_gid) == 0 ||
+                (info.st_uid == ::geteuid() && info.st_gid == ::getegid())))
+    static_cast<void>(::fchmod(file.get(), info.st_mode & 07777));
   Result<Json> result = get_into(client, request, object, file.get(), path);
   for (int again = 0; !result && result.error().kind() == ErrorKind::exists && again < kReplacedMax;
        ++again) {
