@@ -161,10 +161,14 @@ Result<Json> Client::start_daemon(const OpenRequest& request, bool must_be_new, 
   std::optional<OpenRequest> complete;
   // A daemon that is just ending still holds the lock; one that is just starting does not listen yet.
   for (const double give_up = seconds_now() + kStartPatience; seconds_now() < give_up;) {
-    if (auto running = connect(); running) {
+    const auto running = connect();
+    if (running) {
       if (!must_be_new) return Json();
       return fail(ErrorKind::exists, format("volume '{}' is open already on this machine", name_));
     }
+    if (running.error().kind() == ErrorKind::denied)
+      return fail(running.error().within(
+          format("volume '{}' is open on this machine, by another user: {}", name_, home_.volume(name_))));
     end_mounts_of_killed(home_, name_);
     if (!complete) {
       TRY(complete, with_passphrase(request));

@@ -71,8 +71,8 @@ std::string program_beside(const char* name) {
   return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / name).string();
 }
 
-// The words of a running program of ours; none of any other. A pid is ours only while /proc shows our miner or
-// proxy under it: pids are used again, after a restart of the machine by anybody.
+// The words of a running program of ours; none of any other. A pid is ours only while /proc shows our miner
+// or proxy under it: pids are used again, after a restart of the machine by anybody.
 std::vector<std::string> words_of(pid_t pid) {
   std::vector<std::string> words;
   if (pid <= 0 || ::kill(pid, 0) != 0) return words;

@@ -70,7 +70,7 @@ Status for_each_object(Client& client, const std::string& bucket, const std::str
     request["limit"] = kPage;
     TRY(const Json page, client.call(request, "", false));
     for (const Json& entry : page) TRY_OK(visit(entry));
-    if (page.size() < kPage) return {};
+    if (page.empty()) return {};
     after = page.back().value("name", "");
   }
 }

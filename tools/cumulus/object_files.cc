@@ -112,11 +112,12 @@ Result<Json> get_into(Client& client, Json request, const std::string& object, i
 }
 
 // Why nothing is stored of it; nullptr for a file that is, and for a folder with something in it.
-const char* why_left_out(const std::filesystem::directory_entry& entry) {
+Result<const char*> why_left_out(const std::filesystem::directory_entry& entry) {
   namespace fs = std::filesystem;
   std::error_code error;
   const bool link = entry.is_symlink(error);
-  switch (entry.status(error).type()) {
+  const fs::file_type type = entry.status(error).type();
+  switch (type) {
     case fs::file_type::regular:
       return nullptr;
     case fs::file_type::directory:
@@ -130,7 +131,10 @@ const char* why_left_out(const std::filesystem::directory_entry& entry) {
     case fs::file_type::character:
       return "devices";
     default:
-      return link ? "symbolic links to nothing" : "unreadable entries";
+      // It may well have bytes to store.
+      if (type != fs::file_type::not_found && error != std::errc::too_many_symbolic_link_levels)
+        return fail(from_errno(error ? error.value() : EIO, "look at " + entry.path().string()));
+      return link ? "symbolic links to nothing" : "files that vanished meanwhile";
   }
 }
 
@@ -229,7 +233,8 @@ Status FolderFiles::for_each(const Visit& visit) {
   for (fs::recursive_directory_iterator entry(top_, error), end; !error && entry != end;
        entry.increment(error)) {
     last = entry->path().string();
-    if (const char* why = why_left_out(*entry)) {
+    TRY(const char* const why, why_left_out(*entry));
+    if (why != nullptr) {
       ++left_out_[why];
       continue;
     }
