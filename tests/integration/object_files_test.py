@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Objects and the files they come from and go to: names that cannot be kept, files without a size, folders with what is no file, and ends in the middle."""
+import hashlib
 import os
 import pty
+import select
 import shutil
 import signal
 import socket
@@ -262,6 +264,20 @@ def object_not_read():
             lab.refused('object', 'ls', 'v/b', codes=(1,), says=('another user', 'permission denied'), timeout=30, **user)
 
 
+def object_many_readers():
+    """However many read and stand still, the daemon keeps to its memory, and each gets its bytes."""
+    with Lab(miners=2, code='1+1') as lab:
+        lab.up()
+        sha = lab.put_bytes('it', 16_000_000)
+        readers = [lab.start('object', 'cat', 'v/b', 'it') for _ in range(60)]
+        for reader in readers:  # each has begun, and waits for its pipe
+            expect(select.select([reader.stdout], [], [], 60)[0], 'a cat does not begin')
+        time.sleep(2)
+        for reader in readers:
+            expect(hashlib.sha256(reader.communicate(timeout=60)[0]).hexdigest() == sha and reader.returncode == 0, 'other bytes came')
+        expect(not lab.outgrown(), f'{lab.outgrown()}')
+
+
 def object_on_own_mount():
     """Files of the volume's own mount come and go as any others: the daemon does not wait for itself."""
     with Lab() as lab:
@@ -294,4 +310,4 @@ def wait_for(condition):
 
 
 if __name__ == '__main__':
-    main(object_names, object_long_names, object_folders, object_not_read, object_on_own_mount, object_replaces_files, object_without_streams, snapshots_unchanged, object_streams, object_replaced_under_get)
+    main(object_names, object_long_names, object_folders, object_not_read, object_many_readers, object_on_own_mount, object_replaces_files, object_without_streams, snapshots_unchanged, object_streams, object_replaced_under_get)
