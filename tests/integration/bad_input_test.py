@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -147,6 +148,37 @@ def other_users():
             os.chmod(folder, 0o700)
         lab.refused('object', 'get', 'v/b', 'x', '/proc/x', codes=(1,), says='/proc/x')
         lab.verify({'x': sha_of(lab.list)})
+
+
+def two_at_once():
+    """What two commands change at the same time is changed by both; what a full disk interrupted begins anew."""
+    with Lab(miners=2, code='1+1') as lab:
+        lab.up()
+        for number in range(1, 13):
+            both = [lab.start('volume', 'set', 'v', f'{key}={value}') for key, value in (('cache-size', f'{number}G'), ('outage-wait', f'{number}s'))]
+            for one in both:
+                expect(one.communicate()[1] == b'' and one.returncode == 0, 'one of two settings was not changed')
+            with open(os.path.join(lab.home, 'volumes', 'v', 'settings.json'), encoding='utf-8') as file:
+                now = json.load(file)
+            expect((now['cache-size'], now['outage-wait']) == (number << 30, f'{number}s'), f'a setting was lost: {now}')
+        miner = lab.path('miner')
+        lab.run('init', miner, '--capacity', '1G', program='cumulus-miner')
+        allowing = [lab.start('allow', miner, f'{number:064x}', '--quota', '1G', program='cumulus-miner') for number in range(8)]
+        for one in allowing:
+            expect(one.communicate()[1] == b'' and one.returncode == 0, 'an allow failed')
+        with open(os.path.join(miner, 'allow'), encoding='utf-8') as file:
+            expect(sum(not line.startswith('#') for line in file) == 8, 'a volume that was allowed is not on the list')
+
+        disk = lab.small_disk('tiny', '64k')
+        fill, miner = os.path.join(disk, 'fill'), os.path.join(disk, 'miner')
+        for left in (0, 4096):
+            with open(fill, 'wb') as file:
+                file.write(bytes(65536 - left))
+            lab.refused('init', miner, '--capacity', '100M', program='cumulus-miner', codes=(1,), says='no space')
+            os.unlink(fill)
+            lab.run('init', miner, '--capacity', '100M', program='cumulus-miner')
+            lab.refused('init', miner, '--capacity', '100M', program='cumulus-miner', codes=(1,), says='holds a miner already')
+            shutil.rmtree(miner)
 
 
 def settings_and_requests():
@@ -423,4 +455,4 @@ def ask(lab, frame, end=False):
 
 
 if __name__ == '__main__':
-    main(words_and_files, keys_and_codes, other_users, settings_and_requests, memory_given, interrupted_making, full_home, full_miner, few_open_files)
+    main(words_and_files, keys_and_codes, other_users, two_at_once, settings_and_requests, memory_given, interrupted_making, full_home, full_miner, few_open_files)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """kill -9 of the daemon, or of miners, during puts, again and again: everything acknowledged is there, nothing is half
 there, and the next command starts a new daemon. CUMULUS_TEST_ROUNDS sets how often (200 in the long form)."""
+import json
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -178,5 +180,37 @@ def killed_and_idle():
         expect(not os.path.exists(f'/proc/{pid}'), 'stopped, and still there')
 
 
+def nothing_inherited():
+    """What stays behind a command, its daemon and a devnet's miners, holds nothing that the caller had open; what devnet ends is its own."""
+    with Lab(miners=2, code='1+1') as lab:
+        reader, writer = os.pipe()
+        os.set_inheritable(writer, True)
+
+        def call(*words):
+            subprocess.run([os.path.join(lab.bin, 'cumulus'), *words], env={**os.environ, 'CUMULUS_HOME': lab.home}, pass_fds=[writer], check=True, stdout=subprocess.DEVNULL)
+
+        call('devnet', 'up', '--miners', '2', '--dir', lab.net)
+        lab.up()
+        lab.run('volume', 'stop', 'v')
+        call('volume', 'status', 'v')
+        os.close(writer)
+        expect(select.select([reader], [], [], 10)[0], 'a command is through, and a pipe that it was given is not at its end')
+        os.close(reader)
+
+        lab.miner('stop', 1)
+        stranger = subprocess.Popen(['cumulus-notes', '60'], executable='/bin/sleep')  # has the number by now
+        state = os.path.join(lab.net, 'miner-1.json')
+        known = json.load(open(state))
+        for end in ('stop', 'wipe', 'corrupt'):
+            json.dump({**known, 'pid': stranger.pid}, open(state, 'w'))
+            lab.miner(end, 1)
+            expect(stranger.poll() is None, f'devnet {end} ended a program that is not its own')
+        json.dump({**known, 'pid': stranger.pid}, open(state, 'w'))
+        lab.run('devnet', 'up', '--miners', '2', '--dir', lab.net + '/.')
+        expect(all(miner['running'] and miner['pid'] != stranger.pid for miner in lab.json('devnet', 'status', '--dir', lab.net)), 'a miner that does not run was taken for one')
+        stranger.kill()
+        stranger.wait()
+
+
 if __name__ == '__main__':
-    main(killed_and_idle, killed_during_puts, puts_cut_off, miners_killed_and_wiped)
+    main(killed_and_idle, nothing_inherited, killed_during_puts, puts_cut_off, miners_killed_and_wiped)

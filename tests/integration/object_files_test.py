@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """Objects and the files they come from and go to: names that cannot be kept, files without a size, folders with what is no file, and ends in the middle."""
+import hashlib
 import os
 import pty
+import select
+import shutil
 import signal
 import socket
+import subprocess
 import time
 
 from lab import Lab, expect, main, sha_of
@@ -176,6 +180,123 @@ def object_replaced_under_get():
         expect(not parts(lab), f'left behind: {parts(lab)}')
 
 
+def object_replaces_files():
+    """A file that is replaced keeps its owner and who may read it; a link stays one."""
+    with Lab() as lab:
+        lab.up()
+        sha = lab.put_bytes('it', 100_000)
+        private, link = lab.path('private'), lab.path('link')
+        with open(private, 'w') as file:
+            file.write('old')
+        os.chown(private, 1234, 4321)
+        os.chmod(private, 0o600)
+        os.symlink('private', link)
+        for target in (private, link):
+            lab.run('object', 'get', 'v/b', 'it', target)
+            about = os.stat(private)
+            expect(sha_of(private) == sha and os.readlink(link) == 'private', f'after a get to {target}')
+            expect((about.st_uid, about.st_gid, about.st_mode & 0o7777) == (1234, 4321, 0o600), f'it became {about}')
+        os.symlink('/proc/self/fd/1', lab.path('stdout'))
+        with open(lab.path('out'), 'wb') as out:
+            expect(lab.start('object', 'get', 'v/b', 'it', lab.path('stdout'), stdout=out).wait() == 0, 'get to a link to standard output')
+        expect(os.path.islink(lab.path('stdout')) and sha_of(lab.path('out')) == sha, 'standard output was replaced')
+        expect(not parts(lab), f'left behind: {parts(lab)}')
+
+
+def object_without_streams():
+    """A program that is started with its standard streams closed writes what is for people nowhere, least of all into a file that it fetches."""
+    with Lab(miners=2, code='1+1') as lab:
+        lab.up()
+        sha = lab.put_bytes('it', 40_000_000)
+        lab.sync()
+        for miner in (1, 2):
+            lab.miner('slow', miner, '--rate', '2M', '--delay', '1ms')
+        lab.drop_cache()
+        environment = {**os.environ, 'CUMULUS_HOME': lab.home}
+
+        def call(words, closed):
+            return subprocess.run(['sh', '-c', f'exec "$0" "$@" {closed}', os.path.join(lab.bin, 'cumulus'), *words], env=environment, timeout=100, check=False).returncode
+
+        expect(call(['object', 'get', 'v/b', 'it', lab.path('got')], '2>&-') == 0, 'get without standard error')
+        expect(sha_of(lab.path('got')) == sha, 'its progress was written into the file')
+        expect(call(['object', 'put', 'v/b', 'none', '-'], '<&-') == 1 and lab.attempt('object', 'stat', 'v/b', 'none')[0] == 1, 'a put without standard input')
+        expect(call(['volume', 'create', 'unseen', '--miners', lab.list, '--code', '1+1'], '>&-') == 1, 'a recovery code that nobody saw')
+        lab.refused('volume', 'status', 'unseen', says='there is no volume')
+
+
+def object_long_names():
+    """A bucket of the longest names there are, of what JSON writes longest, is listed and fetched."""
+    with Lab(miners=2, code='1+1') as lab:
+        lab.up()
+        top = lab.path('top')
+        folder = '/'.join(sign * 250 for sign in '\x01\x02\x03')
+        os.makedirs(os.path.join(top, folder))
+        for number in range(2800):
+            open(os.path.join(top, folder, '\x04' * 250 + f'{number:04}'), 'wb').close()
+        lab.run('object', 'put', 'v/b', '.', top, '-r', timeout=600)
+        expect(len(lab.json('object', 'ls', 'v/b')) == 2800, 'names are missing')
+        expect(lab.run('object', 'get', 'v/b', '.', lab.path('back'), '-r', timeout=600) == b'2800 objects\n', 'not all came back')
+
+
+def object_not_read():
+    """A file that cannot be looked at is no file without bytes: the put says so and fails."""
+    with Lab(miners=2, code='1+1') as lab:
+        lab.up(create=False)
+        user = {'user': 65534, 'home': lab.path('other')} if os.geteuid() == 0 else {}
+        os.chmod(lab.dir, 0o755)
+        os.makedirs(lab.path('folder/below'))
+        with open(lab.path('folder/below/file'), 'w') as file:
+            file.write('precious')
+        os.makedirs(lab.path('other'))
+        shutil.copy(lab.list, lab.path('miners.toml'))
+        os.chmod(lab.path('miners.toml'), 0o644)
+        if user:
+            os.chown(lab.path('other'), 65534, 65534)
+            lab.homes.append(lab.path('other'))
+        lab.run('volume', 'create', 'v', '--miners', lab.path('miners.toml'), '--code', '1+1', '--segment', '1M', **user)
+        os.chmod(lab.path('folder/below'), 0o444)
+        lab.refused('object', 'put', 'v/b', '.', lab.path('folder'), '-r', codes=(1,), says=('below', 'permission denied'), **user)
+        os.chmod(lab.path('folder/below'), 0o755)
+        lab.run('object', 'put', 'v/b', '.', lab.path('folder'), '-r', **user)
+        if user:  # root may do everything in it, and its owner is told who is there
+            lab.run('volume', 'stop', 'v', **user)
+            lab.run('volume', 'open', 'v', home=lab.path('other'))
+            lab.refused('object', 'ls', 'v/b', codes=(1,), says=('another user', 'permission denied'), timeout=30, **user)
+
+
+def object_many_readers():
+    """However many read and stand still, the daemon keeps to its memory, and each gets its bytes."""
+    with Lab(miners=2, code='1+1') as lab:
+        lab.up()
+        sha = lab.put_bytes('it', 16_000_000)
+        readers = [lab.start('object', 'cat', 'v/b', 'it') for _ in range(60)]
+        for reader in readers:  # each has begun, and waits for its pipe
+            expect(select.select([reader.stdout], [], [], 60)[0], 'a cat does not begin')
+        time.sleep(2)
+        for reader in readers:
+            expect(hashlib.sha256(reader.communicate(timeout=60)[0]).hexdigest() == sha and reader.returncode == 0, 'other bytes came')
+        expect(not lab.outgrown(), f'{lab.outgrown()}')
+
+
+def object_on_own_mount():
+    """Files of the volume's own mount come and go as any others: the daemon does not wait for itself."""
+    with Lab() as lab:
+        lab.up()
+        top = lab.path('mnt')
+        os.mkdir(top)
+        data = lab.random.randbytes(3_000_000)
+        lab.run('mount', 'v', top)
+        with open(os.path.join(top, 'file'), 'wb') as file:
+            file.write(data)
+        lab.run('umount', top)
+        lab.run('mount', 'v', top)  # nothing of it is in the kernel's memory
+        lab.run('object', 'put', 'v/b', 'it', os.path.join(top, 'file'), timeout=30)
+        lab.run('object', 'get', 'v/b', 'it', os.path.join(top, 'back'), timeout=30)
+        lab.verify({'it': sha_of(os.path.join(top, 'back'))})
+        expect(open(os.path.join(top, 'back'), 'rb').read() == data, 'other bytes came back')
+        lab.run('umount', top)
+
+
 def parts(lab):
     return [name for name in os.listdir(lab.dir) if '.part-' in name]
 
@@ -189,4 +310,4 @@ def wait_for(condition):
 
 
 if __name__ == '__main__':
-    main(object_names, object_folders, snapshots_unchanged, object_streams, object_replaced_under_get)
+    main(object_names, object_long_names, object_folders, object_not_read, object_many_readers, object_on_own_mount, object_replaces_files, object_without_streams, snapshots_unchanged, object_streams, object_replaced_under_get)

@@ -21,6 +21,27 @@ constexpr std::size_t kPutBuffersKept = 40;
 constexpr std::string_view kUnfinished = "unfinished.";  // xattrs of the directory, with the object's number
 constexpr Duration kTellEvery = std::chrono::seconds(1);
 constexpr std::size_t kGetWorkers = 12;  // enough to have the next two segments on their way
+// Of all gets together; those beyond go piece by piece, for nobody knows when their readers will read.
+constexpr std::size_t kGetWorkersAll = 4 * kGetWorkers;
+std::size_t get_workers = 0;  // reactor thread
+
+// A get's workers and the size of its pieces, while it goes on.
+class GetShare {
+ public:
+  GetShare() : alone_(get_workers + kGetWorkers > kGetWorkersAll) {
+    if (!alone_) get_workers += kGetWorkers;
+  }
+  GetShare(const GetShare&) = delete;
+  GetShare& operator=(const GetShare&) = delete;
+  ~GetShare() {
+    if (!alone_) get_workers -= kGetWorkers;
+  }
+  std::size_t workers() const { return alone_ ? 1 : kGetWorkers; }
+  std::size_t piece() const { return alone_ ? kPiece / 4 : kPiece; }
+
+ private:
+  bool alone_;
+};
 
 Bytes bytes_of(std::string_view text) { return {text.begin(), text.end()}; }
 
@@ -297,12 +318,13 @@ Task<Result<std::uint64_t>> Bucket::get(Runtime& runtime, std::string name, bool
     Status status;
   };
   State state;
-  BufferPool pool(kPiece, kGetWorkers);
+  const GetShare share;
+  BufferPool pool(share.piece(), share.workers());
   Signal turn(runtime);
   const auto worker = [&]() -> Task<void> {
     while (state.status && state.next < entry.size) {
       const std::uint64_t at = state.next;
-      const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, entry.size - at));
+      const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(share.piece(), entry.size - at));
       state.next += wanted;
       const auto buffer = pool.acquire();
       const auto got = co_await volume_.read(view_, entry.object, at, buffer->view(0, wanted));
@@ -326,7 +348,7 @@ Task<Result<std::uint64_t>> Bucket::get(Runtime& runtime, std::string name, bool
     }
   };
   TaskGroup workers(runtime);
-  for (std::size_t i = 0; i < kGetWorkers; ++i) workers.spawn(worker);
+  for (std::size_t i = 0; i < share.workers(); ++i) workers.spawn(worker);
   co_await workers.join();
   if (!state.status) co_return fail(state.status.error());
   co_return entry.size;

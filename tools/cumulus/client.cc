@@ -161,10 +161,14 @@ Result<Json> Client::start_daemon(const OpenRequest& request, bool must_be_new, 
   std::optional<OpenRequest> complete;
   // A daemon that is just ending still holds the lock; one that is just starting does not listen yet.
   for (const double give_up = seconds_now() + kStartPatience; seconds_now() < give_up;) {
-    if (auto running = connect(); running) {
+    const auto running = connect();
+    if (running) {
       if (!must_be_new) return Json();
       return fail(ErrorKind::exists, format("volume '{}' is open already on this machine", name_));
     }
+    if (running.error().kind() == ErrorKind::denied)
+      return fail(running.error().within(
+          format("volume '{}' is open on this machine, by another user: {}", name_, home_.volume(name_))));
     end_mounts_of_killed(home_, name_);
     if (!complete) {
       TRY(complete, with_passphrase(request));
@@ -189,6 +193,8 @@ Result<Json> Client::start_daemon(const OpenRequest& request, bool must_be_new, 
       ::dup2(out[1], STDOUT_FILENO);
       ::dup2(errors < 0 ? out[1] : errors, STDERR_FILENO);
       static_cast<void>(!::chdir("/"));
+      // What the caller's shell had open (flock's file, a pipe that is read to its end) is not held.
+      static_cast<void>(::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC));
       ::execl(self.c_str(), "cumulus", "--home", home_.path().c_str(), "daemon", name_.c_str(),
               static_cast<char*>(nullptr));
       ::_exit(127);

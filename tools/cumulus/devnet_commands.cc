@@ -4,6 +4,7 @@
 //   DIR/miner-I/               the miner's own directory
 //   DIR/miner-I.json           its port, its pid, and its proxy's when it is slow
 //   DIR/miner-I.log
+#include <algorithm>
 #include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
@@ -70,11 +71,30 @@ std::string program_beside(const char* name) {
   return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / name).string();
 }
 
-// A pid is ours only while /proc shows our miner or proxy under it: pids are used again.
-bool is_running(pid_t pid) {
-  if (pid <= 0 || ::kill(pid, 0) != 0) return false;
+// The words of a running program of ours; none of any other. A pid is ours only while /proc shows our miner
+// or proxy under it: pids are used again, after a restart of the machine by anybody.
+std::vector<std::string> words_of(pid_t pid) {
+  std::vector<std::string> words;
+  if (pid <= 0 || ::kill(pid, 0) != 0) return words;
   const auto line = Home::read_file(format("/proc/{}/cmdline", pid), 65536);
-  return line && text_of(*line).find("cumulus") != std::string_view::npos;
+  std::string_view left = line ? text_of(*line) : std::string_view();
+  if (left.substr(0, left.find('\0')).find("cumulus") == std::string_view::npos) return words;
+  while (!left.empty()) {
+    words.emplace_back(left.substr(0, left.find('\0')));
+    left.remove_prefix(std::min(left.size(), words.back().size() + 1));
+  }
+  return words;
+}
+
+bool miner_runs(unsigned i, const MinerState& state) {
+  std::error_code ignored;  // most words are no paths
+  return std::ranges::any_of(words_of(state.pid), [&](const std::string& word) {
+    return std::filesystem::equivalent(word, miner_path(i), ignored);
+  });
+}
+
+bool proxy_runs(const MinerState& state) {
+  return std::ranges::count(words_of(state.proxy_pid), format("127.0.0.1:{}", state.port)) > 0;
 }
 
 // Its files and ports are free: gone, or a zombie without threads. It is not our child, and whoever adopted
@@ -95,10 +115,10 @@ void wait_for_end(pid_t pid) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
-void end_process(pid_t pid, int signal) {
-  if (!is_running(pid)) return;
-  ::kill(pid, signal);
-  wait_for_end(pid);
+void end_miner(unsigned i, const MinerState& state, int signal) {
+  if (!miner_runs(i, state)) return;
+  ::kill(state.pid, signal);
+  wait_for_end(state.pid);
 }
 
 // Starts a program that goes on after this command; returns its pid and the first line that it prints.
@@ -124,6 +144,7 @@ Result<std::pair<pid_t, std::string>> launch(std::vector<std::string> words, con
     ::dup2(nothing, STDIN_FILENO);
     ::dup2(out[1], STDOUT_FILENO);
     ::dup2(errors, STDERR_FILENO);
+    static_cast<void>(::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC));
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }
@@ -185,7 +206,7 @@ Result<int> port_of(const std::string& line) {
 }
 
 Status start_miner(unsigned i, MinerState& state) {
-  if (is_running(state.pid)) return {};
+  if (miner_runs(i, state)) return {};
   TRY(const auto started,
       launch({program_beside("cumulus-miner"), "run", miner_path(i), "--listen",
               format("127.0.0.1:{}", state.miner_port), "--open", "--quota-per-volume", "1000T"},
@@ -197,7 +218,10 @@ Status start_miner(unsigned i, MinerState& state) {
 }
 
 void stop_proxy(MinerState& state) {
-  end_process(state.proxy_pid, SIGKILL);
+  if (proxy_runs(state)) {
+    ::kill(state.proxy_pid, SIGKILL);
+    wait_for_end(state.proxy_pid);
+  }
   state.proxy_pid = 0;
 }
 
@@ -246,7 +270,7 @@ Result<int> down() {
   std::vector<pid_t> told;
   for (unsigned i = 1; i <= last; ++i) {
     TRY(const MinerState state, load_state(i));
-    if (!is_running(state.pid)) continue;
+    if (!miner_runs(i, state)) continue;
     ::kill(state.pid, SIGTERM);
     told.push_back(state.pid);
   }
@@ -267,8 +291,8 @@ Result<int> status(const Invocation& invocation) {
   Json all = Json::array();
   for (unsigned i = 1; i <= last; ++i) {
     TRY(const MinerState state, load_state(i));
-    const bool running = is_running(state.pid);
-    const bool slow = is_running(state.proxy_pid);
+    const bool running = miner_runs(i, state);
+    const bool slow = proxy_runs(state);
     all.push_back({{"miner", i},
                    {"running", running},
                    {"slow", slow},
@@ -284,7 +308,7 @@ Result<int> status(const Invocation& invocation) {
 
 Result<int> stop() {
   TRY(MinerState state, load_state(arguments.index));
-  end_process(state.pid, SIGKILL);
+  end_miner(arguments.index, state, SIGKILL);
   state.pid = 0;
   TRY_OK(save_state(arguments.index, state));
   return 0;
@@ -299,8 +323,8 @@ Result<int> start() {
 // The same identity with nothing in it, running as it was.
 Result<int> wipe_miner() {
   TRY(MinerState state, load_state(arguments.index));
-  const bool running = is_running(state.pid);
-  end_process(state.pid, SIGKILL);
+  const bool running = miner_runs(arguments.index, state);
+  end_miner(arguments.index, state, SIGKILL);
   const std::string path = miner_path(arguments.index);
   for (const auto& entry : std::filesystem::directory_iterator(path)) {
     const std::string name = entry.path().filename();
@@ -316,8 +340,8 @@ Result<int> wipe_miner() {
 // While the miner is down for a moment: it must not notice by itself.
 Result<int> corrupt() {
   TRY(MinerState state, load_state(arguments.index));
-  const bool running = is_running(state.pid);
-  end_process(state.pid, SIGKILL);
+  const bool running = miner_runs(arguments.index, state);
+  end_miner(arguments.index, state, SIGKILL);
   const auto flipped = capture({program_beside("cumulus-miner"), "corrupt", miner_path(arguments.index),
                                 "--slices", std::to_string(arguments.slices)});
   if (running) TRY_OK(start_miner(arguments.index, state));
@@ -328,8 +352,8 @@ Result<int> corrupt() {
 // Full: its capacity becomes what it holds. `start` after `fill` leaves it so; `fill --off` gives it back.
 Result<int> fill() {
   TRY(MinerState state, load_state(arguments.index));
-  const bool running = is_running(state.pid);
-  end_process(state.pid, SIGTERM);
+  const bool running = miner_runs(arguments.index, state);
+  end_miner(arguments.index, state, SIGTERM);
   const std::string path = miner_path(arguments.index) + "/config";
   TRY(const Bytes bytes, Home::read_file(path, 1u << 20));
   std::string text(text_of(bytes));
@@ -359,8 +383,8 @@ Result<int> slow() {
   TRY_OK(parse_delay(arguments.delay));
   TRY_OK(parse_size(arguments.rate));
   TRY(MinerState state, load_state(arguments.index));
-  const bool running = is_running(state.pid);
-  end_process(state.pid, SIGTERM);
+  const bool running = miner_runs(arguments.index, state);
+  end_miner(arguments.index, state, SIGTERM);
   stop_proxy(state);
   state.miner_port = arguments.off ? state.port : 0;
   if (running || !arguments.off) TRY_OK(start_miner(arguments.index, state));

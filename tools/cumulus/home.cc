@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,9 +52,9 @@ Home Home::locate(const std::optional<std::string>& given) {
   } else if (::geteuid() == 0) {
     home.path_ = "/var/lib/cumulus";
   } else if (const std::string data = environment("XDG_DATA_HOME"); !data.empty()) {
-    home.path_ = data + "/cumulus";
+    home.path_ = absolute_path(data + "/cumulus");
   } else {
-    home.path_ = environment("HOME") + "/.local/share/cumulus";
+    home.path_ = absolute_path(environment("HOME") + "/.local/share/cumulus");
   }
   return home;
 }
@@ -238,6 +239,20 @@ Result<VolumeSettings> Home::load_settings(const std::string& name) const {
 
 Status Home::save_settings(const std::string& name, const VolumeSettings& settings) const {
   return write_file(volume(name) + "/settings.json", view_of(settings.to_json().dump(2) + "\n"));
+}
+
+Result<VolumeSettings> Home::change_settings(const std::string& name,
+                                             const std::function<Status(VolumeSettings&)>& edit) const {
+  const int turn = ::open(volume(name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (turn < 0) return fail(from_errno(errno, "open " + volume(name)));
+  while (::flock(turn, LOCK_EX) != 0 && errno == EINTR) continue;
+  auto settings = load_settings(name);
+  Status done;
+  if (settings) done = edit(*settings);
+  if (settings && done) done = save_settings(name, *settings);
+  ::close(turn);
+  TRY_OK(done);
+  return settings;
 }
 
 }  // namespace cumulus

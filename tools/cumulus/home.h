@@ -9,6 +9,7 @@
 //   HOME/volumes/NAME/lock, daemon.sock, daemon.log     of its daemon
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -57,6 +58,9 @@ class Home {
   Error to_restore(const Error& error, const std::string& volume) const;
   Result<VolumeSettings> load_settings(const std::string& name) const;
   Status save_settings(const std::string& name, const VolumeSettings& settings) const;
+  // Reads, edits and saves; one command at a time. Answers what it saved.
+  Result<VolumeSettings> change_settings(const std::string& name,
+                                         const std::function<Status(VolumeSettings&)>& edit) const;
 
  private:
   std::string path_;

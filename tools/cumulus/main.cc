@@ -70,6 +70,7 @@ void add_daemon_command(CLI::App& app, Invocation& invocation) {
 
 int main(int argc, char** argv) {
   using namespace cumulus;
+  keep_standard_streams();
   ::signal(SIGPIPE, SIG_IGN);
   Invocation invocation;
   if (const auto code = run_as_mount_helper(invocation, argc, argv)) return *code;

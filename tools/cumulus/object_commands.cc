@@ -70,7 +70,7 @@ Status for_each_object(Client& client, const std::string& bucket, const std::str
     request["limit"] = kPage;
     TRY(const Json page, client.call(request, "", false));
     for (const Json& entry : page) TRY_OK(visit(entry));
-    if (page.size() < kPage) return {};
+    if (page.empty()) return {};
     after = page.back().value("name", "");
   }
 }
@@ -135,7 +135,12 @@ Result<int> get(const Invocation& invocation, const Arguments& arguments) {
     static_cast<void>(result);
     return 0;
   }
-  TRY(const Json result, get_file(client, target.second, arguments.object, arguments.file));
+  // Through a link, as cp(1) does: /dev/stdout is one, too.
+  std::error_code ignored;
+  std::string file = arguments.file;
+  if (std::filesystem::is_symlink(file, ignored) && std::filesystem::is_regular_file(file, ignored))
+    if (const auto end = std::filesystem::canonical(file, ignored); !ignored) file = end.string();
+  TRY(const Json result, get_file(client, target.second, arguments.object, file));
   if (invocation.json) print_json(result);
   return 0;
 }

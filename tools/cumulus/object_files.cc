@@ -6,8 +6,10 @@
 #include <csignal>
 #include <cstdio>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "objectstore/base/format.h"
@@ -82,10 +84,12 @@ class PartFile {
 };
 
 // A descriptor that the daemon may read or write without ever waiting for somebody: a regular file, or
-// /dev/null.
+// /dev/null. Not one of a FUSE mount: the volume's own would wait for the daemon that waits for it.
 bool passable(int fd) {
   struct stat info{};
-  if (::fstat(fd, &info) != 0) return false;
+  struct statfs where{};
+  if (::fstat(fd, &info) != 0 || ::fstatfs(fd, &where) != 0) return false;
+  if (where.f_type == FUSE_SUPER_MAGIC) return false;
   return S_ISREG(info.st_mode) || (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3));
 }
 
@@ -108,11 +112,12 @@ Result<Json> get_into(Client& client, Json request, const std::string& object, i
 }
 
 // Why nothing is stored of it; nullptr for a file that is, and for a folder with something in it.
-const char* why_left_out(const std::filesystem::directory_entry& entry) {
+Result<const char*> why_left_out(const std::filesystem::directory_entry& entry) {
   namespace fs = std::filesystem;
   std::error_code error;
   const bool link = entry.is_symlink(error);
-  switch (entry.status(error).type()) {
+  const fs::file_type type = entry.status(error).type();
+  switch (type) {
     case fs::file_type::regular:
       return nullptr;
     case fs::file_type::directory:
@@ -126,7 +131,10 @@ const char* why_left_out(const std::filesystem::directory_entry& entry) {
     case fs::file_type::character:
       return "devices";
     default:
-      return link ? "symbolic links to nothing" : "unreadable entries";
+      // It may well have bytes to store.
+      if (type != fs::file_type::not_found && error != std::errc::too_many_symbolic_link_levels)
+        return fail(from_errno(error ? error.value() : EIO, "look at " + entry.path().string()));
+      return link ? "symbolic links to nothing" : "files that vanished meanwhile";
   }
 }
 
@@ -188,9 +196,15 @@ Result<Json> get_file(Client& client, const std::string& bucket, const std::stri
     if (file.get() < 0) return fail(from_errno(errno, "write " + path));
     return get_into(client, std::move(request), object, file.get(), path);
   }
+  const bool there = ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
   PartFile part(path);
-  const OpenFile file(::open(part.path().c_str(), O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC, 0666));
+  const OpenFile file(::open(part.path().c_str(), O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC,
+                             there ? info.st_mode & 0600 : 0666));
   if (file.get() < 0) return fail(from_errno(errno, "write " + path));
+  // Who may read the file that is replaced may read the new one, and nobody else.
+  if (there && (::fchown(file.get(), info.st_uid, info.st_gid) == 0 ||
+                (info.st_uid == ::geteuid() && info.st_gid == ::getegid())))
+    static_cast<void>(::fchmod(file.get(), info.st_mode & 07777));
   Result<Json> result = get_into(client, request, object, file.get(), path);
   for (int again = 0; !result && result.error().kind() == ErrorKind::exists && again < kReplacedMax;
        ++again) {
@@ -219,7 +233,8 @@ Status FolderFiles::for_each(const Visit& visit) {
   for (fs::recursive_directory_iterator entry(top_, error), end; !error && entry != end;
        entry.increment(error)) {
     last = entry->path().string();
-    if (const char* why = why_left_out(*entry)) {
+    TRY(const char* const why, why_left_out(*entry));
+    if (why != nullptr) {
       ++left_out_[why];
       continue;
     }

@@ -20,6 +20,7 @@ namespace {
 
 using Answer = Task<Result<Json>>;
 
+constexpr std::size_t kNamesInAnswerMax = kJsonFrameMax / 8;  // JSON writes a control character in six
 constexpr off_t kMadeUpMax = 64 << 10;  // a page or a few, as /sys says of all its files
 
 struct Descriptor {
@@ -254,7 +255,12 @@ Answer object_ls(Desk& desk, Session&, Json request) {
   CO_TRY(const auto entries, co_await bucket.list(text(request, "prefix"), text(request, "after"),
                                                   std::min<std::size_t>(limit, 10000)));
   Json list = Json::array();
-  for (const BucketEntry& entry : entries) list.push_back(entry_json(entry));
+  std::size_t bytes = 0;
+  for (const BucketEntry& entry : entries) {
+    if (bytes > kNamesInAnswerMax) break;  // the next page begins there
+    bytes += entry.name.size();
+    list.push_back(entry_json(entry));
+  }
   co_return list;
 }
 

@@ -390,10 +390,12 @@ Result<int> set(const Invocation& invocation, const Arguments& arguments) {
   TRY_OK(home.check_volume(arguments.name));
   const auto equals = arguments.assignment.find('=');
   if (equals == std::string::npos) return fail(ErrorKind::invalid, "give KEY=VALUE, as durability=network");
-  TRY(VolumeSettings settings, home.load_settings(arguments.name));
-  const std::uint64_t before = settings.options.memory_bytes;
-  TRY_OK(settings.set(arguments.assignment.substr(0, equals), arguments.assignment.substr(equals + 1)));
-  TRY_OK(home.save_settings(arguments.name, settings));
+  std::uint64_t before = 0;
+  const auto edit = [&](VolumeSettings& settings) -> Status {
+    before = settings.options.memory_bytes;
+    return settings.set(arguments.assignment.substr(0, equals), arguments.assignment.substr(equals + 1));
+  };
+  TRY(const VolumeSettings settings, home.change_settings(arguments.name, edit));
   if (DaemonSocket::connect(home.volume(arguments.name))) {
     Client client = invocation.client(arguments.name);
     TRY(const Json ignored, client.call({{"request", "volume.set"}}, "setting", false));

@@ -203,6 +203,7 @@ Task<int> allow(Reactor& reactor, FileSystem& files, Allow arguments) {
     co_return kExitUsage;
   }
   MinerDirectory directory(files, arguments.directory);
+  const DirectoryTurn turn(arguments.directory);
   const auto config = co_await directory.config();
   if (!config) co_return print_error(kProgram, config.error());
   std::map<VolumeId, std::uint64_t> quotas;
@@ -283,6 +284,7 @@ Task<int> scrub(Reactor& reactor, FileSystem& files, std::string directory) {
 
 Task<int> drain(Reactor& reactor, FileSystem& files, std::string path, bool undo) {
   MinerDirectory directory(files, path);
+  const DirectoryTurn turn(path);
   auto config = co_await directory.config();
   if (!config) co_return print_error(kProgram, config.error());
   config->draining = !undo;

@@ -142,6 +142,7 @@ int run_command(const Command& command) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_standard_streams();
   std::signal(SIGPIPE, SIG_IGN);
   CLI::App app(
       "cumulus-miner: a storage node of Cumulus. It keeps encrypted slices and can neither read nor alter "

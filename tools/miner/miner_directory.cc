@@ -106,9 +106,20 @@ Result<MinerConfig> MinerConfig::parse(std::string_view text) {
 }
 
 Task<Status> MinerDirectory::create(const MinerConfig& config, const Seed& seed) {
-  if (::access(config_path().c_str(), F_OK) == 0 || ::access(identity_path().c_str(), F_OK) == 0)
-    co_return fail(ErrorKind::exists, path_ + " holds a miner already; `cumulus-miner status` shows it");
+  const cumulus::Error taken(ErrorKind::exists,
+                             path_ + " holds a miner already; `cumulus-miner status` shows it");
+  if (::access(config_path().c_str(), F_OK) == 0) co_return fail(taken);
   CO_TRY_OK(files_.create_directories(path_));
+  CO_TRY(const auto lock, DirectoryLock::take(path_));
+  if (::access(config_path().c_str(), F_OK) == 0) co_return fail(taken);
+  // The config is the last to be written: without it an identity is of an interrupted init, and nobody has
+  // heard of it, or of a miner whose config was lost.
+  for (const std::string& folder : {path_ + "/bundles", holders_path()})
+    if (const auto kept = files_.list(folder); kept && !kept->empty())
+      co_return fail(ErrorKind::exists,
+                     folder + " is of a miner whose config is gone: bring that back from a copy");
+  if (::unlink(identity_path().c_str()) != 0 && errno != ENOENT)
+    co_return fail(from_errno(errno, "remove " + identity_path()));
   if (::chmod(path_.c_str(), 0700) != 0) co_return fail(from_errno(errno, "chmod " + path_));
   CO_TRY_OK(files_.create_directories(holders_path()));
   CO_TRY_OK(files_.create_directories(path_ + "/bundles"));
@@ -163,6 +174,15 @@ Result<DirectoryLock> DirectoryLock::take(const std::string& directory) {
   if (why == EWOULDBLOCK)
     return fail(ErrorKind::exists, directory + ": another cumulus-miner works in it; stop that one first");
   return fail(from_errno(why, "lock " + path));
+}
+
+DirectoryTurn::DirectoryTurn(const std::string& directory)
+    : descriptor_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  while (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR) continue;
+}
+
+DirectoryTurn::~DirectoryTurn() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 DirectoryLock::~DirectoryLock() {
