@@ -83,14 +83,27 @@ class PartFile {
   bool kept_ = false;
 };
 
-// A descriptor that the daemon may read or write without ever waiting for somebody: a regular file, or
-// /dev/null. Not one of a FUSE mount: the volume's own would wait for the daemon that waits for it.
+// A descriptor that the daemon may read or write without ever waiting for somebody: /dev/null, or a regular
+// file on a disk of this machine. One of the volume's own mount, or on a disk that the daemon serves, would
+// wait for the daemon that waits for it; one of a network's file system for a server that may be gone.
 bool passable(int fd) {
+  constexpr unsigned kNbdMajor = 43;
   struct stat info{};
   struct statfs where{};
   if (::fstat(fd, &info) != 0 || ::fstatfs(fd, &where) != 0) return false;
-  if (where.f_type == FUSE_SUPER_MAGIC) return false;
-  return S_ISREG(info.st_mode) || (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3));
+  if (S_ISCHR(info.st_mode)) return info.st_rdev == makedev(1, 3);
+  if (!S_ISREG(info.st_mode) || major(info.st_dev) == kNbdMajor) return false;
+  switch (where.f_type) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+      return true;
+    default:
+      return false;
+  }
 }
 
 Status write_all(int fd, ByteView bytes, const std::string& path) {
@@ -204,7 +217,7 @@ Result<Json> get_file(Client& client, const std::string& bucket, const std::stri
   // Who may read the file that is replaced may read the new one, and nobody else.
   if (there && (::fchown(file.get(), info.st_uid, info.st_gid) == 0 ||
                 (info.st_uid == ::geteuid() && info.st_gid == ::getegid())))
-    static_cast<void>(::fchmod(file.get(), info.st_mode & 07777));
+    static_cast<void>(::fchmod(file.get(), info.st_mode & 0777));
   Result<Json> result = get_into(client, request, object, file.get(), path);
   for (int again = 0; !result && result.error().kind() == ErrorKind::exists && again < kReplacedMax;
        ++again) {
