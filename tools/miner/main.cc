@@ -1,6 +1,8 @@
 // cumulus-miner: one storage node. Parses the command line and runs one command on a reactor.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <functional>
 
 #include "objectstore/io/uring_file_system.h"
@@ -166,5 +168,8 @@ int main(int argc, char** argv) {
     print_error("", usage_error(app, error));
     return kExitUsage;
   }
-  return print ? print() : run_command(chosen);
+  const int code = print ? print() : run_command(chosen);
+  if (code == kExitDone && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0))
+    return print_error("cumulus-miner", from_errno(errno, "write standard output"));
+  return code;
 }
