@@ -4,12 +4,12 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "objectstore/base/format.h"
 #include "tools/cumulus/new_volume_folder.h"
+#include "tools/directory_turn.h"
 #include "tools/names.h"
 #include "tools/sizes.h"
 
@@ -243,15 +243,10 @@ Status Home::save_settings(const std::string& name, const VolumeSettings& settin
 
 Result<VolumeSettings> Home::change_settings(const std::string& name,
                                              const std::function<Status(VolumeSettings&)>& edit) const {
-  const int turn = ::open(volume(name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (turn < 0) return fail(from_errno(errno, "open " + volume(name)));
-  while (::flock(turn, LOCK_EX) != 0 && errno == EINTR) continue;
-  auto settings = load_settings(name);
-  Status done;
-  if (settings) done = edit(*settings);
-  if (settings && done) done = save_settings(name, *settings);
-  ::close(turn);
-  TRY_OK(done);
+  const DirectoryTurn turn(volume(name));
+  TRY(VolumeSettings settings, load_settings(name));
+  TRY_OK(edit(settings));
+  TRY_OK(save_settings(name, settings));
   return settings;
 }
 

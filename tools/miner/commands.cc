@@ -8,6 +8,7 @@
 
 #include "objectstore/base/format.h"
 #include "objectstore/crypto/tls_identity.h"
+#include "tools/directory_turn.h"
 #include "tools/error_line.h"
 #include "tools/miner/miner.h"
 #include "tools/sizes.h"

@@ -176,15 +176,6 @@ Result<DirectoryLock> DirectoryLock::take(const std::string& directory) {
   return fail(from_errno(why, "lock " + path));
 }
 
-DirectoryTurn::DirectoryTurn(const std::string& directory)
-    : descriptor_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  while (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR) continue;
-}
-
-DirectoryTurn::~DirectoryTurn() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
 DirectoryLock::~DirectoryLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }

@@ -66,17 +66,4 @@ class DirectoryLock {
   int descriptor_;
 };
 
-// Held by a command from before it reads a file of DIR that it changes until after: the daemon may run. Waits
-// for the one before it.
-class DirectoryTurn {
- public:
-  explicit DirectoryTurn(const std::string& directory);
-  DirectoryTurn(const DirectoryTurn&) = delete;
-  DirectoryTurn& operator=(const DirectoryTurn&) = delete;
-  ~DirectoryTurn();
-
- private:
-  int descriptor_;
-};
-
 }  // namespace cumulus
