@@ -5,12 +5,27 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <sstream>
-#include <toml++/toml.h>
 
 #include "netclient/address.h"
 #include "objectstore/base/format.h"
+
+// toml++ 3.3 asserts, instead of reporting an error, on some text that is not TOML ("[[!", "x = [}"), and
+// with NDEBUG goes on as if it were. A typing error must not end the program: in every build these assertions
+// are exceptions.
+namespace cumulus {
+namespace {
+struct NotToml {};
+[[noreturn]] void not_toml() { throw NotToml(); }
+}  // namespace
+}  // namespace cumulus
+#define TOML_ASSERT(condition) ((condition) ? static_cast<void>(0) : ::cumulus::not_toml())
+#pragma push_macro("NDEBUG")
+#undef NDEBUG
+#include <toml++/toml.h>
+#pragma pop_macro("NDEBUG")
 
 namespace cumulus {
 namespace {
@@ -26,10 +41,6 @@ struct Origin {
     return {ErrorKind::invalid, format("{}:{}: {}", name, where.begin.line, what)};
   }
 };
-
-bool is_letter_or_digit(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
 
 Result<std::string> text_field(const toml::table& table, std::string_view key, const Origin& origin,
                                bool required) {
@@ -93,44 +104,55 @@ Result<MinerEntry> entry_of(const toml::table& table, const Origin& origin) {
   return entry;
 }
 
-// toml++ 3.3 runs into undefined behaviour, instead of reporting an error, on a table header whose name
-// begins with a character that no name has, and on letters beyond ASCII where a name may stand. A typing
-// error must not end the program, so both are found first.
+// toml++ 3.3 runs into undefined behaviour on letters beyond ASCII where a name may stand: they are found
+// first.
 Status check_line(std::string_view line, const toml::source_region& where, const Origin& origin) {
-  const auto skip = [&line](std::string_view what) {
-    line.remove_prefix(std::min(line.find_first_not_of(what), line.size()));
-  };
-  skip(" \t\r\n");
-  if (line.starts_with('#')) return {};
+  const std::size_t first = line.find_first_not_of(" \t");
+  if (first != std::string_view::npos && line[first] == '#') return {};
   const auto plain = [](char c) { return (c >= ' ' && c <= '~') || c == '\t' || c == '\r' || c == '\n'; };
-  if (!std::ranges::all_of(line, plain))
-    return fail(origin.at(where, "only plain ASCII is allowed here, except in lines that begin with '#'"));
-  if (!line.starts_with('[')) return {};
-  line.remove_prefix(line.starts_with("[[") ? 2 : 1);
-  skip(" \t");
-  const std::string_view first = line.substr(0, 1);
-  if (first.empty() || is_letter_or_digit(first[0]) || std::string_view("]\"'_-").contains(first)) return {};
-  return fail(origin.at(where, "a table's name is expected after '['"));
+  if (std::ranges::all_of(line, plain)) return {};
+  return fail(origin.at(where, "only plain ASCII is allowed here, except in lines that begin with '#'"));
 }
 
-Status check_lines(std::string_view text, const Origin& origin) {
-  toml::source_region where;
-  for (where.begin.line = 1; !text.empty(); ++where.begin.line) {
-    const std::string_view line = text.substr(0, std::min(text.find('\n'), text.size() - 1) + 1);
-    text.remove_prefix(line.size());
-    TRY_OK(check_line(line, where, origin));
+// The lines of a text, with what ends them.
+std::vector<std::string_view> lines_of(std::string_view text) {
+  std::vector<std::string_view> lines;
+  while (!text.empty()) {
+    lines.push_back(text.substr(0, std::min(text.find('\n'), text.size() - 1) + 1));
+    text.remove_prefix(lines.back().size());
   }
-  return {};
+  return lines;
 }
 
-// toml++ reports by exception; it goes no further than this.
-Result<toml::table> parse_toml(std::string_view text, const Origin& origin) {
-  TRY_OK(check_lines(text, origin));
+// What toml++ says, as an exception, goes no further than this. Nullopt: an assertion, which does not say
+// where.
+std::optional<Result<toml::table>> parse_toml(std::string_view text, const Origin& origin) {
   try {
     return toml::parse(text, origin.name);
   } catch (const toml::parse_error& error) {
     return fail(origin.at(error.source(), error.description()));
+  } catch (const NotToml&) {
+    return std::nullopt;
   }
+}
+
+Result<toml::table> parse_lines(std::string_view text, const Origin& origin) {
+  const std::vector<std::string_view> lines = lines_of(text);
+  toml::source_region where;
+  where.begin.line = 1;
+  for (const std::string_view line : lines) {
+    TRY_OK(check_line(line, where, origin));
+    ++where.begin.line;
+  }
+  if (auto parsed = parse_toml(text, origin)) return *std::move(parsed);
+  // Texts that end ahead of the place raise no assertion, all others do.
+  const auto passes = [&](std::string_view line) {
+    const auto length = static_cast<std::size_t>(line.data() + line.size() - text.data());
+    return parse_toml(text.substr(0, length), origin).has_value();
+  };
+  const auto place = std::ranges::partition_point(lines, passes);
+  where.begin.line = static_cast<toml::source_index>(place - lines.begin() + 1);
+  return fail(origin.at(where, "this is not TOML: a name or a value is expected"));
 }
 
 std::string quoted(std::string_view text) {
@@ -163,7 +185,7 @@ Result<std::vector<MinerEntry>> parse_miner_list(std::string_view text, std::str
   const Origin origin{origin_name};
   if (text.size() > kListBytesMax)
     return fail(ErrorKind::invalid, format("{}: too long for a miner list", origin_name));
-  TRY(const toml::table root, parse_toml(text, origin));
+  TRY(const toml::table root, parse_lines(text, origin));
   for (const auto& [key, node] : root)
     if (key.str() != "miner")
       return fail(

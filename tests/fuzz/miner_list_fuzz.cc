@@ -19,5 +19,6 @@ std::vector<std::vector<std::uint8_t>> fuzz_seeds();
 std::vector<std::vector<std::uint8_t>> fuzz_seeds() {
   const std::string text = "[[miner]]\naddress = \"h:1\"\nidentity = \"" + std::string(64, 'a') +
                            "\"\ndomain = \"d\"\ncapacity = \"1G\"\nweight = 1.5\n";
-  return {{text.begin(), text.end()}};
+  const std::string asserts = "hst =[[}in";  // what toml++ asserts on
+  return {{text.begin(), text.end()}, {asserts.begin(), asserts.end()}};
 }

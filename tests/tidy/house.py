@@ -113,7 +113,7 @@ RAW = [
 # (pattern in code, where, excepted files, why)
 FORBIDDEN = [
     (r'\branges::copy\s*\(', r'(objectstore|netclient|fs|blockdev|tools)/', [], 'GCC 12 copies one byte at a time: copy_bytes() (base/bytes.h), or std::copy'),
-    (r'\bthrow\b(?!\s*\()', r'(objectstore|netclient|fs|blockdev)/', [r'objectstore/base/bytes\.cc'],
+    (r'\bthrow\b(?!\s*\()', r'(objectstore|netclient|fs|blockdev)/', [r'objectstore/base/bytes\.cc', r'netclient/miner_list\.cc'],
      'errors are returned as Result or Status; no exception crosses a function'),
     (r'\busing\s+namespace\b', r'(objectstore|netclient|fs|blockdev|tools)/.*\.h$', [], 'a header must not change what names mean for those who include it'),
     (r'\bstd::(cout|cerr|clog)\b', r'(objectstore|netclient|fs|blockdev)/', [], 'libraries do not print'),

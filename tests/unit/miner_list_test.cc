@@ -39,7 +39,8 @@ TEST(MinerList, ErrorsNameTheLine) {
   };
   expect("", "miners.toml", "no [[miner]]");
   expect("[[miner]\n", "miners.toml:1:", "");
-  expect(good + "[[!\n", "miners.toml:4:", "name is expected");
+  expect(good + "[[!\n", "miners.toml:4:", "not TOML");
+  expect(good + "weight = [[}]\n" + good, "miners.toml:4:", "not TOML");
   expect(good + "\n# \xc4\xbe is fine here\n''\xc4\xbe\n", "miners.toml:6:", "ASCII");
   expect(good + "port = 3\n", "miners.toml:4:", "'port' is not known");
   expect("miners = 3\n", "miners.toml:1:", "'miners' is not known");
