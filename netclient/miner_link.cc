@@ -249,7 +249,7 @@ Task<Result<wire::TcpSocket>> MinerLink::dial(std::string address, TimePoint dea
       boost::system::error_code ignored;
       socket.close(ignored);
     });
-    const auto endpoint = endpoints[endpoints.size() - static_cast<std::size_t>(left)];
+    const auto& endpoint = endpoints[endpoints.size() - static_cast<std::size_t>(left)];
     co_await socket.async_connect(endpoint, asio::redirect_error(Token(), error));
     shared_->runtime.cancel_timer(timer);
     if (timed_out) error = asio::error::timed_out;

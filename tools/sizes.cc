@@ -16,8 +16,8 @@ Result<std::uint64_t> parse_size(std::string_view text) {
                                         std::string(why) + "); write 4K, 10M, 1G or 2T");
   };
   std::uint64_t whole = 0;
+  auto [at, error] = std::from_chars(text.data(), text.data() + text.size(), whole);
   const char* const end = text.data() + text.size();
-  auto [at, error] = std::from_chars(text.data(), end, whole);
   if (error == std::errc::result_out_of_range) return bad("too large");
   if (error != std::errc()) return bad("it does not begin with a number");
   double fraction = 0;

@@ -31,7 +31,7 @@ TailKeeper::TailKeeper(Runtime& runtime, SliceTransport& transport, const KeyTre
       transport_(transport),
       keys_(keys),
       home_(home),
-      options_(options),
+      options_(std::move(options)),
       writer_(std::move(writer)),
       on_fenced_(std::move(on_fenced)),
       proposals_(metrics.counter("cumulus_superblock_proposals_total")),

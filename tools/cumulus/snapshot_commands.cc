@@ -190,7 +190,7 @@ Result<int> send(const Invocation& invocation) {
   Json request = {{"request", "snapshot.export"}, {"newer", instant_json(ends.back())}};
   if (ends.size() == 2) request["older"] = instant_json(ends.front());
   Client client = invocation.client(ends.front().volume);
-  TRY(const Json result, send_to(client, std::move(request)));
+  TRY(const Json result, send_to(client, request));
   if (invocation.json && file != "-") print_json(result);
   return 0;
 }

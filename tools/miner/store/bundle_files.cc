@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "objectstore/base/format.h"
+#include "objectstore/base/log.h"
 
 namespace cumulus {
 
@@ -60,7 +61,9 @@ Task<Result<BundleFiles::Made>> BundleFiles::make(std::uint32_t number, std::uin
   const std::shared_ptr<File> file = std::move(opened);
   const Status ready = co_await prepare(file, number, size);
   if (!ready) {
-    (void)files_.remove(path(number));  // best effort: an empty bundle is dropped at the next start anyway
+    // If it stays, the next start drops an empty bundle.
+    if (const Status removed = files_.remove(path(number)); !removed)
+      log_warn("{}", removed.error().message());
     co_return fail(ready.error().within("make bundle " + path(number)));
   }
   co_return Made{number, size, file};

@@ -303,7 +303,7 @@ Task<Result<bool>> SliceStore::still_good(SliceKey key, SliceLocation location) 
 Task<void> SliceStore::mark_rotten(SliceKey key, SliceLocation seen) {
   co_await lock_key(key);
   const KeyLock lock(*this, key);
-  co_await mark_locked(key, std::move(seen));
+  co_await mark_locked(key, seen);
 }
 
 // The caller holds the key.

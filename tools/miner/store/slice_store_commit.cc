@@ -17,7 +17,8 @@ Task<Status> SliceStore::enqueue(std::shared_ptr<Pending> entry) {
   while (!entry->done) co_await entry->finished.wait();
   if (entry->charge != 0) {
     const auto reserved = reserved_.find(entry->key.volume);
-    if ((reserved->second -= entry->charge) == 0) reserved_.erase(reserved);
+    reserved->second -= entry->charge;
+    if (reserved->second == 0) reserved_.erase(reserved);
     reserved_total_ -= entry->charge;
   }
   co_return entry->outcome;

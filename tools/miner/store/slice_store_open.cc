@@ -133,6 +133,7 @@ Task<Status> SliceStore::replay_batch(BundleScanner::Found found, bool newest) {
   });
   CO_TRY_OK(looked.status);
   std::vector<ByteView> manifests;
+  manifests.reserve(found.batch.records.size());
   for (const auto& record : found.batch.records) manifests.push_back(found.manifest(record));
   IndexBatch changes = fold(found.batch, looked.old, manifests);
   add_usage(changes);
