@@ -50,7 +50,8 @@ Result<std::string> text_field(const toml::table& table, std::string_view key, c
     return fail(origin.at(table.source(), format("this miner has no '{}'", key)));
   }
   const auto value = node->value_exact<std::string>();
-  if (!value) return fail(origin.at(node->source(), format("'{}' must be a text in quotes", key)));
+  if (!value || node->source().begin.line != node->source().end.line)
+    return fail(origin.at(node->source(), format("'{}' must be a text in quotes, in one line", key)));
   return *value;
 }
 
@@ -104,16 +105,6 @@ Result<MinerEntry> entry_of(const toml::table& table, const Origin& origin) {
   return entry;
 }
 
-// toml++ 3.3 runs into undefined behaviour on letters beyond ASCII where a name may stand: they are found
-// first.
-Status check_line(std::string_view line, const toml::source_region& where, const Origin& origin) {
-  const std::size_t first = line.find_first_not_of(" \t");
-  if (first != std::string_view::npos && line[first] == '#') return {};
-  const auto plain = [](char c) { return (c >= ' ' && c <= '~') || c == '\t' || c == '\r' || c == '\n'; };
-  if (std::ranges::all_of(line, plain)) return {};
-  return fail(origin.at(where, "only plain ASCII is allowed here, except in lines that begin with '#'"));
-}
-
 // The lines of a text, with what ends them.
 std::vector<std::string_view> lines_of(std::string_view text) {
   std::vector<std::string_view> lines;
@@ -122,6 +113,25 @@ std::vector<std::string_view> lines_of(std::string_view text) {
     text.remove_prefix(lines.back().size());
   }
   return lines;
+}
+
+// toml++ 3.3 runs into undefined behaviour on letters beyond ASCII where a name may stand. It is shown none:
+// lines that begin with '#' are empty in what this returns, others must have none. Texts in quotes that go
+// over several lines are refused (text_field()), so that none loses anything.
+Result<std::string> plain_text(std::string_view text, const Origin& origin) {
+  const auto plain = [](char c) { return (c >= ' ' && c <= '~') || c == '\t' || c == '\r' || c == '\n'; };
+  std::string result;
+  toml::source_region where;
+  where.begin.line = 1;
+  for (const std::string_view line : lines_of(text)) {
+    const std::size_t first = line.find_first_not_of(" \t");
+    const bool comment = first != std::string_view::npos && line[first] == '#';
+    if (!comment && !std::ranges::all_of(line, plain))
+      return fail(origin.at(where, "only plain ASCII is allowed here, except in lines that begin with '#'"));
+    result += comment ? "\n" : line;
+    ++where.begin.line;
+  }
+  return result;
 }
 
 // What toml++ says, as an exception, goes no further than this. Nullopt: an assertion, which does not say
@@ -136,21 +146,16 @@ std::optional<Result<toml::table>> parse_toml(std::string_view text, const Origi
   }
 }
 
-Result<toml::table> parse_lines(std::string_view text, const Origin& origin) {
-  const std::vector<std::string_view> lines = lines_of(text);
-  toml::source_region where;
-  where.begin.line = 1;
-  for (const std::string_view line : lines) {
-    TRY_OK(check_line(line, where, origin));
-    ++where.begin.line;
-  }
+Result<toml::table> parse(std::string_view text, const Origin& origin) {
   if (auto parsed = parse_toml(text, origin)) return *std::move(parsed);
   // Texts that end ahead of the place raise no assertion, all others do.
+  const std::vector<std::string_view> lines = lines_of(text);
   const auto passes = [&](std::string_view line) {
     const auto length = static_cast<std::size_t>(line.data() + line.size() - text.data());
     return parse_toml(text.substr(0, length), origin).has_value();
   };
   const auto place = std::ranges::partition_point(lines, passes);
+  toml::source_region where;
   where.begin.line = static_cast<toml::source_index>(place - lines.begin() + 1);
   return fail(origin.at(where, "this is not TOML: a name or a value is expected"));
 }
@@ -185,7 +190,8 @@ Result<std::vector<MinerEntry>> parse_miner_list(std::string_view text, std::str
   const Origin origin{origin_name};
   if (text.size() > kListBytesMax)
     return fail(ErrorKind::invalid, format("{}: too long for a miner list", origin_name));
-  TRY(const toml::table root, parse_lines(text, origin));
+  TRY(const std::string plain, plain_text(text, origin));
+  TRY(const toml::table root, parse(plain, origin));
   for (const auto& [key, node] : root)
     if (key.str() != "miner")
       return fail(

@@ -19,6 +19,7 @@ std::vector<std::vector<std::uint8_t>> fuzz_seeds();
 std::vector<std::vector<std::uint8_t>> fuzz_seeds() {
   const std::string text = "[[miner]]\naddress = \"h:1\"\nidentity = \"" + std::string(64, 'a') +
                            "\"\ndomain = \"d\"\ncapacity = \"1G\"\nweight = 1.5\n";
-  const std::string asserts = "hst =[[}in";  // what toml++ asserts on
-  return {{text.begin(), text.end()}, {asserts.begin(), asserts.end()}};
+  const std::string asserts = "hst =[[}in";               // what toml++ asserts on
+  const std::string undefined = "\"\"\"\n#\xef\xb9\xbf";  // and letters that it does not know
+  return {{text.begin(), text.end()}, {asserts.begin(), asserts.end()}, {undefined.begin(), undefined.end()}};
 }

@@ -42,6 +42,7 @@ TEST(MinerList, ErrorsNameTheLine) {
   expect(good + "[[!\n", "miners.toml:4:", "not TOML");
   expect(good + "weight = [[}]\n" + good, "miners.toml:4:", "not TOML");
   expect(good + "\n# \xc4\xbe is fine here\n''\xc4\xbe\n", "miners.toml:6:", "ASCII");
+  expect(good + "domain = \"\"\"\n# \xc4\xbe\n\"\"\"\n", "miners.toml:4:", "in one line");
   expect(good + "port = 3\n", "miners.toml:4:", "'port' is not known");
   expect("miners = 3\n", "miners.toml:1:", "'miners' is not known");
   expect("[[miner]]\naddress = \"h:1\"\n", "miners.toml:1:", "no 'identity'");
