@@ -33,6 +33,7 @@ namespace {
 constexpr std::size_t kListBytesMax = 1024 * 1024;
 constexpr std::size_t kMinersMax = 4096;
 constexpr std::size_t kDomainMax = 128;
+constexpr std::uint64_t kCapacityMax = INT64_MAX;  // TOML's integers go so far: what is printed is read again
 
 // Errors begin with the file and the line, as a compiler's do.
 struct Origin {
@@ -176,13 +177,15 @@ Result<std::uint64_t> parse_capacity(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc()) return bad();
   const std::string_view unit = text.substr(static_cast<std::size_t>(end - text.data()));
-  if (unit.empty()) return value;
-  constexpr std::string_view kUnits = "KMGTP";
-  const std::size_t at = kUnits.find(unit.front());
-  if (at == std::string_view::npos || (unit.size() > 1 && unit.substr(1) != "iB" && unit.substr(1) != "B"))
-    return bad();
-  const unsigned shift = 10 * (static_cast<unsigned>(at) + 1);
-  if (value > (UINT64_MAX >> shift)) return bad();
+  unsigned shift = 0;
+  if (!unit.empty()) {
+    constexpr std::string_view kUnits = "KMGTP";
+    const std::size_t at = kUnits.find(unit.front());
+    if (at == std::string_view::npos || (unit.size() > 1 && unit.substr(1) != "iB" && unit.substr(1) != "B"))
+      return bad();
+    shift = 10 * (static_cast<unsigned>(at) + 1);
+  }
+  if (value > (kCapacityMax >> shift)) return bad();
   return value << shift;
 }
 

@@ -50,6 +50,7 @@ TEST(MinerList, ErrorsNameTheLine) {
   expect("[[miner]]\naddress = \"h:1\"\nidentity = \"abc\"\n", "miners.toml:3:", "64 hex digits");
   expect(good + "weight = -1\n", "miners.toml:4:", "'weight'");
   expect(good + "capacity = \"lots\"\n", "miners.toml:4:", "'capacity'");
+  expect(good + "capacity = \"9000000000G\"\n", "miners.toml:4:", "'capacity'");
   expect(good + good, "miners.toml:4:", "listed twice");
 }
 
