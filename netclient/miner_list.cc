@@ -32,7 +32,7 @@ namespace {
 
 constexpr std::size_t kListBytesMax = 1024 * 1024;
 constexpr std::size_t kMinersMax = 4096;
-constexpr std::size_t kDomainMax = 128;
+constexpr std::size_t kDomainMax = 253;  // the longest host name: it is the domain of who names none
 constexpr std::uint64_t kCapacityMax = INT64_MAX;  // TOML's integers go so far: what is printed is read again
 
 // Errors begin with the file and the line, as a compiler's do.
@@ -43,6 +43,8 @@ struct Origin {
   }
 };
 
+bool is_printable(char c) { return c >= ' ' && c <= '~'; }
+
 Result<std::string> text_field(const toml::table& table, std::string_view key, const Origin& origin,
                                bool required) {
   const toml::node* node = table.get(key);
@@ -51,8 +53,10 @@ Result<std::string> text_field(const toml::table& table, std::string_view key, c
     return fail(origin.at(table.source(), format("this miner has no '{}'", key)));
   }
   const auto value = node->value_exact<std::string>();
-  if (!value || node->source().begin.line != node->source().end.line)
-    return fail(origin.at(node->source(), format("'{}' must be a text in quotes, in one line", key)));
+  if (!value || !std::ranges::all_of(*value, is_printable) ||
+      node->source().begin.line != node->source().end.line)
+    return fail(
+        origin.at(node->source(), format("'{}' must be a text in quotes, plain ASCII in one line", key)));
   return *value;
 }
 
@@ -120,7 +124,7 @@ std::vector<std::string_view> lines_of(std::string_view text) {
 // lines that begin with '#' are empty in what this returns, others must have none. Texts in quotes that go
 // over several lines are refused (text_field()), so that none loses anything.
 Result<std::string> plain_text(std::string_view text, const Origin& origin) {
-  const auto plain = [](char c) { return (c >= ' ' && c <= '~') || c == '\t' || c == '\r' || c == '\n'; };
+  const auto plain = [](char c) { return is_printable(c) || c == '\t' || c == '\r' || c == '\n'; };
   std::string result;
   toml::source_region where;
   where.begin.line = 1;

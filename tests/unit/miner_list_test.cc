@@ -28,6 +28,17 @@ TEST(MinerList, ParsesAndPrints) {
   EXPECT_EQ(*again, *miners);
 }
 
+TEST(MinerList, LongHostNamesAreDomainsToo) {
+  const std::string host(253, 'h');
+  const auto miners =
+      parse_miner_list("[[miner]]\naddress = \"" + host + ":1\"\nidentity = \"" + kIdentity + "\"\n", "x");
+  ASSERT_TRUE(miners) << miners.error().message();
+  EXPECT_EQ(miners->front().domain, host);
+  const auto again = parse_miner_list(print_miner_list(*miners), "printed");
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_EQ(*again, *miners);
+}
+
 TEST(MinerList, ErrorsNameTheLine) {
   const std::string good = "[[miner]]\naddress = \"h:1\"\nidentity = \"" + kIdentity + "\"\n";
   const auto expect = [](const std::string& text, std::string_view where, std::string_view what) {
@@ -43,6 +54,7 @@ TEST(MinerList, ErrorsNameTheLine) {
   expect(good + "weight = [[}]\n" + good, "miners.toml:4:", "not TOML");
   expect(good + "\n# \xc4\xbe is fine here\n''\xc4\xbe\n", "miners.toml:6:", "ASCII");
   expect(good + "domain = \"\"\"\n# \xc4\xbe\n\"\"\"\n", "miners.toml:4:", "in one line");
+  expect(good + "domain = \"\\u7777\"\n", "miners.toml:4:", "plain ASCII");
   expect(good + "port = 3\n", "miners.toml:4:", "'port' is not known");
   expect("miners = 3\n", "miners.toml:1:", "'miners' is not known");
   expect("[[miner]]\naddress = \"h:1\"\n", "miners.toml:1:", "no 'identity'");
