@@ -22,6 +22,7 @@ Connection::Connection(Shared& shared, Host& host, std::unique_ptr<Stream> strea
       stream_(std::move(stream)),
       peer_(std::move(peer)),
       since_(shared.runtime.now()),
+      poll_(shared.runtime),
       read_bytes_(shared.runtime, shared.limits.client_bytes_max),
       write_bytes_(shared.runtime, shared.limits.client_bytes_max),
       changed_(shared.runtime),
@@ -281,10 +282,16 @@ Task<bool> Connection::fill() {
     const Stream::Moved moved = stream_->read_some(input_->view(end_, input_->size() - end_));
     if (moved.outcome == Stream::Outcome::moved) {
       end_ += moved.bytes;
+      poll_.arrived();
       co_return true;
     }
     if (moved.outcome == Stream::Outcome::closed || ending_ || broken_) co_return false;
-    co_await stream_->wait(moved.outcome);
+    if (poll_.again()) {
+      co_await shared_.runtime.yield();
+    } else {
+      co_await stream_->wait(moved.outcome);
+      poll_.woke();
+    }
     if (broken_) co_return false;
   }
 }

@@ -13,6 +13,7 @@
 #include "blockdev/nbd/negotiation.h"
 #include "blockdev/nbd/stream.h"
 #include "blockdev/nbd/transmission.h"
+#include "objectstore/io/adaptive_poll.h"
 #include "objectstore/io/sync.h"
 
 namespace cumulus::nbd {
@@ -127,6 +128,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::unique_ptr<Stream> stream_;
   std::string peer_;
   TimePoint since_;
+  AdaptivePoll poll_;
   std::shared_ptr<BlockDevice> device_;
   DeviceShape shape_;
   std::vector<Context> contexts_;

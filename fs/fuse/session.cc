@@ -25,9 +25,6 @@ constexpr std::size_t kKeepFrom = 64u << 10;
 constexpr std::size_t kHeldMax = 64u << 20;
 constexpr Duration kHeldInterval = std::chrono::milliseconds(1);
 
-constexpr Duration kPollFor = std::chrono::microseconds(50);
-constexpr Duration kPollingPaysBelow = std::chrono::microseconds(300);
-
 // The kernel writes a node's dirty pages out and forgets its pages, all from `offset` on when `length` is 0,
 // then returns: it may be waiting for our answers.
 ssize_t invalidate(FuseChannel& channel, std::uint64_t node, std::int64_t offset, std::int64_t length) {
@@ -59,6 +56,7 @@ FuseSession::FuseSession(Parts parts, std::unique_ptr<FuseChannel> channel, Moun
       options_(std::move(options)),
       pool_(kRequestMax, kBuffersKept),
       scratch_(kPayloadMax),
+      poll_(parts.runtime),
       changed_(parts.runtime),
       calls_(parts.runtime) {
   char name[] = "cumulus";
@@ -125,26 +123,20 @@ FuseChannel::Got FuseSession::receive() {
   std::size_t size = 0;
   const FuseChannel::Got got = channel_->receive(buffer_->view(), size);
   if (got == FuseChannel::Got::request) {
-    idle_since_.reset();
+    poll_.arrived();
     process(size);
   }
   return got;
 }
 
-// Waking a thread costs several times what most requests cost. A program that works file by file sends its
-// next request some microseconds after the answer: for so long we look again, with the others on the reactor
-// between, before we sleep. Whether that pays is seen from the last sleep: after a long one, the next wait
-// sleeps at once.
+// A program that works file by file sends its next request some microseconds after the answer.
 Task<void> FuseSession::idle() {
-  const TimePoint now = parts_.runtime.now();
-  if (!idle_since_) idle_since_ = now;
-  if (polling_pays_ && now < *idle_since_ + kPollFor) {
+  if (poll_.again()) {
     co_await parts_.runtime.yield();
     co_return;
   }
   co_await channel_->wait();
-  polling_pays_ = parts_.runtime.now() < now + kPollingPaysBelow;
-  idle_since_.reset();
+  poll_.woke();
 }
 
 Task<bool> FuseSession::ready() {

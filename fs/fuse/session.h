@@ -16,6 +16,7 @@
 #include "fs/fuse/kernel_protocol.h"
 #include "fs/fuse/libfuse.h"
 #include "fs/fuse/mount_options.h"
+#include "objectstore/io/adaptive_poll.h"
 #include "objectstore/io/blocking_lane.h"
 #include "objectstore/io/sync.h"
 
@@ -106,8 +107,7 @@ class FuseSession {
   std::uint64_t requests_ = 0;
   std::array<std::uint64_t, fuse_kernel::kOpcodes> requests_by_opcode_{};
   Buffer scratch_;
-  std::optional<TimePoint> idle_since_;
-  bool polling_pays_ = false;
+  AdaptivePoll poll_;
   std::optional<std::uint64_t> init_unique_;
   std::uint64_t offered_flags_ = 0;
   bool opens_directories_ = true;

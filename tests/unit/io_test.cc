@@ -12,6 +12,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include "objectstore/io/adaptive_poll.h"
 #include "objectstore/io/page_cache_reader.h"
 #include "objectstore/io/reactor.h"
 #include "objectstore/io/sync.h"
@@ -362,6 +363,37 @@ TEST(UringTest, AWriteThatCannotCompleteIsAnError) {
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, old_handler);
   std::filesystem::remove_all(directory);
+}
+
+// What comes soon is looked for, what comes late is slept for at once.
+TEST(AdaptivePollTest, LooksOnlyWhileThatPays) {
+  struct HandClock final : Clock {
+    TimePoint now() const override { return time; }
+    WallTime wall_now() const override { return 0; }
+    TimePoint time{};
+  } clock;
+  AdaptivePoll poll(clock);
+  const auto looks = [&](Duration each) {
+    int count = 0;
+    for (; poll.again(); clock.time += each) ++count;
+    return count;
+  };
+  EXPECT_EQ(looks(1us), 0) << "nobody is known to be fast yet";
+  clock.time += 100us;
+  poll.woke();
+  EXPECT_EQ(looks(1us), 50);
+  clock.time += 100us;
+  poll.woke();
+  EXPECT_TRUE(poll.again());
+  clock.time += 40us;
+  poll.arrived();
+  EXPECT_EQ(looks(1us), 50) << "each wait has its own time";
+  clock.time += 1s;
+  poll.woke();
+  EXPECT_EQ(looks(1us), 0) << "who is idle costs nothing";
+  clock.time += 100us;
+  poll.woke();
+  EXPECT_GT(looks(0us), 100) << "and where time stands still it ends";
 }
 
 TEST(PageCacheReaderTest, GivesWhatIsInMemoryAndNothingElse) {
