@@ -286,7 +286,7 @@ Task<bool> Connection::fill() {
       co_return true;
     }
     if (moved.outcome == Stream::Outcome::closed || ending_ || broken_) co_return false;
-    if (poll_.again()) {
+    if (poll_.again(under_way_)) {
       co_await shared_.runtime.yield();
     } else {
       co_await stream_->wait(moved.outcome);

@@ -131,7 +131,7 @@ FuseChannel::Got FuseSession::receive() {
 
 // A program that works file by file sends its next request some microseconds after the answer.
 Task<void> FuseSession::idle() {
-  if (poll_.again()) {
+  if (poll_.again(calls_.running())) {
     co_await parts_.runtime.yield();
     co_return;
   }

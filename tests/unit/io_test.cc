@@ -373,21 +373,26 @@ TEST(AdaptivePollTest, LooksOnlyWhileThatPays) {
     TimePoint time{};
   } clock;
   AdaptivePoll poll(clock);
-  const auto looks = [&](Duration each) {
+  const auto looks = [&](Duration each, std::size_t under_way = 1) {
     int count = 0;
-    for (; poll.again(); clock.time += each) ++count;
+    for (; poll.again(under_way); clock.time += each) ++count;
     return count;
   };
   EXPECT_EQ(looks(1us), 0) << "nobody is known to be fast yet";
   clock.time += 100us;
   poll.woke();
-  EXPECT_EQ(looks(1us), 50);
+  EXPECT_EQ(looks(1us), 200);
+  poll.woke();
+  EXPECT_EQ(looks(1us), 0) << "it took longer than looking lasts";
   clock.time += 100us;
   poll.woke();
-  EXPECT_TRUE(poll.again());
-  clock.time += 40us;
+  EXPECT_EQ(looks(1us, 8), 50) << "several callers need the processors";
+  clock.time += 100us;
+  poll.woke();
+  EXPECT_TRUE(poll.again(1));
+  clock.time += 190us;
   poll.arrived();
-  EXPECT_EQ(looks(1us), 50) << "each wait has its own time";
+  EXPECT_EQ(looks(1us), 200) << "each wait has its own time";
   clock.time += 1s;
   poll.woke();
   EXPECT_EQ(looks(1us), 0) << "who is idle costs nothing";
