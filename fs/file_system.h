@@ -167,7 +167,7 @@ class PosixFileSystem {
   static Task<Result<std::unique_ptr<PosixFileSystem>>> open(Runtime& runtime, Volume& volume,
                                                              DatasetId dataset, std::string snapshot,
                                                              FileSystemOptions options);
-  // Releases every handle that is left. Nothing else may run or be called after.
+  // Releases every handle that is left, and forgets every node. Nothing else may run or be called after.
   virtual Task<FsStatus> close() = 0;
 
   // --- names ---
@@ -175,16 +175,19 @@ class PosixFileSystem {
   virtual Task<FsResult<Entry>> make_node(Caller caller, NodeId parent, std::string name, NewNode what) = 0;
   virtual Task<FsResult<Created>> create(Caller caller, NodeId parent, std::string name, std::uint32_t mode,
                                          OpenFlags flags) = 0;
-  // O_TMPFILE: gone with its last handle unless link() names it before.
+  // O_TMPFILE: as if its last name was gone, unless link() gives it one.
   virtual Task<FsResult<Created>> create_nameless(Caller caller, NodeId parent, std::uint32_t mode,
                                                   OpenFlags flags) = 0;
   virtual Task<FsResult<Entry>> link(Caller caller, NodeId node, NodeId parent, std::string name) = 0;
-  virtual Task<FsStatus> unlink(Caller caller, NodeId parent, std::string name) = 0;
-  virtual Task<FsStatus> rmdir(Caller caller, NodeId parent, std::string name) = 0;
-  virtual Task<FsStatus> rename(Caller caller, NodeId from, std::string name, NodeId to, std::string new_name,
-                                RenameFlags flags) = 0;
+  // These say which node has no name left; 0: none. It lives until it is forgotten and its last handle is
+  // released: whoever found it by its name before may still open it and look at it.
+  virtual Task<FsResult<NodeId>> unlink(Caller caller, NodeId parent, std::string name) = 0;
+  virtual Task<FsResult<NodeId>> rmdir(Caller caller, NodeId parent, std::string name) = 0;
+  virtual Task<FsResult<NodeId>> rename(Caller caller, NodeId from, std::string name, NodeId to,
+                                        std::string new_name, RenameFlags flags) = 0;
   virtual Task<FsResult<std::string>> readlink(NodeId node) = 0;
-  // The kernel has forgotten the node: what was kept of a removed one may go.
+  // Nobody will use the node again unless it is found by a name anew. Without a name it is removed, in the
+  // background.
   virtual void forget(NodeId node) = 0;
   // A directory whose names and attributes change without any of these verbs: the snapshots. Its mtime moves
   // with its names.

@@ -117,6 +117,8 @@ Task<FsStatus> ObjectFiles::close() {
     if (!released && first) first = released;
   }
   co_await background_.join();
+  orphans_.clear();
+  if (!options_.read_only) co_await sweep_orphans();
   co_return first;
 }
 
@@ -129,17 +131,16 @@ Task<void> ObjectFiles::sweep_orphans() {
     after = page->back().key;
     for (const OmapEntry& row : *page) {
       const auto object = cookie_of_key(row.key);
-      if (!object || opened_.contains(*object)) continue;
+      if (!object || orphans_.contains(*object)) continue;
       std::vector<ObjectId> one{*object};
       const Locks locks = co_await lock(std::move(one));
+      if (orphans_.contains(*object)) continue;
       const auto loaded = co_await load(node_of(0, *object));
-      if (opened_.contains(*object)) continue;
       Transaction sweep;
-      sweep.remove_omap(ref(kOrphans), row.key);
-      if (loaded && loaded->inode.nlink == 0) {
-        sweep.remove(ref(*object));
-        charge(sweep, loaded->inode, -static_cast<std::int64_t>(loaded->inode.allocated), -1);
-      }
+      if (loaded && loaded->inode.nlink == 0)
+        remove_orphan(sweep, *object, loaded->inode);
+      else
+        sweep.remove_omap(ref(kOrphans), row.key);
       const FsStatus swept = co_await apply(std::move(sweep));
       if (!swept) co_return;  // the next mount tries again
     }
@@ -202,9 +203,8 @@ Task<FsResult<ObjectFiles::Loaded>> ObjectFiles::load_directory(NodeId node) {
   auto loaded = co_await load(node);
   if (loaded && !is_directory(loaded->inode.mode))
     co_return std::unexpected(FsError{FsErrorKind::not_directory, "its parent is no directory"});
-  // Removed, and somebody stands in it.
-  if (!loaded && loaded.error().kind == FsErrorKind::stale)
-    co_return std::unexpected(FsError{FsErrorKind::not_found, "the directory was removed"});
+  const bool removed = loaded ? loaded->inode.nlink == 0 : loaded.error().kind == FsErrorKind::stale;
+  if (removed) co_return std::unexpected(FsError{FsErrorKind::not_found, "the directory was removed"});
   co_return loaded;
 }
 
@@ -303,24 +303,8 @@ void ObjectFiles::drop_name(Transaction& to, ObjectId object, Loaded& loaded) {
   Inode& inode = loaded.inode;
   inode.nlink = inode.nlink > 0 ? inode.nlink - 1 : 0;
   inode.ctime = now();
-  if (inode.nlink > 0) {
-    put(to, object, inode);
-    return;
-  }
-  const auto opened = opened_.find(object);
-  if (opened != opened_.end()) {
-    put(to, object, inode);
-    to.set_omap(ref(kOrphans), cookie_key(object), {});
-  } else {
-    to.remove(ref(object));
-    charge(to, inode, -static_cast<std::int64_t>(inode.allocated), -1);
-  }
-}
-
-void ObjectFiles::bury(NodeId node, const Loaded& loaded) {
-  forget(node);
-  graves_.emplace(node, Grave{attributes_of(node, loaded), graves_order_.insert(graves_order_.end(), node)});
-  if (graves_.size() > kGravesMax) forget(graves_order_.front());
+  put(to, object, inode);
+  if (inode.nlink == 0) to.set_omap(ref(kOrphans), cookie_key(object), {});
 }
 
 Task<void> ObjectFiles::ask_space() {

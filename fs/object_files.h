@@ -3,7 +3,6 @@
 #pragma once
 
 #include <deque>
-#include <list>
 #include <unordered_map>
 
 #include "fs/file_system.h"
@@ -30,10 +29,10 @@ class ObjectFiles final : public PosixFileSystem {
   Task<FsResult<Created>> create_nameless(Caller caller, NodeId parent, std::uint32_t mode,
                                           OpenFlags flags) override;
   Task<FsResult<Entry>> link(Caller caller, NodeId node, NodeId parent, std::string name) override;
-  Task<FsStatus> unlink(Caller caller, NodeId parent, std::string name) override;
-  Task<FsStatus> rmdir(Caller caller, NodeId parent, std::string name) override;
-  Task<FsStatus> rename(Caller caller, NodeId from, std::string name, NodeId to, std::string new_name,
-                        RenameFlags flags) override;
+  Task<FsResult<NodeId>> unlink(Caller caller, NodeId parent, std::string name) override;
+  Task<FsResult<NodeId>> rmdir(Caller caller, NodeId parent, std::string name) override;
+  Task<FsResult<NodeId>> rename(Caller caller, NodeId from, std::string name, NodeId to, std::string new_name,
+                                RenameFlags flags) override;
   Task<FsResult<std::string>> readlink(NodeId node) override;
   void forget(NodeId node) override;
   bool changes_by_itself(NodeId directory) const override { return is_snapshot_folder(directory); }
@@ -69,11 +68,6 @@ class ObjectFiles final : public PosixFileSystem {
   struct Loaded {
     Inode inode;
     std::uint64_t size = 0;
-  };
-  // A file with handles: how many, and whether it has lost its last name.
-  struct Opened {
-    unsigned handles = 0;
-    bool orphan = false;
   };
   struct Handle {
     NodeId node = 0;
@@ -126,9 +120,12 @@ class ObjectFiles final : public PosixFileSystem {
   }
   Task<FsResult<Inode>> new_inode(Caller caller, Loaded directory, ObjectId directory_object,
                                   std::uint32_t mode, std::vector<OmapEntry>& xattrs);
-  // The last name of a file goes, or it never had one: it is removed, or kept until its last handle closes.
+  // One name less; without any it becomes an orphan.
   void drop_name(Transaction& to, ObjectId object, Loaded& loaded);
-  void bury(NodeId node, const Loaded& loaded);
+  NodeId name_is_gone(ObjectId object, const Loaded& loaded);
+  void remove_orphan(Transaction& to, ObjectId object, const Inode& inode);
+  Task<FsStatus> bury(ObjectId object);
+  Task<void> bury_forgotten(ObjectId object);
   Task<FsStatus> check_empty(ObjectId directory);
   struct Renaming {
     NodeId from = 0;
@@ -139,12 +136,11 @@ class ObjectFiles final : public PosixFileSystem {
     NamePlace source;
     NamePlace target;
   };
-  Task<FsStatus> remove_name(NodeId parent, std::string name, bool directory);
+  Task<FsResult<NodeId>> remove_name(NodeId parent, std::string name, bool directory);
   void take_name_away(Transaction& to, const Loaded& parent, ObjectId object, Loaded& loaded);
-  void name_is_gone(NodeId node, const Loaded& loaded);
-  Task<FsStatus> rename_locked(Renaming names);
-  Task<FsStatus> move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
-                           std::optional<Loaded> replaced);
+  Task<FsResult<NodeId>> rename_locked(Renaming names);
+  Task<FsResult<NodeId>> move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
+                                   std::optional<Loaded> replaced);
   Task<FsStatus> exchange_names(Renaming names, Loaded above, Loaded below, Loaded loaded, Loaded other);
   void put_parents(Transaction& to, const Renaming& names, Loaded& above, Loaded& below, int above_links,
                    int below_links);
@@ -160,7 +156,6 @@ class ObjectFiles final : public PosixFileSystem {
   Task<FsResult<Entry>> snapshot_root(std::string name);
   Task<FsResult<std::vector<DirectoryEntry>>> list_snapshots(std::uint64_t cookie, bool with_attributes);
   HandleId add_handle(NodeId node, OpenFlags flags);
-  void drop_handle(HandleId handle);
   FsResult<Handle> handle_of(HandleId handle) const;
   void expect_sync(HandleId id, std::size_t written);
   void note_sync(HandleId id);
@@ -185,7 +180,6 @@ class ObjectFiles final : public PosixFileSystem {
   static bool is_snapshots_name(NodeId parent, std::string_view name) {
     return parent == kRootNode && name == kSnapshotsName;
   }
-  static constexpr std::size_t kGravesMax = 4096;
 
   Runtime& runtime_;
   Volume& volume_;
@@ -196,19 +190,13 @@ class ObjectFiles final : public PosixFileSystem {
   std::int64_t snapshots_changed_ = 0;
   NameSalt salt_{};
   std::unordered_map<ObjectId, std::shared_ptr<Semaphore>> locks_;
-  std::unordered_map<ObjectId, Opened> opened_;
+  std::unordered_map<ObjectId, unsigned> opened_;  // how many handles
+  // Without a name since this mount; whether they are forgotten.
+  std::unordered_map<ObjectId, bool> orphans_;
   std::unordered_map<HandleId, Handle> handles_;
   HandleId next_handle_ = 1;
   Semaphore moving_directories_;
   Semaphore changing_trees_;
-  // What the kernel may still ask of nodes that are gone (a removed directory somebody stands in): the last
-  // ones.
-  struct Grave {
-    Attributes attributes;
-    std::list<NodeId>::iterator place;
-  };
-  std::unordered_map<NodeId, Grave> graves_;
-  std::list<NodeId> graves_order_;                     // the oldest first
   std::unordered_map<NodeId, std::int64_t> accessed_;  // access times on their way
   // What the miners said last of their room: asked again after a second, in the background, for they may be
   // slow.

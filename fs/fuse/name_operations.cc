@@ -24,7 +24,7 @@ void on_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   spawn(request, [=](Call call) { return lookup(std::move(call), parent, name); });
 }
 
-// What the kernel forgets was never counted: a node's id is its object's, and finds it again.
+// Counted is nothing: a node's id is its object's, and finds it again.
 void on_forget(fuse_req_t request, fuse_ino_t node, std::uint64_t) {
   session_of(request).files().forget(node);
   fuse_reply_none(request);
@@ -82,9 +82,10 @@ Task<void> create(Call call, NodeId parent, std::optional<std::string> name, std
   const NodeId node = made->entry.node;
   if (flags.write) call->session().writer_opened(node);
   if (call->created(made->entry, handle)) co_return;
+  // Nobody took it: nothing was written through it.
   if (flags.write) call->session().writer_closed(node);
-  static_cast<void>(
-      co_await call->files().release(handle));  // nobody took it: nothing was written through it
+  call->files().forget(node);
+  static_cast<void>(co_await call->files().release(handle));
 }
 
 void on_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
@@ -110,14 +111,22 @@ void on_link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char*
   spawn(request, [=](Call call) { return link(std::move(call), node, parent, name); });
 }
 
+// A kernel that was not told keeps the node among those that have names, and may never forget it.
+void finish_removal(FuseCall& call, const FsResult<NodeId>& nameless) {
+  if (!nameless)
+    call.failed(nameless.error());
+  else if (!call.done())
+    call.files().forget(*nameless);
+}
+
 Task<void> remove(Call call, NodeId parent, std::string name, bool directory) {
   call->changes(parent, name);
-  FsStatus removed;
+  FsResult<NodeId> removed;
   if (directory)
     removed = co_await call->files().rmdir(call->caller(), parent, std::move(name));
   else
     removed = co_await call->files().unlink(call->caller(), parent, std::move(name));
-  call->finish(removed);
+  finish_removal(*call, removed);
 }
 
 void on_unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
@@ -132,9 +141,9 @@ Task<void> rename(Call call, NodeId from, std::string name, NodeId to, std::stri
                   RenameFlags flags) {
   call->changes(from, name);
   call->changes(to, new_name);
-  const FsStatus renamed =
+  const auto renamed =
       co_await call->files().rename(call->caller(), from, std::move(name), to, std::move(new_name), flags);
-  call->finish(renamed);
+  finish_removal(*call, renamed);
 }
 
 void on_rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,

@@ -35,8 +35,6 @@ Task<FsResult<Attributes>> ObjectFiles::getattr(NodeId node) {
   if (is_snapshot_folder(node)) co_return snapshot_folder();
   const auto loaded = co_await load(node);
   if (loaded) co_return attributes_of(node, *loaded);
-  const auto grave = graves_.find(node);
-  if (grave != graves_.end()) co_return grave->second.attributes;
   co_return std::unexpected(loaded.error());
 }
 

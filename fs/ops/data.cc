@@ -28,17 +28,8 @@ std::unexpected<FsError> failure(FsErrorKind kind, const char* why) {
 HandleId ObjectFiles::add_handle(NodeId node, OpenFlags flags) {
   const HandleId id = next_handle_++;
   handles_.emplace(id, Handle{node, flags});
-  if (index_of(node) == 0) ++opened_[object_of(node)].handles;
+  if (index_of(node) == 0) ++opened_[object_of(node)];
   return id;
-}
-
-void ObjectFiles::drop_handle(HandleId handle) {
-  const auto found = handles_.find(handle);
-  if (found == handles_.end()) return;
-  const auto opened = opened_.find(object_of(found->second.node));
-  if (index_of(found->second.node) == 0 && opened != opened_.end() && --opened->second.handles == 0)
-    opened_.erase(opened);
-  handles_.erase(found);
 }
 
 FsResult<ObjectFiles::Handle> ObjectFiles::handle_of(HandleId handle) const {
@@ -57,10 +48,7 @@ Task<FsResult<HandleId>> ObjectFiles::open(NodeId node, OpenFlags flags) {
   const auto loaded = co_await load(node);
   if (!loaded) co_return std::unexpected(loaded.error());
   if (is_directory(loaded->inode.mode)) co_return failure(FsErrorKind::is_directory, "a directory");
-  const HandleId handle = add_handle(node, flags);
-  const auto opened = opened_.find(object_of(node));
-  if (opened != opened_.end() && loaded->inode.nlink == 0) opened->second.orphan = true;
-  co_return handle;
+  co_return add_handle(node, flags);
 }
 
 Task<FsStatus> ObjectFiles::release(HandleId id) {
@@ -75,17 +63,9 @@ Task<FsStatus> ObjectFiles::release(HandleId id) {
   const Locks locks = co_await lock(std::move(one));
   handles_.erase(id);
   const auto opened = opened_.find(object);
-  if (opened == opened_.end() || --opened->second.handles > 0) co_return FsStatus();
+  if (opened == opened_.end() || --opened->second > 0) co_return FsStatus();
   opened_.erase(opened);
-  if (options_.read_only) co_return FsStatus();
-  const auto loaded = co_await load(handle->node);
-  if (!loaded || loaded->inode.nlink > 0) co_return FsStatus();
-  bury(handle->node, *loaded);  // a descriptor without a handle (O_PATH) may still name it
-  Transaction remove;
-  remove.remove_omap(ref(kOrphans), cookie_key(object));
-  remove.remove(ref(object));
-  charge(remove, loaded->inode, -static_cast<std::int64_t>(loaded->inode.allocated), -1);
-  co_return co_await apply(std::move(remove));
+  co_return co_await bury(object);
 }
 
 // relatime: when it is not after the last change, or a day old.

@@ -9,6 +9,7 @@ namespace cumulus {
 namespace {
 
 constexpr std::size_t kListMax = 8192;
+constexpr int kTriesMax = 16;  // names that go while what they name is looked at
 constexpr std::uint64_t kSnapshotsCookie = ~std::uint64_t{0} >> 1;  // behind every name
 
 }  // namespace
@@ -29,10 +30,15 @@ Task<FsResult<Entry>> ObjectFiles::lookup(Caller, NodeId parent, std::string nam
   if (is_snapshots_name(parent, name)) co_return Entry{node_of(kSnapshotFolder, kRoot), snapshot_folder()};
   if (name.size() > kNameMax)
     co_return std::unexpected(FsError{FsErrorKind::name_too_long, "at most 255 bytes"});
-  const auto place = co_await find(std::move(*view), object_of(parent), std::move(name));
-  if (!place) co_return std::unexpected(place.error());
-  if (!place->entry) co_return std::unexpected(FsError{FsErrorKind::not_found, "there is no such name"});
-  co_return co_await entry_of(node_of(index_of(parent), place->entry->object));
+  for (int attempt = 0; attempt < kTriesMax; ++attempt) {
+    const auto place = co_await find(*view, object_of(parent), name);
+    if (!place) co_return std::unexpected(place.error());
+    if (!place->entry) co_return std::unexpected(FsError{FsErrorKind::not_found, "there is no such name"});
+    auto found = co_await entry_of(node_of(index_of(parent), place->entry->object));
+    const bool went = found ? found->attributes.nlink == 0 : found.error().kind == FsErrorKind::stale;
+    if (!went) co_return found;
+  }
+  co_return std::unexpected(FsError{FsErrorKind::busy, "the name changes all the time"});
 }
 
 // Its mtime is when it was first seen to hold other snapshots than before.
@@ -71,7 +77,6 @@ Task<FsResult<std::vector<DirectoryEntry>>> ObjectFiles::list(NodeId node, std::
                                                               std::size_t limit, bool with_attributes) {
   std::vector<DirectoryEntry> entries;
   if (is_snapshot_folder(node)) co_return co_await list_snapshots(cookie, with_attributes);
-  if (graves_.contains(node)) co_return entries;
   auto view = view_of_node(node);
   if (!view) co_return std::unexpected(view.error());
   std::optional<Bytes> after;
@@ -146,13 +151,6 @@ Task<FsResult<std::string>> ObjectFiles::readlink(NodeId node) {
   const auto got = co_await volume_.read(std::move(*view), object_of(node), 0, target);
   if (!got) co_return std::unexpected(error_from(got.error()));
   co_return std::string(text_of(target));
-}
-
-void ObjectFiles::forget(NodeId node) {
-  const auto grave = graves_.find(node);
-  if (grave == graves_.end()) return;
-  graves_order_.erase(grave->second.place);
-  graves_.erase(grave);
 }
 
 }  // namespace cumulus

@@ -99,12 +99,13 @@ Task<FsResult<Created>> ObjectFiles::create_nameless(Caller caller, NodeId paren
   make.set_omap(ref(kOrphans), cookie_key(*object), {});
   charge(make, *inode, 0, 1);
   const NodeId node = node_of(0, *object);
-  const HandleId handle = add_handle(node, flags);  // before the sweep of orphans can meet it
+  orphans_.emplace(*object, false);  // before the sweep of a crash's can meet it
   const FsStatus made = co_await apply(std::move(make));
   if (!made) {
-    drop_handle(handle);
+    orphans_.erase(*object);
     co_return std::unexpected(made.error());
   }
+  const HandleId handle = add_handle(node, flags);
   const Loaded loaded{*inode, 0};
   co_return Created{{node, attributes_of(node, loaded)}, handle};
 }
@@ -131,11 +132,8 @@ Task<FsResult<Entry>> ObjectFiles::link(Caller, NodeId node, NodeId parent, std:
   if (place->entry || is_snapshots_name(parent, name))
     co_return std::unexpected(FsError{FsErrorKind::exists, "the name is taken"});
   Transaction make;
-  if (loaded->inode.nlink == 0) {
-    make.remove_omap(ref(kOrphans), cookie_key(object));
-    const auto opened = opened_.find(object);
-    if (opened != opened_.end()) opened->second.orphan = false;
-  }
+  const bool was_orphan = loaded->inode.nlink == 0;
+  if (was_orphan) make.remove_omap(ref(kOrphans), cookie_key(object));
   ++loaded->inode.nlink;
   loaded->inode.ctime = now();
   put(make, object, loaded->inode);
@@ -144,6 +142,7 @@ Task<FsResult<Entry>> ObjectFiles::link(Caller, NodeId node, NodeId parent, std:
   put(make, directory, above->inode);
   const FsStatus made = co_await apply(std::move(make));
   if (!made) co_return std::unexpected(made.error());
+  if (was_orphan) orphans_.erase(object);
   co_return Entry{node, attributes_of(node, *loaded)};
 }
 

@@ -28,17 +28,17 @@ Task<FsStatus> ObjectFiles::check_empty(ObjectId directory) {
   }
 }
 
-Task<FsStatus> ObjectFiles::unlink(Caller, NodeId parent, std::string name) {
+Task<FsResult<NodeId>> ObjectFiles::unlink(Caller, NodeId parent, std::string name) {
   co_return co_await remove_name(parent, std::move(name), false);
 }
 
-Task<FsStatus> ObjectFiles::rmdir(Caller, NodeId parent, std::string name) {
+Task<FsResult<NodeId>> ObjectFiles::rmdir(Caller, NodeId parent, std::string name) {
   co_return co_await remove_name(parent, std::move(name), true);
 }
 
-Task<FsStatus> ObjectFiles::remove_name(NodeId parent, std::string name, bool directory) {
+Task<FsResult<NodeId>> ObjectFiles::remove_name(NodeId parent, std::string name, bool directory) {
   const FsStatus named = check_name(name);
-  if (!named) co_return named;
+  if (!named) co_return std::unexpected(named.error());
   const ObjectId above_object = object_of(parent);
   for (int attempt = 0; attempt < kTriesMax; ++attempt) {
     const auto seen = co_await find(views_.front(), above_object, name);
@@ -52,8 +52,7 @@ Task<FsStatus> ObjectFiles::remove_name(NodeId parent, std::string name, bool di
     const auto place = co_await find(views_.front(), above_object, name);
     if (!place) co_return std::unexpected(place.error());
     if (!place->entry || place->entry->object != object) continue;
-    const NodeId node = node_of(0, object);
-    auto loaded = co_await load(node);
+    auto loaded = co_await load(node_of(0, object));
     if (!loaded) co_return std::unexpected(loaded.error());
     if (directory && !is_directory(loaded->inode.mode))
       co_return failure(FsErrorKind::not_directory, "not a directory");
@@ -61,18 +60,18 @@ Task<FsStatus> ObjectFiles::remove_name(NodeId parent, std::string name, bool di
       co_return failure(FsErrorKind::is_directory, "a directory");
     if (directory) {
       const FsStatus empty = co_await check_empty(object);
-      if (!empty) co_return empty;
+      if (!empty) co_return std::unexpected(empty.error());
     }
     Transaction remove;
     const FsStatus gone = co_await remove_entry(remove, above_object, place->cookie);
-    if (!gone) co_return gone;
+    if (!gone) co_return std::unexpected(gone.error());
     take_name_away(remove, *above, object, *loaded);
     if (directory) --above->inode.nlink;
     above->inode.mtime = above->inode.ctime = now();
     put(remove, above_object, above->inode);
     const FsStatus removed = co_await apply(std::move(remove));
-    if (removed) name_is_gone(node, *loaded);
-    co_return removed;
+    if (!removed) co_return std::unexpected(removed.error());
+    co_return name_is_gone(object, *loaded);
   }
   co_return failure(FsErrorKind::busy, "the name changes all the time");
 }
@@ -81,19 +80,53 @@ Task<FsStatus> ObjectFiles::remove_name(NodeId parent, std::string name, bool di
 void ObjectFiles::take_name_away(Transaction& to, const Loaded& parent, ObjectId object, Loaded& loaded) {
   if (is_directory(loaded.inode.mode)) {
     loaded.inode.nlink = 1;
-    // The quota tree that began here ends with it.
-    if (loaded.inode.tree != parent.inode.tree) to.set_quota(dataset_, loaded.inode.tree, 0, 0);
+    if (loaded.inode.tree != parent.inode.tree) {
+      // The quota tree that began here ends with it; until it goes, it counts for the file system alone.
+      to.set_quota(dataset_, loaded.inode.tree, 0, 0);
+      to.add_usage(dataset_, loaded.inode.tree, -static_cast<std::int64_t>(loaded.inode.allocated), -1);
+      loaded.inode.tree = 0;
+    }
   }
   drop_name(to, object, loaded);
 }
 
-void ObjectFiles::name_is_gone(NodeId node, const Loaded& loaded) {
-  if (loaded.inode.nlink > 0) return;
-  const auto opened = opened_.find(object_of(node));
-  if (opened != opened_.end())
-    opened->second.orphan = true;
-  else
-    bury(node, loaded);
+NodeId ObjectFiles::name_is_gone(ObjectId object, const Loaded& loaded) {
+  if (loaded.inode.nlink > 0) return 0;
+  orphans_.emplace(object, false);
+  return node_of(0, object);
+}
+
+void ObjectFiles::forget(NodeId node) {
+  const auto orphan = index_of(node) == 0 ? orphans_.find(object_of(node)) : orphans_.end();
+  if (orphan == orphans_.end() || orphan->second) return;
+  orphan->second = true;
+  background_.spawn(bury_forgotten(orphan->first));
+}
+
+// What fails here is tried again when the file system is closed or mounted.
+Task<void> ObjectFiles::bury_forgotten(ObjectId object) {
+  std::vector<ObjectId> one{object};
+  const Locks locks = co_await lock(std::move(one));
+  static_cast<void>(co_await bury(object));
+}
+
+void ObjectFiles::remove_orphan(Transaction& to, ObjectId object, const Inode& inode) {
+  to.remove_omap(ref(kOrphans), cookie_key(object));
+  to.remove(ref(object));
+  charge(to, inode, -static_cast<std::int64_t>(inode.allocated), -1);
+}
+
+// Removes what has no name, no handle, and nobody who knows it. Locked.
+Task<FsStatus> ObjectFiles::bury(ObjectId object) {
+  const auto orphan = orphans_.find(object);
+  if (orphan == orphans_.end() || !orphan->second || opened_.contains(object)) co_return FsStatus();
+  const auto loaded = co_await load(node_of(0, object));
+  if (!loaded) co_return std::unexpected(loaded.error());
+  Transaction remove;
+  remove_orphan(remove, object, loaded->inode);
+  const FsStatus removed = co_await apply(std::move(remove));
+  if (removed) orphans_.erase(object);
+  co_return removed;
 }
 
 // A directory must not become its own descendant: from where it goes, up to the root.
@@ -108,11 +141,11 @@ Task<FsStatus> ObjectFiles::check_loop(ObjectId moved, ObjectId into) {
   co_return moved == kRoot ? FsStatus(failure(FsErrorKind::busy, "the root stays")) : FsStatus();
 }
 
-Task<FsStatus> ObjectFiles::rename(Caller, NodeId from, std::string name, NodeId to, std::string new_name,
-                                   RenameFlags flags) {
+Task<FsResult<NodeId>> ObjectFiles::rename(Caller, NodeId from, std::string name, NodeId to,
+                                           std::string new_name, RenameFlags flags) {
   for (const std::string* one : {&name, &new_name}) {
     const FsStatus named = check_name(*one);
-    if (!named) co_return named;
+    if (!named) co_return std::unexpected(named.error());
   }
   if (is_snapshots_name(from, name) || is_snapshots_name(to, new_name))
     co_return failure(FsErrorKind::busy, "the snapshots have this name");
@@ -141,7 +174,7 @@ Task<FsStatus> ObjectFiles::rename(Caller, NodeId from, std::string name, NodeId
   co_return failure(FsErrorKind::busy, "the names change all the time");
 }
 
-Task<FsStatus> ObjectFiles::rename_locked(Renaming names) {
+Task<FsResult<NodeId>> ObjectFiles::rename_locked(Renaming names) {
   auto above = co_await load_directory(names.from);
   if (!above) co_return std::unexpected(above.error());
   auto below = co_await load_directory(names.to);
@@ -155,7 +188,7 @@ Task<FsStatus> ObjectFiles::rename_locked(Renaming names) {
     co_return failure(FsErrorKind::cross_tree, "the directory has another quota");
   if (directory && names.from != names.to) {
     const FsStatus free = co_await check_loop(moved, object_of(names.to));
-    if (!free) co_return free;
+    if (!free) co_return std::unexpected(free.error());
   }
   if (!names.target.entry) {
     if (names.flags.exchange) co_return failure(FsErrorKind::not_found, "there is nothing to exchange with");
@@ -163,23 +196,25 @@ Task<FsStatus> ObjectFiles::rename_locked(Renaming names) {
   }
   if (names.flags.no_replace) co_return failure(FsErrorKind::exists, "the name is taken");
   const ObjectId other = names.target.entry->object;
-  if (other == moved) co_return FsStatus();  // two names of one file: POSIX wants nothing done
+  if (other == moved) co_return 0;  // two names of one file: POSIX wants nothing done
   auto replaced = co_await load(node_of(0, other));
   if (!replaced) co_return std::unexpected(replaced.error());
   const bool other_directory = is_directory(replaced->inode.mode);
   if (names.flags.exchange) {
     if (other_directory && names.from != names.to) {
       const FsStatus free = co_await check_loop(other, object_of(names.from));
-      if (!free) co_return free;
+      if (!free) co_return std::unexpected(free.error());
     }
-    co_return co_await exchange_names(std::move(names), *above, *below, *loaded, *replaced);
+    const FsStatus done = co_await exchange_names(std::move(names), *above, *below, *loaded, *replaced);
+    if (!done) co_return std::unexpected(done.error());
+    co_return 0;
   }
   if (directory && !other_directory)
     co_return failure(FsErrorKind::not_directory, "a directory over what is none");
   if (!directory && other_directory) co_return failure(FsErrorKind::is_directory, "over a directory");
   if (other_directory) {
     const FsStatus empty = co_await check_empty(other);
-    if (!empty) co_return empty;
+    if (!empty) co_return std::unexpected(empty.error());
   }
   co_return co_await move_name(std::move(names), *above, *below, *loaded, *replaced);
 }
@@ -197,8 +232,8 @@ void ObjectFiles::put_parents(Transaction& to, const Renaming& names, Loaded& ab
   if (names.from != names.to) put(to, object_of(names.to), second.inode);
 }
 
-Task<FsStatus> ObjectFiles::move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
-                                      std::optional<Loaded> replaced) {
+Task<FsResult<NodeId>> ObjectFiles::move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
+                                              std::optional<Loaded> replaced) {
   const ObjectId moved = names.source.entry->object;
   const bool directory = is_directory(loaded.inode.mode);
   Transaction move;
@@ -208,7 +243,7 @@ Task<FsStatus> ObjectFiles::move_name(Renaming names, Loaded above, Loaded below
     mark_place(move, object_of(names.from), place);  // the search for the new name comes by here
   } else {
     const FsStatus gone = co_await remove_entry(move, object_of(names.from), place);
-    if (!gone) co_return gone;
+    if (!gone) co_return std::unexpected(gone.error());
   }
   put_entry(move, object_of(names.to), names.target.cookie, moved, loaded.inode.mode, names.new_name);
   loaded.inode.ctime = now();
@@ -223,8 +258,8 @@ Task<FsStatus> ObjectFiles::move_name(Renaming names, Loaded above, Loaded below
   }
   put_parents(move, names, above, below, directory ? -1 : 0, below_links);
   const FsStatus done = co_await apply(std::move(move));
-  if (done && replaced) name_is_gone(node_of(0, other), *replaced);
-  co_return done;
+  if (!done) co_return std::unexpected(done.error());
+  co_return replaced ? name_is_gone(other, *replaced) : 0;
 }
 
 Task<FsStatus> ObjectFiles::exchange_names(Renaming names, Loaded above, Loaded below, Loaded loaded,

@@ -287,6 +287,13 @@ def unlink_rules():
     expect(os.path.exists('g'), 'the link alone')
     os.mkfifo('p')
     os.unlink('p')
+    # Found by a name that goes before it is opened.
+    make('found', 0o644, b'still there')
+    found = os.open('found', os.O_PATH)
+    os.unlink('found')
+    with open(f'/proc/self/fd/{found}', 'rb') as late:
+        expect(late.read() == b'still there' and os.fstat(late.fileno()).st_nlink == 0, 'an unlinked file that was found before')
+    os.close(found)
 
 
 def rmdir_rules():

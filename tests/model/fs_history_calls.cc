@@ -120,6 +120,12 @@ Task<void> FsHistory::execute(FsOperation operation, std::shared_ptr<Answer> ans
     co_await execute_on_snapshots(std::move(operation), answer);
 }
 
+// What has no name left is forgotten at once, by now with handles, or not before the file system is closed.
+std::optional<FsError> FsHistory::forget_some(const FsResult<NodeId>& nameless) {
+  if (nameless && random_.once_in(2)) mounted()->forget(*nameless);
+  return error_of(nameless);
+}
+
 Task<void> FsHistory::execute_on_names(FsOperation operation, std::shared_ptr<Answer> answer) {
   PosixFileSystem& files = *mounted();
   const NodeId parent = real(operation.parent);
@@ -149,15 +155,15 @@ Task<void> FsHistory::execute_on_names(FsOperation operation, std::shared_ptr<An
       break;
     }
     case Kind::unlink:
-      answer->error = error_of(co_await files.unlink(operation.caller, parent, operation.name));
+      answer->error = forget_some(co_await files.unlink(operation.caller, parent, operation.name));
       break;
     case Kind::rmdir:
-      answer->error = error_of(co_await files.rmdir(operation.caller, parent, operation.name));
+      answer->error = forget_some(co_await files.rmdir(operation.caller, parent, operation.name));
       break;
     default: {
       const NodeId other = real(operation.other_parent);
-      answer->error = error_of(co_await files.rename(operation.caller, parent, operation.name, other,
-                                                     operation.other_name, operation.flags));
+      answer->error = forget_some(co_await files.rename(operation.caller, parent, operation.name, other,
+                                                        operation.other_name, operation.flags));
     }
   }
 }

@@ -43,6 +43,10 @@ bool FsStorm::fine(const FsResult<T>& result, const char* what) {
   return false;
 }
 
+void FsStorm::removed(Draw& draw, const FsResult<NodeId>& nameless, const char* what) {
+  if (fine(nameless, what) && draw.random.once_in(2)) files.forget(*nameless);
+}
+
 Task<void> FsStorm::blow(std::size_t callers, std::uint64_t calls_each) {
   TaskGroup all(runtime);
   for (std::size_t i = 0; i < callers; ++i) all.spawn(caller(runtime.random().u64(), calls_each));
@@ -88,17 +92,18 @@ Task<void> FsStorm::change_names(Draw& draw) {
       fine(co_await files.link(kCaller, draw.node(), parent, std::move(name)), "link");
       break;
     case 4:
-      fine(co_await files.unlink(kCaller, parent, std::move(name)), "unlink");
+      removed(draw, co_await files.unlink(kCaller, parent, std::move(name)), "unlink");
       break;
     case 5:
-      fine(co_await files.rmdir(kCaller, parent, std::move(name)), "rmdir");
+      removed(draw, co_await files.rmdir(kCaller, parent, std::move(name)), "rmdir");
       break;
     default: {
       RenameFlags flags;
       flags.exchange = draw.random.once_in(4);
       const NodeId to = draw.directory();
       std::string new_name = draw.name();
-      fine(co_await files.rename(kCaller, parent, std::move(name), to, std::move(new_name), flags), "rename");
+      removed(draw, co_await files.rename(kCaller, parent, std::move(name), to, std::move(new_name), flags),
+              "rename");
     }
   }
 }

@@ -85,13 +85,13 @@ TEST(FsDifference, answers_the_same_within_any_memory) {
     for (std::size_t index = 0; index < files.size(); ++index) {
       std::string name = format("f{}", index);
       if (index % 4 == 0) {
-        const FsStatus gone = co_await fs.unlink(kCaller, folder, name);
+        const auto gone = co_await fs.unlink(kCaller, folder, name);
         EXPECT_TRUE(gone);
         expected.insert("removed /folder/" + name);
         without_renames.insert("removed /folder/" + name);
       } else if (index % 4 == 1) {
         const RenameFlags flags;
-        const FsStatus moved = co_await fs.rename(kCaller, folder, name, other, name, flags);
+        const auto moved = co_await fs.rename(kCaller, folder, name, other, name, flags);
         EXPECT_TRUE(moved);
         expected.insert(format("renamed /folder/{} /other/{}", name, name));
         without_renames.insert("removed /folder/" + name);

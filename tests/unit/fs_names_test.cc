@@ -79,13 +79,13 @@ TEST(FsNames, of_one_hash_are_told_apart) {
           model[name] = now->node;
         }
       } else if (what == 2) {
-        const FsStatus gone = co_await fs.unlink(kCaller, kRootNode, name);
+        const auto gone = co_await fs.unlink(kCaller, kRootNode, name);
         EXPECT_EQ(gone.has_value(), known != model.end());
         model.erase(name);
       } else if (known != model.end()) {
         const std::string other = format("n{}", random() % names);
         const RenameFlags flags;
-        const FsStatus moved = co_await fs.rename(kCaller, kRootNode, name, kRootNode, other, flags);
+        const auto moved = co_await fs.rename(kCaller, kRootNode, name, kRootNode, other, flags);
         EXPECT_TRUE(moved) << moved.error().message;
         const NodeId node = known->second;
         model.erase(name);
@@ -143,10 +143,10 @@ TEST(FsNames, nothing_comes_under_the_name_of_the_snapshots) {
     for (const bool exchange : {false, true}) {
       RenameFlags flags;
       flags.exchange = exchange;
-      const FsStatus over = co_await fs.rename(kCaller, kRootNode, file, kRootNode, snapshots, flags);
+      const auto over = co_await fs.rename(kCaller, kRootNode, file, kRootNode, snapshots, flags);
       CO_ASSERT(!over);
       EXPECT_EQ(over.error().kind, FsErrorKind::busy);
-      const FsStatus away = co_await fs.rename(kCaller, kRootNode, snapshots, kRootNode, file, flags);
+      const auto away = co_await fs.rename(kCaller, kRootNode, snapshots, kRootNode, file, flags);
       CO_ASSERT(!away);
       EXPECT_EQ(away.error().kind, FsErrorKind::busy);
     }
@@ -200,7 +200,7 @@ TEST(FsNames, listed_while_they_come_and_go) {
         std::string fresh = format("n{}", come++);
         CO_ASSERT(co_await make(**fs, kRootNode, std::move(fresh)));
         const std::string name = format("n{}", random() % come);
-        const FsStatus removed = co_await (*fs)->unlink(kCaller, kRootNode, name);
+        const auto removed = co_await (*fs)->unlink(kCaller, kRootNode, name);
         CO_ASSERT(removed.has_value() == !gone.contains(name));
         gone.insert(name);
       }
@@ -222,7 +222,7 @@ TEST(FsNames, listed_while_they_come_and_go) {
 
 // A directory that was removed while somebody stands in it answers for as long as the kernel knows it,
 // however many others are removed and forgotten meanwhile; and so does a file whose last descriptor was
-// closed.
+// closed: whoever found it before may open it still.
 TEST(FsNames, removed_ones_answer_until_they_are_forgotten) {
   with_file_system([](StoreWorld& world, Volume& volume, DatasetId dataset) -> Task<void> {
     const FileSystemOptions options;
@@ -238,7 +238,15 @@ TEST(FsNames, removed_ones_answer_until_they_are_forgotten) {
     const auto open = co_await (*fs)->create(kCaller, kRootNode, "f", 0100644, flags);
     CO_ASSERT(open);
     CO_ASSERT(co_await (*fs)->unlink(kCaller, kRootNode, "f"));
+    const auto text = std::make_shared<Bytes>(100, std::uint8_t{'x'});
+    CO_ASSERT(co_await (*fs)->write(kCaller, open->handle, 0, *text, text, false));
     CO_ASSERT(co_await (*fs)->release(open->handle));
+    const auto reopened = co_await (*fs)->open(open->entry.node, flags);
+    CO_ASSERT(reopened);
+    Bytes read(100);
+    EXPECT_EQ((co_await (*fs)->read(*reopened, 0, read)).value_or(0), 100u);
+    EXPECT_EQ(read, *text);
+    CO_ASSERT(co_await (*fs)->release(*reopened));
     for (int other = 0; other < 4200; ++other) {
       NewNode file;
       file.mode = 0100644;

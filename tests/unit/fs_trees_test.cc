@@ -43,14 +43,16 @@ Task<std::optional<FsErrorKind>> move(PosixFileSystem& fs, NodeId from, const ch
   std::string new_name = called;
   RenameFlags flags;
   flags.exchange = exchange;
-  const FsStatus moved = co_await fs.rename(kCaller, from, std::move(name), to, std::move(new_name), flags);
-  if (moved) co_return std::nullopt;
-  co_return moved.error().kind;
+  const auto moved = co_await fs.rename(kCaller, from, std::move(name), to, std::move(new_name), flags);
+  if (!moved) co_return moved.error().kind;
+  fs.forget(*moved);
+  co_return std::nullopt;
 }
 
 Task<bool> unlink(PosixFileSystem& fs, NodeId parent, const char* called) {
   std::string name = called;
-  const FsStatus gone = co_await fs.unlink(kCaller, parent, std::move(name));
+  const auto gone = co_await fs.unlink(kCaller, parent, std::move(name));
+  if (gone) fs.forget(*gone);
   co_return gone.has_value();
 }
 
@@ -172,7 +174,9 @@ TEST(FsTrees, names_do_not_cross) {
     CO_ASSERT(co_await unlink(fs, top, "c"));
     CO_ASSERT(co_await unlink(fs, top, "d"));
     name = "moved";
-    CO_ASSERT(co_await fs.rmdir(kCaller, other, std::move(name)));
+    const auto removed = co_await fs.rmdir(kCaller, other, std::move(name));
+    CO_ASSERT(removed);
+    fs.forget(*removed);
     EXPECT_EQ(volume.find_dataset(dataset)->trees.size(), 1u);
     const NodeId empty = co_await make_directory(fs, kRootNode, "empty");
     CO_ASSERT(co_await fs.set_tree_quota(empty, kMiB, 0));
