@@ -179,8 +179,8 @@ class PosixFileSystem {
   virtual Task<FsResult<Created>> create_nameless(Caller caller, NodeId parent, std::uint32_t mode,
                                                   OpenFlags flags) = 0;
   virtual Task<FsResult<Entry>> link(Caller caller, NodeId node, NodeId parent, std::string name) = 0;
-  // These say which node has no name left; 0: none. It lives until it is forgotten and its last handle is
-  // released: whoever found it by its name before may still open it and look at it.
+  // These say which node lost a name; 0: none. Without any left it lives until it is forgotten and its last
+  // handle is released: whoever found it before may still open it and look at it.
   virtual Task<FsResult<NodeId>> unlink(Caller caller, NodeId parent, std::string name) = 0;
   virtual Task<FsResult<NodeId>> rmdir(Caller caller, NodeId parent, std::string name) = 0;
   virtual Task<FsResult<NodeId>> rename(Caller caller, NodeId from, std::string name, NodeId to,

@@ -111,12 +111,15 @@ void on_link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char*
   spawn(request, [=](Call call) { return link(std::move(call), node, parent, name); });
 }
 
-// A kernel that was not told keeps the node among those that have names, and may never forget it.
-void finish_removal(FuseCall& call, const FsResult<NodeId>& nameless) {
-  if (!nameless)
-    call.failed(nameless.error());
-  else if (!call.done())
-    call.files().forget(*nameless);
+// A kernel that was not told knows the node with a name more, and may never forget it.
+void finish_removal(FuseCall& call, const FsResult<NodeId>& lost_name) {
+  if (!lost_name) {
+    call.failed(lost_name.error());
+    return;
+  }
+  if (call.done() || *lost_name == 0) return;
+  call.files().forget(*lost_name);
+  call.session().forget_in_kernel({{*lost_name, {}, false}});
 }
 
 Task<void> remove(Call call, NodeId parent, std::string name, bool directory) {

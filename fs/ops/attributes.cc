@@ -10,6 +10,8 @@ namespace cumulus {
 namespace {
 
 constexpr std::size_t kValueMax = 64u << 10;
+constexpr std::size_t kNamesMax = 64u << 10;  // of one node, each with its end: what listxattr(2) can tell
+constexpr std::size_t kAllMax = 1u << 20;     // of one node, names and values: listing them reads both
 constexpr std::string_view kCapability = "security.capability";
 constexpr std::array<std::string_view, 3> kNamespaces = {"user.", "trusted.", "security."};
 
@@ -27,6 +29,19 @@ FsStatus check_xattr(std::string_view name, std::uint32_t mode) {
     if (name.starts_with(space)) return {};
   }
   return failure(FsErrorKind::unsupported, "no such namespace of extended attributes");
+}
+
+FsStatus check_xattrs_room(const std::vector<OmapEntry>& before, std::string_view name, std::size_t value) {
+  std::size_t names = name.size() + 1;
+  std::size_t values = value;
+  for (const OmapEntry& row : before) {
+    if (text_of(row.key) == name) continue;
+    names += row.key.size() + 1;
+    values += row.value.size();
+  }
+  if (names > kNamesMax) return failure(FsErrorKind::no_space, "the names take more than 64 KiB");
+  if (names + values > kAllMax) return failure(FsErrorKind::no_space, "they take more than 1 MiB");
+  return {};
 }
 
 }  // namespace
@@ -181,10 +196,14 @@ Task<FsStatus> ObjectFiles::set_xattr(NodeId node, std::string name, Bytes value
   const FsStatus allowed = check_xattr(name, loaded->inode.mode);
   if (!allowed) co_return allowed;
   if (value.size() > kValueMax) co_return failure(FsErrorKind::no_space, "at most 64 KiB");
-  const auto before = co_await volume_.xattr(views_.front(), object, bytes_of(name));
-  if (!before) co_return std::unexpected(error_from(before.error()));
-  if (mode == XattrMode::create && *before) co_return failure(FsErrorKind::exists, "the attribute exists");
-  if (mode == XattrMode::replace && !*before) co_return failure(FsErrorKind::no_data, "no such attribute");
+  const auto all = co_await volume_.xattrs(views_.front(), object);
+  if (!all) co_return std::unexpected(error_from(all.error()));
+  const bool exists =
+      std::ranges::any_of(*all, [&](const OmapEntry& row) { return text_of(row.key) == name; });
+  if (mode == XattrMode::create && exists) co_return failure(FsErrorKind::exists, "the attribute exists");
+  if (mode == XattrMode::replace && !exists) co_return failure(FsErrorKind::no_data, "no such attribute");
+  const FsStatus room = check_xattrs_room(*all, name, value.size());
+  if (!room) co_return room;
   Transaction set;
   bool keep = true;
   if (name == kAccessAcl || name == kDefaultAcl) {
@@ -198,7 +217,7 @@ Task<FsStatus> ObjectFiles::set_xattr(NodeId node, std::string name, Bytes value
   }
   if (keep)
     set.set_xattr(ref(object), bytes_of(name), std::move(value));
-  else if (*before)
+  else if (exists)
     set.remove_xattr(ref(object), bytes_of(name));
   loaded->inode.ctime = now();
   put(set, object, loaded->inode);

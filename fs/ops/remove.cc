@@ -91,8 +91,7 @@ void ObjectFiles::take_name_away(Transaction& to, const Loaded& parent, ObjectId
 }
 
 NodeId ObjectFiles::name_is_gone(ObjectId object, const Loaded& loaded) {
-  if (loaded.inode.nlink > 0) return 0;
-  orphans_.emplace(object, false);
+  if (loaded.inode.nlink == 0) orphans_.emplace(object, false);
   return node_of(0, object);
 }
 

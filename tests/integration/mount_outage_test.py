@@ -52,11 +52,13 @@ try:
         os.truncate(f"{top}/shrunk", 1000)
     elif what == "unlink":
         os.unlink(f"{top}/folder3/removed")
+    elif what == "unlink_second":
+        os.unlink(f"{top}/second")
     print("done")
 except Alarm:
     print("interrupted")
 '''
-CHANGES = ('rename', 'mkdir', 'create', 'truncate', 'unlink')
+CHANGES = ('rename', 'mkdir', 'create', 'truncate', 'unlink', 'unlink_second')
 
 
 def start_writer(path, first, last):
@@ -233,7 +235,8 @@ def truth_of(top):
             'mkdir': (there('folder/made'), os.listdir(f'{top}/folder'), os.stat(f'{top}/folder').st_nlink),
             'create': (there('folder2/created'), os.listdir(f'{top}/folder2')),
             'truncate': (os.stat(f'{top}/shrunk').st_size, len(open(f'{top}/shrunk', 'rb').read())),
-            'unlink': (there('folder3/removed'), os.listdir(f'{top}/folder3'))}
+            'unlink': (there('folder3/removed'), os.listdir(f'{top}/folder3')),
+            'unlink_second': (there('second'), os.stat(f'{top}/first').st_nlink)}
 
 
 def interrupted_changes():
@@ -243,9 +246,10 @@ def interrupted_changes():
         top = mount_with_small_cache(lab)
         for name in ('folder', 'folder2', 'folder3'):
             os.mkdir(f'{top}/{name}')
-        for name in ('old', 'shrunk', 'folder3/removed'):
+        for name in ('old', 'shrunk', 'folder3/removed', 'first'):
             with open(f'{top}/{name}', 'wb') as file:
                 file.write(b'x' * 5000)
+        os.link(f'{top}/first', f'{top}/second')
         miners = Miners(lab, False)
         truth_of(top)  # what the kernel remembers
         try:
@@ -263,11 +267,15 @@ def interrupted_changes():
         finally:
             miners.back()
         expect(writer.wait(120) == 0, f'the writer: {writer.stderr.read().decode()}')
-        after = {'rename': (False, True), 'mkdir': (True, ['made'], 3), 'create': (True, ['created']), 'truncate': (1000, 1000), 'unlink': (False, [])}
+        after = {'rename': (False, True), 'mkdir': (True, ['made'], 3), 'create': (True, ['created']), 'truncate': (1000, 1000), 'unlink': (False, []),
+                 'unlink_second': (False, 1)}
         limit = time.monotonic() + 15
         while (seen := truth_of(top)) != after and time.monotonic() < limit:
             time.sleep(0.2)
         expect(seen == after, f'after changes that nobody waited for: {seen}')
+        there = 1 + sum(len(folders) + len(files) for _, folders, files in os.walk(top))
+        counted = lab.json('fs', 'quota', lab.volume)['inodes']
+        expect(counted == there, f'{counted} inodes are counted, {there} are there: what was removed takes its place')
         lab.run('umount', top, '--sync', timeout=300)
         lab.drop_cache()
         lab.run('mount', lab.volume, top)

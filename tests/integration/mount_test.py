@@ -329,6 +329,18 @@ def attributes():
     fails(errno.ENODATA, os.setxattr, 'file', 'user.c', b'', os.XATTR_REPLACE)
     os.removexattr('file', 'user.a')
     fails(errno.ENODATA, os.getxattr, 'file', 'user.a')
+    for value, most in ((b'', 256), (b'v' * 65_536, 16)):
+        names = []
+        try:
+            for number in range(1000):
+                os.setxattr('file', f'user.{number:0250}', value)
+                names.append(f'user.{number:0250}')
+        except OSError as error:
+            expect(error.errno == errno.ENOSPC, f'too many xattrs: {error}')
+        expect(most - 3 <= len(names) <= most, f'{len(names)} xattrs of {len(value)} bytes')
+        expect(sorted(os.listxattr('file')) == sorted(names + ['trusted.b']), 'a long list of xattrs')
+        for name in names:
+            os.removexattr('file', name)
     os.chmod('file', 0o4755)
     os.chown('file', 1000, 1000)
     expect(stat.S_IMODE(os.stat('file').st_mode) == 0o755, 'chown clears set-id bits')

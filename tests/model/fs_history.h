@@ -74,7 +74,7 @@ class FsHistory final : public CrashHistory {
   void operate();
   bool prepare(FsOperation& operation);
   Task<void> execute(FsOperation operation, std::shared_ptr<Answer> answer);
-  std::optional<FsError> forget_some(const FsResult<NodeId>& nameless);
+  std::optional<FsError> forget_some(const FsResult<NodeId>& lost_name);
   Task<void> execute_on_names(FsOperation operation, std::shared_ptr<Answer> answer);
   Task<void> execute_on_data(FsOperation operation, std::shared_ptr<Answer> answer);
   Task<void> execute_on_snapshots(FsOperation operation, std::shared_ptr<Answer> answer);

@@ -121,9 +121,9 @@ Task<void> FsHistory::execute(FsOperation operation, std::shared_ptr<Answer> ans
 }
 
 // What has no name left is forgotten at once, by now with handles, or not before the file system is closed.
-std::optional<FsError> FsHistory::forget_some(const FsResult<NodeId>& nameless) {
-  if (nameless && random_.once_in(2)) mounted()->forget(*nameless);
-  return error_of(nameless);
+std::optional<FsError> FsHistory::forget_some(const FsResult<NodeId>& lost_name) {
+  if (lost_name && random_.once_in(2)) mounted()->forget(*lost_name);
+  return error_of(lost_name);
 }
 
 Task<void> FsHistory::execute_on_names(FsOperation operation, std::shared_ptr<Answer> answer) {

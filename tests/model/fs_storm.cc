@@ -43,8 +43,8 @@ bool FsStorm::fine(const FsResult<T>& result, const char* what) {
   return false;
 }
 
-void FsStorm::removed(Draw& draw, const FsResult<NodeId>& nameless, const char* what) {
-  if (fine(nameless, what) && draw.random.once_in(2)) files.forget(*nameless);
+void FsStorm::removed(Draw& draw, const FsResult<NodeId>& lost_name, const char* what) {
+  if (fine(lost_name, what) && draw.random.once_in(2)) files.forget(*lost_name);
 }
 
 Task<void> FsStorm::blow(std::size_t callers, std::uint64_t calls_each) {

@@ -29,7 +29,7 @@ struct FsStorm {
   Task<void> look(Draw& draw);
   template <class T>
   bool fine(const FsResult<T>& result, const char* what);
-  void removed(Draw& draw, const FsResult<NodeId>& nameless, const char* what);
+  void removed(Draw& draw, const FsResult<NodeId>& lost_name, const char* what);
 };
 
 }  // namespace cumulus
