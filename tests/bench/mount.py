@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""A mounted volume beside libfuse's own pass-through example over the same disk, and that disk itself, in one run: small files,
-random writes with fsync, random direct reads, and a large file to the miners and back. Rates, and the CPU time of the servers.
+"""A mounted volume beside libfuse's own pass-through example and gocryptfs over the same disk, and that disk itself, in one run: small
+files, random writes with fsync, random direct reads, trees that tar and git write, and a large file to the miners and back. Rates,
+and the CPU time of the servers.
 
-    tests/bench/mount.py [--mib 2048] [--rounds 2]
+    tests/bench/mount.py [--mib 8192] [--rounds 2] [--copy-gib 10] [--listed 100000]
 
-The pass-through is compiled from the examples that Debian's libfuse3-dev ships. Uses a volume and a devnet of its own.
+Needs `packaging/deps bench`. Uses a volume and a devnet of its own.
 """
 import argparse
 import json
 import os
+import random
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -17,29 +20,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../integration'))
 from lab import Lab, expect  # noqa: E402
+from mount_peers import Gocryptfs, PassThrough  # noqa: E402
 from processes import cpu_of, peak_mib, print_machine  # noqa: E402
-
-EXAMPLES = '/usr/share/doc/libfuse3-dev/examples'
-
-
-class PassThrough:
-    def __init__(self, lab):
-        self.source, self.dir, program = lab.path('below'), lab.path('through'), lab.path('passthrough')
-        os.mkdir(self.source)
-        os.mkdir(self.dir)
-        flags = subprocess.run(['pkg-config', '--cflags', '--libs', 'fuse3'], capture_output=True, text=True, check=True).stdout.split()
-        packed = os.path.join(EXAMPLES, 'passthrough_ll.c')
-        expect(os.path.exists(packed), f'{packed} is missing: apt-get install libfuse3-dev')
-        subprocess.run(['gcc', '-O2', '-w', f'-I{EXAMPLES}', packed, '-o', program, *flags], check=True)
-        self.process = subprocess.Popen([program, '-f', '-o', f'source={self.source},cache=auto,timeout=1', self.dir],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not os.path.ismount(self.dir):
-            time.sleep(0.05)
-
-    def end(self):
-        subprocess.run(['umount', self.dir], check=False)
-        self.process.wait()
-
 
 def fio(directory, *words):
     done = subprocess.run(['fio', '--name=x', f'--directory={directory}', '--output-format=json', '--size=256M', *words],
@@ -57,8 +39,28 @@ def create(directory, count, sync):
         os.close(file)
 
 
-def each(directory):
-    """(name, unit, operation, how many it was) one after the other."""
+class Trees:
+    """4,000 files in 100 folders, of 1 to 16 KiB: as a tar file, and as a git repository."""
+    FILES = 4000
+
+    def __init__(self, lab):
+        self.tar, self.repository, tree = lab.path('tree.tar'), lab.path('tree.git'), lab.path('tree')
+        chance = random.Random(1)
+        for number in range(self.FILES):
+            folder = f'{tree}/folder-{number % 100}'
+            os.makedirs(folder, exist_ok=True)
+            with open(f'{folder}/file-{number}', 'wb') as file:
+                file.write(chance.randbytes(chance.randrange(1 << 10, 16 << 10)))
+        subprocess.run(['tar', '-cf', self.tar, '-C', tree, '.'], check=True)
+        git = ['git', '-C', tree, '-c', 'user.name=x', '-c', 'user.email=x@localhost', '-c', 'gc.auto=0']
+        for words in (['init', '-q'], ['add', '.'], ['commit', '-qm', 'all']):
+            subprocess.run([*git, *words], check=True)
+        subprocess.run(['git', 'clone', '-q', '--bare', tree, self.repository], check=True)
+        shutil.rmtree(tree)
+
+
+def each(directory, trees):
+    """(name, operation that says how many it was), one after the other."""
     def randwrite():
         return fio(directory, '--rw=randwrite', '--bs=4k', '--fsync=1', '--runtime=4', '--time_based')['write']['total_ios']
 
@@ -85,6 +87,19 @@ def each(directory):
             thread.join()
         return 3200
 
+    def untar():
+        os.mkdir(f'{directory}/untarred')
+        subprocess.run(['tar', '-xf', trees.tar, '-C', f'{directory}/untarred'], check=True)
+        return trees.FILES
+
+    def clone():
+        subprocess.run(['git', 'clone', '-q', f'file://{trees.repository}', f'{directory}/cloned'], check=True)
+        return trees.FILES
+
+    def rm_rf():
+        subprocess.run(['rm', '-rf', f'{directory}/untarred', f'{directory}/cloned'], check=True)
+        return 2 * trees.FILES
+
     def removes():
         shutil.rmtree(f'{directory}/many')
         for k in range(8):
@@ -98,25 +113,70 @@ def each(directory):
     yield 'list and stat', stats
     yield '8 threads: create, write, fsync', synced
     yield 'remove', removes
+    yield 'tar -x, files', untar
+    yield 'git clone, files', clone
+    yield 'rm -rf of both', rm_rf
 
 
-def sequential(lab, directory, mib):
-    """CPU seconds a GiB of all our processes: a large file until it is Remote, then read cold."""
-    ours = [lab.daemon_pid(), *[pid for pid, line in lab.processes().items() if 'cumulus-miner' in line.split()[0]]]
-    path = os.path.join(directory, 'large')
+def listed_cold(lab, drive, through, count):
+    """`ls -l` of a large directory that nobody remembers: ours is mounted anew."""
+    counts = {'pass-through': min(count, through.FILES_MAX), 'ours': count}
+    for where, directory in (('pass-through', through.source), ('ours', drive)):
+        os.mkdir(f'{directory}/listed')
+        for number in range(counts[where]):
+            os.close(os.open(f'{directory}/listed/file-{number}', os.O_CREAT | os.O_WRONLY, 0o644))
+    rates = {}
+    for where, directory in (('pass-through', through.dir), ('ours', drive)) * 3:
+        if where == 'ours':
+            lab.run('umount', drive)
+            lab.run('mount', lab.volume, drive)
+        os.sync()
+        with open('/proc/sys/vm/drop_caches', 'w') as file:
+            file.write('3')
+        begun = time.time()
+        subprocess.run(['ls', '-l', f'{directory}/listed'], stdout=subprocess.DEVNULL, check=True)
+        rates.setdefault(where, []).append(counts[where] / (time.time() - begun))
+    theirs, ours = (statistics.median(rates[where]) for where in ('pass-through', 'ours'))
+    print(f'ls -l, cold, 3 times: pass-through {theirs:.0f}/s of {counts["pass-through"]} files, ours {ours:.0f}/s of {count}: '
+          f'{ours / theirs:.2f} (asked: 1)', flush=True)
+    subprocess.run(['rm', '-rf', f'{drive}/listed', f'{through.source}/listed'], check=True)
+
+
+def write_large(path, mib):
+    """Written in blocks of 1 MiB and fsync'd: MiB/s, and the longest write."""
     block = os.urandom(1 << 20)
-    before, begun = sum(map(cpu_of, ours)), time.time()
-    longest = 0.0
+    longest, begun = 0.0, time.time()
     with open(path, 'wb', buffering=0) as file:
         for _ in range(mib):
             at = time.time()
             file.write(block)
             longest = max(longest, time.time() - at)
         os.fsync(file.fileno())
-    written = time.time() - begun
+    return mib / (time.time() - begun), longest
+
+
+def beside_gocryptfs(lab, mib):
+    peer = Gocryptfs(lab)
+    try:
+        rate, longest = write_large(f'{peer.dir}/large', mib)
+    finally:
+        peer.end()
+    print(f'gocryptfs: write {mib} MiB and fsync: {rate:.0f} MiB/s, longest write {longest * 1000:.0f} ms', flush=True)
+    return rate
+
+
+def sequential(lab, directory, mib):
+    """CPU seconds a GiB of all our processes: a large file until it is Remote, then read cold."""
+    theirs = [beside_gocryptfs(lab, mib)]
+    ours = [lab.daemon_pid(), *[pid for pid, line in lab.processes().items() if 'cumulus-miner' in line.split()[0]]]
+    path = os.path.join(directory, 'large')
+    before = sum(map(cpu_of, ours))
+    rate, longest = write_large(path, mib)
     lab.sync(timeout=600)
-    print(f'write {mib} MiB and fsync: {mib / written:.0f} MiB/s, longest write {longest * 1000:.0f} ms; until Remote: '
-          f'{(sum(map(cpu_of, ours)) - before) * 1024 / mib:.2f} CPU s/GiB (asked: 5.5)', flush=True)
+    spent = (sum(map(cpu_of, ours)) - before) * 1024 / mib
+    theirs.append(beside_gocryptfs(lab, mib))
+    print(f'write {mib} MiB and fsync: {rate:.0f} MiB/s, {rate / statistics.mean(theirs):.2f} of gocryptfs (asked: 1), longest write '
+          f'{longest * 1000:.0f} ms (asked: 1000); until Remote: {spent:.2f} CPU s/GiB (asked: 5.5)', flush=True)
     lab.run('umount', directory)
     lab.drop_cache()
     lab.run('mount', lab.volume, directory)
@@ -169,23 +229,25 @@ def many_open(lab, directory, count=1000, rounds=64):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument('--mib', type=int, default=2048)
+    parser.add_argument('--mib', type=int, default=8192)
     parser.add_argument('--rounds', type=int, default=2)
     parser.add_argument('--copy-gib', type=int, default=10)
+    parser.add_argument('--listed', type=int, default=100_000)
     arguments = parser.parse_args()
     print_machine()
     with Lab(segment='8M') as lab:
         lab.up()
+        lab.run('volume', 'set', lab.volume, f'cache-size={arguments.mib + 4096}M')  # larger than the file
         drive, disk = lab.path('drive'), lab.path('disk')
         os.mkdir(drive)
         os.mkdir(disk)
         lab.run('mount', lab.volume, drive)
-        through = PassThrough(lab)
+        through, trees = PassThrough(lab), Trees(lab)
         try:
             for _ in range(arguments.rounds):
                 rows = {}
                 for where, directory, pid in (('disk', disk, 0), ('pass-through', through.dir, through.process.pid), ('ours', drive, lab.daemon_pid())):
-                    for name, operation in each(directory):
+                    for name, operation in each(directory, trees):
                         before, begun = cpu_of(pid) if pid else 0, time.time()
                         count = operation()
                         took = time.time() - begun
@@ -196,6 +258,7 @@ def main():
                     rate, cpu = row['ours']
                     print(f'{name:<38}{row["disk"][0]:7.0f}/s{through_rate:9.0f}/s {through_cpu:5.0f} us{rate:11.0f}/s {cpu:5.0f} us   '
                           f'{rate / through_rate:.2f}', flush=True)
+            listed_cold(lab, drive, through, arguments.listed)
         finally:
             through.end()
         many_open(lab, drive)
