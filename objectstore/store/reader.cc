@@ -15,7 +15,6 @@ constexpr std::uint32_t kStreakToPrefetch = 2;
 constexpr std::uint64_t kAheadBytes = 16u << 20;
 constexpr std::uint32_t kWholeFrom = 256u << 10;   // a read of this much of a segment fetches all of it
 constexpr std::uint32_t kOffloadFrom = 96u << 10;  // opening this much is worth waking a worker
-constexpr std::uint32_t kWarmMax = 96u << 10;      // local reads up to this go through the page cache
 constexpr std::uint32_t kCacheGranule = 64u << 10;
 constexpr int kRelocationTries = 3;
 
@@ -196,8 +195,9 @@ Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<Plac
     else
       local = fail(header.error());
   }
-  // Small reads come back, so the page cache may keep them; large ones would only push others out of it.
-  if (local && cells.sealed_length <= kWarmMax) {
+  // What is read comes back, in whatever pieces. The kernel keeps what was read once from pushing out what is
+  // read often.
+  if (local) {
     const auto warm = co_await handle->read_warm(cells.sealed_offset, cells.sealed_length);
     if (warm && co_await open_cells(segment, salt, cells, warm->bytes, warm->owner, into)) {
       cache_hits_.add();
