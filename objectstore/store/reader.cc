@@ -16,6 +16,7 @@ constexpr std::uint64_t kAheadBytes = 16u << 20;
 constexpr std::uint32_t kWholeFrom = 256u << 10;   // a read of this much of a segment fetches all of it
 constexpr std::uint32_t kOffloadFrom = 96u << 10;  // opening this much is worth waking a worker
 constexpr std::uint32_t kCacheGranule = 64u << 10;
+constexpr std::size_t kPiecesATurn = 64;  // of one read, before the others on the reactor run
 constexpr int kRelocationTries = 3;
 
 }  // namespace
@@ -377,11 +378,17 @@ Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t
           co_await read_ahead(view, object, ahead_from, std::min(kAheadBytes, stat->size - ahead_from)));
 
     std::vector<std::shared_ptr<Status>> ends;
+    std::size_t at_hand = 0;
     TaskGroup parts(runtime_);
     for (const Extent& extent : extents) {
       const MutableByteView part = into.subspan(extent.offset - offset, extent.length);
       if (extent.kind != Extent::Kind::data) {
         std::ranges::fill(part, std::uint8_t{0});
+        continue;
+      }
+      // A task for each of many small pieces costs more than they do.
+      if (!is_staged(extent.run) && cells_.try_read(extent.run, extent.skip, part)) {
+        if (++at_hand % kPiecesATurn == 0) co_await runtime_.yield();
         continue;
       }
       auto end = ends.emplace_back(std::make_shared<Status>());
