@@ -16,7 +16,7 @@ namespace cumulus {
 namespace {
 
 // Below it, waking a worker costs more than the cipher.
-constexpr std::uint32_t kInlineSealMax = 32u << 10;
+constexpr std::uint32_t kInlineSealMax = 128u << 10;
 // Segments whose bytes are not all durable yet; a writer that would start one more waits.
 constexpr std::size_t kUndurableSegmentsMax = 4;
 // Small groups behind a write in flight wait for its end and go together.
