@@ -92,8 +92,8 @@ void StoreIndex::group_written(LogPosition number, std::uint64_t log_bytes, Reso
 
 void StoreIndex::resolve_group(Group& group, bool own, const std::function<Run(const Run&)>& place) {
   if (!own && !group.has_clones) return;
-  for (const auto& [prefix, version] : group.touched) {
-    for (OverlayRow& row : overlay_.find(prefix)->second)
+  for (const auto& [entry, version] : group.touched) {
+    for (OverlayRow& row : entry->second)
       if (row.group == group.number && row.version == version)
         if (auto* chunk = std::get_if<ChunkRow>(&row.value)) chunk->resolve(place);
   }
@@ -115,8 +115,8 @@ Task<Status> StoreIndex::room_for_group(TimePoint until) {
 std::vector<RowUpdate> StoreIndex::updates_of(const Group& group) {
   std::vector<RowUpdate> updates = group.catalogue;
   updates.reserve(updates.size() + group.touched.size() + group.placed.size());
-  for (const auto& [prefix, version] : group.touched) {
-    const OverlayRows& rows = overlay_.find(prefix)->second;
+  for (const auto& [entry, version] : group.touched) {
+    const auto& [prefix, rows] = *entry;
     const auto row = std::ranges::find_if(
         rows, [&](const OverlayRow& r) { return r.version == version && r.group == group.number; });
     CHECK(row != rows.end());
@@ -153,9 +153,8 @@ std::vector<RowUpdate> StoreIndex::updates_of(const Group& group) {
 
 // The group is in the engine: its rows leave the overlay and enter the cached chains.
 void StoreIndex::settle(const Group& group) {
-  for (const auto& [prefix, version] : group.touched) {
-    const auto entry = overlay_.find(prefix);
-    OverlayRows& rows = entry->second;
+  for (const auto& [entry, version] : group.touched) {
+    auto& [prefix, rows] = *entry;
     const auto row = std::ranges::find_if(
         rows, [&](const OverlayRow& r) { return r.version == version && r.group == group.number; });
     if (Chain* chain = cache_.find(prefix)) {
@@ -253,9 +252,10 @@ bool StoreIndex::wants_flush() const {
 Task<Status> StoreIndex::abandon_unwritten() {
   // Readers go back to the written state: groups that never became part of the log vanish.
   const auto drop = [&](const Group& group) {
-    for (const auto& [prefix, version] : group.touched) {
-      const auto entry = overlay_.find(prefix);
-      std::erase_if(entry->second, [&](const OverlayRow& row) { return row.group == group.number; });
+    for (const auto& [entry, version] : group.touched) {
+      std::erase_if(entry->second, [&](const OverlayRow& row) {
+        return row.group == group.number && row.version == version;
+      });
       if (entry->second.empty()) overlay_.erase(entry);
     }
   };

@@ -15,10 +15,11 @@ constexpr std::uint64_t kLoadsAhead = 32;  // half of what the cache keeps whate
 
 // The row of the open group at a version, made from `empty` when the group has none yet.
 RowValue& StoreIndex::overlay_row(const std::string& prefix, Version version, RowValue empty) {
-  OverlayRows& rows = overlay_[prefix];
+  const auto entry = overlay_.try_emplace(prefix).first;
+  OverlayRows& rows = entry->second;
   const auto at = std::ranges::find_if(rows, [&](const OverlayRow& row) { return row.version <= version; });
   if (at != rows.end() && at->version == version && at->group == open_.number) return at->value;
-  open_.touched.emplace(prefix, version);
+  open_.touched.emplace_back(entry, version);
   return rows.insert(at, {version, open_.number, std::move(empty)})->value;
 }
 
@@ -66,7 +67,11 @@ Task<Status> StoreIndex::prepare(const std::vector<Change>& changes) {
   // A plan is good for the next change only, and what loads much may push out what was loaded first: the
   // rest is prepared when its turn comes.
   const std::uint64_t loaded_before = rows_loaded_.value();
+  std::optional<ObjectRef> written;  // the object of the write before
   for (const Change& change : changes) {
+    const auto* write = std::get_if<change::Write>(&change);
+    if (write != nullptr && write->object == written) continue;
+    written = write == nullptr ? std::nullopt : std::optional(write->object);
     CO_TRY_OK(co_await prepare_one(change));
     if (planned(change) || rows_loaded_.value() > loaded_before + kLoadsAhead) break;
   }

@@ -81,7 +81,8 @@ class StoreIndex final : public Index {
 
   struct Group {
     LogPosition number = 0;
-    std::set<std::pair<std::string, Version>> touched;
+    // Its rows: one in each entry at that version. The entry stays while any group has a row in it.
+    std::vector<std::pair<Overlay::iterator, Version>> touched;
     std::vector<RowUpdate> catalogue;  // rows of dataset 0, as of the group's end
     std::map<SegmentId, change::Placed> placed;
     std::uint64_t log_bytes = 0;
