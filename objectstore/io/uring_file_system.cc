@@ -153,6 +153,8 @@ class Ring : public std::enable_shared_from_this<Ring> {
 
 // A transfer's length is an int in the answer.
 constexpr std::size_t kTransferMax = std::size_t{1} << 30;
+// A read of this much from the page cache is copied by a thread of the kernel's, not by the reactor's.
+constexpr std::size_t kCopyMax = std::size_t{128} << 10;
 
 class UringFile final : public PosixFile {
  public:
@@ -160,10 +162,10 @@ class UringFile final : public PosixFile {
       : PosixFile(reactor, std::move(descriptor), std::move(path)), ring_(std::move(ring)) {}
 
   Task<Result<std::size_t>> read_at(std::uint64_t offset, MutableByteView into) override {
-    return read_from(fd(), offset, into);
+    return read_from(fd(), offset, into, 0);
   }
   Task<Result<std::size_t>> read_warm(std::uint64_t offset, MutableByteView into) override {
-    return read_from(warm_fd(), offset, into);
+    return read_from(warm_fd(), offset, into, into.size() > kCopyMax ? IOSQE_ASYNC : 0);
   }
 
   Task<Status> write_at(std::uint64_t offset, ByteView data) override { return write(offset, data, 0); }
@@ -196,13 +198,15 @@ class UringFile final : public PosixFile {
     co_return Status();
   }
 
-  Task<Result<std::size_t>> read_from(int descriptor, std::uint64_t offset, MutableByteView into) {
+  Task<Result<std::size_t>> read_from(int descriptor, std::uint64_t offset, MutableByteView into,
+                                      unsigned char how) {
     std::size_t done = 0;
     while (done < into.size()) {
       const MutableByteView rest = into.subspan(done, std::min(into.size() - done, kTransferMax));
       const std::uint64_t at = offset + done;
-      const int got = co_await ring_->run([descriptor, rest, at](io_uring_sqe* entry) {
+      const int got = co_await ring_->run([descriptor, rest, at, how](io_uring_sqe* entry) {
         io_uring_prep_read(entry, descriptor, rest.data(), static_cast<unsigned>(rest.size()), at);
+        entry->flags |= how;
       });
       if (got == -EINTR || got == -EAGAIN) continue;
       if (got < 0) co_return fail(from_errno(-got, "read " + path_));

@@ -256,21 +256,23 @@ TEST_P(FileSystemContract, WarmReadsOfDirectFiles) {
     how.direct = true;
     const auto file = files.open(root + "/f", how);
     EXPECT_DONE(file);
-    Buffer content(64u << 10);
+    Buffer content(256u << 10);
     for (const unsigned round : {1u, 2u}) {
       std::ranges::copy(pattern(content.size(), round), content.data());
       EXPECT_DONE(co_await (*file)->write_at(0, content.view()));
-      Buffer got(8192);
-      const auto count = co_await (*file)->read_warm(4096, got.view());
-      EXPECT_EQ(count.value_or(0), got.size());
-      EXPECT_TRUE(std::ranges::equal(got.view(), content.view(4096, 8192)));
+      for (const std::size_t size : {8192u, 192u << 10}) {
+        Buffer got(size);
+        const auto count = co_await (*file)->read_warm(4096, got.view());
+        EXPECT_EQ(count.value_or(0), got.size());
+        EXPECT_TRUE(std::ranges::equal(got.view(), content.view(4096, size)));
+      }
       Bytes odd(5001);
       if ((*file)->try_read_warm(4099, odd)) {
         EXPECT_TRUE(std::ranges::equal(odd, content.view(4099, odd.size())));
       }
     }
     Bytes behind(4096);
-    EXPECT_FALSE((*file)->try_read_warm((64u << 10) - 100, behind));
+    EXPECT_FALSE((*file)->try_read_warm((256u << 10) - 100, behind));
     EXPECT_FALSE((*file)->try_read_warm(1u << 20, behind));
   });
 }
