@@ -11,7 +11,7 @@ namespace cumulus::nbd {
 namespace {
 
 constexpr std::size_t kSmallPayload = 64u << 10;  // larger ones are received into memory of their own
-constexpr std::size_t kProgress = 64u << 10;      // of a large payload; less is as good as silence
+constexpr std::size_t kProgress = 1u << 20;       // of a large payload; less is as good as silence
 constexpr std::size_t kHandshakeInput = Negotiation::kOptionMax + 16;
 
 }  // namespace
@@ -25,6 +25,7 @@ Connection::Connection(Shared& shared, Host& host, std::unique_ptr<Stream> strea
       poll_(shared.runtime),
       read_bytes_(shared.runtime, shared.limits.client_bytes_max),
       write_bytes_(shared.runtime, shared.limits.client_bytes_max),
+      own_writes_(shared.runtime, shared.limits.own_writes_max),
       changed_(shared.runtime),
       tasks_(shared.runtime) {}
 
@@ -163,7 +164,8 @@ Task<bool> Connection::send_all(ByteView bytes) {
 }
 
 bool Connection::is_full() const {
-  return under_way_ >= shared_.limits.requests_max || output_bytes_ > shared_.limits.output_max;
+  return under_way_ >= shared_.limits.requests_max || output_bytes_ > shared_.limits.output_max ||
+         without_room_ > 0;
 }
 
 Task<void> Connection::transmit() {
@@ -216,11 +218,13 @@ bool Connection::take_small() {
   return true;
 }
 
-// Received into memory of its own, which the commit then keeps, and the client's share with it.
+// Received into memory of its own, which the commit then keeps, and the shares with it.
 Task<bool> Connection::take_large(Request request) {
   const std::uint64_t length = request.payload(shape_.extended);
   Semaphore::Hold of_client = co_await write_bytes_.acquire(length);
-  Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(length);
+  Memory& memory = *shared_.memory;
+  Semaphore& share = length > Memory::kHuge ? memory.huge_writes : memory.large_writes;
+  Semaphore::Hold of_all = co_await share.acquire(length);
   if (broken_ || late_) co_return false;
   auto buffer = std::make_shared<Buffer>(length);
   const std::size_t here = std::min<std::size_t>(available(), length);
@@ -243,11 +247,11 @@ Task<bool> Connection::take_large(Request request) {
     const bool more = co_await wait_or_cut(moved.outcome, deadline);
     if (!more) co_return false;
   }
-  batch_bytes_ = std::move(of_client);
+  batch_room_ = {std::move(of_client), std::move(of_all), true};
   start(request, buffer->view(), buffer);
   // A large write goes alone.
   commit_batch();
-  batch_bytes_.release();  // refused
+  batch_room_ = {};  // refused
   co_return true;
 }
 

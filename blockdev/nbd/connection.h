@@ -25,9 +25,10 @@ struct Limits {
   Duration payload_max = std::chrono::seconds(30);    // half a write, then silence or next to nothing
   Duration goodbye_max = std::chrono::seconds(5);     // replies not taken at the end, requests not begun
   std::size_t requests_max = 256;                     // of one client, waiting for disk or miners
-  // Of one client, in those: so much of reads, and so much of large writes; a larger one goes alone.
+  // Of one client, in those: so much of reads, and so much of writes; a larger one goes alone.
   std::uint64_t client_bytes_max = 16u << 20;
-  std::size_t output_max = 4u << 20;  // of one client, not yet taken
+  std::uint64_t own_writes_max = 1u << 20;  // of one client's small writes, beside those
+  std::size_t output_max = 4u << 20;        // of one client, not yet taken
 };
 
 // What connections share: the exports, and the memory.
@@ -40,11 +41,20 @@ class Host {
   virtual std::shared_ptr<TlsSettings> tls() const = 0;
 };
 
-// The payloads under way of all clients, of however many servers share it.
+// The payloads under way of all clients, of however many servers share it. In shares, so that nobody's reads
+// wait for a log without room, and a client that is slow with a huge write holds up nothing but huge writes.
 struct Memory {
+  static constexpr std::uint64_t kHuge = 4u << 20;
   BufferPool buffers{256u << 10, 64};
-  Semaphore bytes;
-  Memory(Runtime& runtime, std::uint64_t bytes_max) : bytes(runtime, bytes_max) {}
+  Semaphore reads;
+  Semaphore small_writes;  // that are not accepted yet
+  Semaphore large_writes;  // from their first byte until they are accepted
+  Semaphore huge_writes;   // of more than kHuge
+  Memory(Runtime& runtime, std::uint64_t bytes_max)
+      : reads(runtime, bytes_max / 8 * 3),
+        small_writes(runtime, bytes_max / 16),
+        large_writes(runtime, bytes_max / 16 * 3),
+        huge_writes(runtime, bytes_max / 8 * 3) {}
 };
 
 struct Shared {
@@ -77,6 +87,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::size_t from = 0;
     std::size_t to = 0;
   };
+  // For the payloads of one commit, until it has returned.
+  struct Room {
+    Semaphore::Hold of_client;
+    Semaphore::Hold of_all;
+    bool here = false;
+  };
 
   // --- connection.cc: the stream ---
   Task<bool> negotiate();
@@ -99,7 +115,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool is_full() const;
   void add_to_batch(const Request& request, ByteView data, std::shared_ptr<const void> owner);
   void commit_batch();
-  Task<void> commit_task(BlockBatch batch, std::vector<Request> requests, Semaphore::Hold bytes);
+  bool try_room(std::uint64_t bytes, Room& room);
+  Task<Room> room_for(std::uint64_t bytes);
+  Task<void> commit_task(BlockBatch batch, std::vector<Request> requests, Room room);
   bool read_now(const Request& request);
   Task<void> read_task(Request request);
   Task<Code> read_parts(Request request, std::shared_ptr<Buffer> buffer,
@@ -138,7 +156,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::size_t end_ = 0;
   BlockBatch batch_;
   std::vector<Request> batched_;
-  Semaphore::Hold batch_bytes_;  // of a large write in the batch, until its commit has returned
+  Room batch_room_;  // of a large write in the batch
 
   std::deque<Piece> output_;
   std::shared_ptr<Buffer> tail_;  // small replies are written here, one after the other
@@ -153,9 +171,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool out_of_step_ = false;  // the client does not speak the protocol
   bool goodbye_ = false;      // DISC
   std::size_t under_way_ = 0;
+  std::size_t without_room_ = 0;  // of those: small writes that wait for room_for()
 
   Semaphore read_bytes_;
   Semaphore write_bytes_;  // a log without room holds writes up, not reads
+  Semaphore own_writes_;   // small ones that need no room of what all share: nobody else holds these up
   Signal changed_;         // a task ended, output was taken, or broken
   TaskGroup tasks_;
 };

@@ -160,7 +160,7 @@ Task<void> Connection::read_task(Request request) {
   const Semaphore::Hold of_client = co_await read_bytes_.acquire(request.length);
   co_await output_room();
   if (broken_) co_return task_done();
-  const Semaphore::Hold of_all = co_await shared_.memory->bytes.acquire(request.length);
+  const Semaphore::Hold of_all = co_await shared_.memory->reads.acquire(request.length);
   std::shared_ptr<Buffer> buffer = request.length <= shared_.memory->buffers.buffer_size()
                                        ? shared_.memory->buffers.acquire()
                                        : std::make_shared<Buffer>(request.length);
@@ -210,13 +210,33 @@ void Connection::add_to_batch(const Request& request, ByteView data, std::shared
 
 void Connection::commit_batch() {
   if (batched_.empty()) return;
-  begin_task(
-      commit_task(std::exchange(batch_, BlockBatch()), std::exchange(batched_, {}), std::move(batch_bytes_)));
+  Room room = std::exchange(batch_room_, {});
+  if (!room.here && !try_room(batch_.data_bytes(), room)) ++without_room_;
+  begin_task(commit_task(std::exchange(batch_, BlockBatch()), std::exchange(batched_, {}), std::move(room)));
 }
 
-Task<void> Connection::commit_task(BlockBatch batch, std::vector<Request> requests, Semaphore::Hold bytes) {
+// For a batch of small writes.
+bool Connection::try_room(std::uint64_t bytes, Room& room) {
+  room.here = own_writes_.try_acquire(room.of_client, bytes) ||
+              (write_bytes_.try_acquire(room.of_client, bytes) &&
+               shared_.memory->small_writes.try_acquire(room.of_all, bytes));
+  if (!room.here) room = {};
+  return room.here;
+}
+
+Task<Connection::Room> Connection::room_for(std::uint64_t bytes) {
+  Room room;
+  room.of_client = co_await write_bytes_.acquire(bytes);
+  room.of_all = co_await shared_.memory->small_writes.acquire(bytes);
+  --without_room_;
+  changed_.notify_all();
+  co_return room;
+}
+
+Task<void> Connection::commit_task(BlockBatch batch, std::vector<Request> requests, Room room) {
+  if (!room.here) room = co_await room_for(batch.data_bytes());
   auto done = co_await device_->commit(std::move(batch));
-  bytes.release();  // the volume bounds what is accepted and not yet written
+  room = {};  // the volume bounds what is accepted and not yet written
   if (done && shared_.reconnect_safe) {
     const BlockStatus written = co_await device_->make_written(*done);
     if (!written) done = std::unexpected(written.error());

@@ -31,6 +31,7 @@ def file_system(folder_or_tar, path, size):
 
 def build_system(directory, size=1 << 30):
     """Paths of the system's raw image and of the package's disk."""
+    os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, f'system-{mark([os.path.join(HERE, "answer.sh"), __file__])}')
     package = os.path.join(directory, 'package')
     with open(os.path.join(directory, 'system.lock'), 'w') as lock:

@@ -16,7 +16,7 @@ using std::chrono::seconds;
 
 constexpr std::uint64_t kMiB = 1u << 20;
 
-// A server of one disk, and one client of it that was let in.
+// A server of one disk, and a client of it that was let in.
 class Serving {
  public:
   explicit Serving(std::uint64_t memory_max = 64 * kMiB) : image_(runtime_, 64 * kMiB) {
@@ -28,9 +28,21 @@ class Serving {
     options.limits.payload_max = seconds(30);
     options.memory = memory;
     server_ = std::make_unique<Server>(runtime_, image_, std::move(options));
+    let_in();
+  }
+  ~Serving() {
+    for (const int client : clients_) ::close(client);
+    image_.set_full(false);
+    bool closed = false;
+    runtime_.spawn(server_->close(), [&closed] { closed = true; });
+    EXPECT_TRUE(world_.run_until([&] { return closed; }, 1'000'000));
+  }
+
+  // One more client, whose turn it is from now on.
+  void let_in() {
     int ends[2];
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    client_ = ends[0];
+    clients_.push_back(client_ = ends[0]);
     ::fcntl(client_, F_SETFL, O_NONBLOCK);
     server_->adopt(ends[1], "the test");
     Bytes hello;
@@ -40,13 +52,6 @@ class Serving {
     append(hello, std::uint32_t{0});
     send(hello);
     EXPECT_EQ(receive().size(), 18u + 10u);
-  }
-  ~Serving() {
-    ::close(client_);
-    image_.set_full(false);
-    bool closed = false;
-    runtime_.spawn(server_->close(), [&closed] { closed = true; });
-    EXPECT_TRUE(world_.run_until([&] { return closed; }, 1'000'000));
   }
 
   void pass(Duration time) {
@@ -107,6 +112,7 @@ class Serving {
  private:
   OneImage image_;
   std::unique_ptr<Server> server_;
+  std::vector<int> clients_;
   int client_ = -1;
 };
 
@@ -117,9 +123,9 @@ Bytes write_of(std::uint64_t length, std::uint64_t cookie = 1) {
 }
 
 TEST(NbdServer, WaitingForTheServersMemoryIsNoSilence) {
-  Serving serving(kMiB);
+  Serving serving;
   Semaphore::Hold all;
-  ASSERT_TRUE(serving.memory->bytes.try_acquire(all, kMiB));
+  ASSERT_TRUE(serving.memory->large_writes.try_acquire(all, serving.memory->large_writes.capacity()));
   const Bytes write = write_of(kMiB / 2);
   const ByteView bytes(write);
   EXPECT_EQ(serving.send(bytes.first(100'000)), 100'000u);
@@ -133,9 +139,9 @@ TEST(NbdServer, WaitingForTheServersMemoryIsNoSilence) {
 
 TEST(NbdServer, ALargeWriteThatMovesIsWaitedFor) {
   Serving serving;
-  const Bytes write = write_of(kMiB);
+  const Bytes write = write_of(4 * kMiB);
   for (ByteView rest(write); !rest.empty() && serving.is_open();) {
-    const std::size_t part = std::min<std::size_t>(rest.size(), 70'000);
+    const std::size_t part = std::min<std::size_t>(rest.size(), 1'100'000);
     EXPECT_EQ(serving.send(rest.first(part)), part);
     rest = rest.subspan(part);
     serving.pass(seconds(20));
@@ -145,13 +151,13 @@ TEST(NbdServer, ALargeWriteThatMovesIsWaitedFor) {
 
 TEST(NbdServer, ALargeWriteThatDripsIsCutOff) {
   Serving serving;
-  const Bytes write = write_of(kMiB);
+  const Bytes write = write_of(4 * kMiB);
   ByteView rest(write);
   EXPECT_EQ(serving.send(rest.first(100'000)), 100'000u);
   int waited = 0;
-  for (; waited < 100 && serving.is_open(); ++waited) {
-    rest = rest.subspan(1000);
-    serving.send(rest.first(1000));
+  for (; waited < 100 && serving.is_open(); ++waited) {  // 900 KiB in 30 s
+    rest = rest.subspan(30'000);
+    serving.send(rest.first(30'000));
     serving.pass(seconds(1));
   }
   EXPECT_GE(waited, 29);
@@ -180,6 +186,54 @@ TEST(NbdServer, ALogWithoutRoomHoldsUpFewWritesAndNoReads) {
   EXPECT_EQ(serving.send(ByteView(last).subspan(part)), last.size() - part);
   EXPECT_EQ(serving.receive().size(), 5 * kSimpleReplySize);
   EXPECT_EQ(serving.image().committed(), 5u);
+}
+
+TEST(NbdServer, OneThatIsSlowWithAHugeWriteHoldsUpOnlyThose) {
+  Serving serving;
+  const Bytes slow = write_of(32 * kMiB);
+  EXPECT_EQ(serving.send(ByteView(slow).first(kMiB)), kMiB);
+  for (int client = 0; client < 3; ++client) {
+    serving.let_in();
+    serving.send(write_of(4096));
+    serving.send(write_of(2 * kMiB));
+    serving.send(Serving::request(Command::read, 2, 3 * kMiB));
+    EXPECT_EQ(serving.receive().size(), 3 * kSimpleReplySize + 3 * kMiB);
+  }
+}
+
+TEST(NbdServer, ALogWithoutRoomHoldsUpFewLargeWritesOfAllClients) {
+  Serving serving;
+  serving.image().set_full(true);
+  for (int client = 0; client < 6; ++client) {
+    for (std::uint64_t cookie = 0; cookie < 4; ++cookie) serving.send(write_of(kMiB, cookie));
+    serving.let_in();
+  }
+  EXPECT_EQ(serving.image().waiting(), 12u);
+  serving.send(Serving::request(Command::read, 10, 3 * kMiB));
+  EXPECT_EQ(serving.receive().size(), kSimpleReplySize + 3 * kMiB);
+}
+
+TEST(NbdServer, ALogWithoutRoomHoldsUpFewSmallWritesOfAllClients) {
+  Serving serving;
+  serving.image().set_full(true);
+  Bytes many;
+  for (std::uint64_t cookie = 0; many.size() < 16 * kMiB; ++cookie)
+    append(many, text_of(write_of(64 << 10, cookie)));
+  std::uint64_t taken = 0;
+  for (int client = 0; client < 4; ++client) {
+    taken += serving.send(many);
+    serving.let_in();
+  }
+  // A MiB of each, 4 MiB of all, and what lies in sockets and has not been looked at.
+  EXPECT_GT(taken, 8 * kMiB);
+  EXPECT_LT(taken, 12 * kMiB);
+  // Who asks for little waits for nobody's memory.
+  serving.send(write_of(4096));
+  serving.send(Serving::request(Command::read, 10, 3 * kMiB));
+  EXPECT_EQ(serving.receive().size(), kSimpleReplySize + 3 * kMiB);
+  serving.image().set_full(false);
+  serving.pass(seconds(1));
+  EXPECT_EQ(serving.receive().size(), kSimpleReplySize);
 }
 
 TEST(NbdServer, ARefusedLargeWriteHoldsNothing) {
