@@ -161,6 +161,10 @@ Status Server::listen_tcp(const std::string& address) {
   if (colon == std::string::npos) return fail(ErrorKind::invalid, format("'{}' is not ADDR:PORT", address));
   std::string host = address.substr(0, colon);
   const std::string port = address.substr(colon + 1);
+  std::uint16_t number = 0;  // the resolver would cut off a larger one
+  const auto parsed = std::from_chars(port.data(), port.data() + port.size(), number);
+  if (parsed.ec != std::errc() || parsed.ptr != port.data() + port.size())
+    return fail(ErrorKind::invalid, format("'{}' is not ADDR:PORT: a port is 0 to 65535", address));
   if (host.size() > 1 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;

@@ -224,6 +224,12 @@ def attach():
         disk.serve()
         expect(disk.connect().pread(4, 0) == b'kept', 'a flushed write is gone after a restart')
         lab.refused('nbd', 'serve', f'{lab.volume}/nothing', '--socket', second, says='nothing')
+        lab.refused('nbd', 'serve', f'{lab.volume}/disk@one', '--socket', second, says=f'serve \'{lab.volume}/disk\'')
+        lab.refused('nbd', 'serve', f'{lab.volume}/other', '--listen', '127.0.0.1:99999', says='65535')
+        lab.refused('nbd', 'ls', 'nobody', says='nobody')
+        lab.run('image', 'create', f'{lab.volume}/a b?%41&ü', '--size', '1M')
+        odd = lab.json('nbd', 'serve', f'{lab.volume}/a b?%41&ü', '--socket', lab.path('a b&%41.sock'))['uri']
+        expect(tool('nbdinfo', '--size', odd).strip() == str(1 << 20), odd)
         lab.refused('nbd', 'serve', f'{lab.volume}/disk', '--socket', second, '--listen', '127.0.0.1:0', codes=(1, 2), says='--socket')
 
 

@@ -100,6 +100,15 @@ class Serving {
     const ssize_t part = ::recv(client_, &byte, 1, MSG_PEEK);
     return part > 0 || (part < 0 && errno == EAGAIN);
   }
+  // Whether another server of the disk may listen there.
+  bool listens(const std::string& address) {
+    Server other(runtime_, image_, {});
+    const bool listening = other.listen_tcp(address).has_value();
+    bool closed = false;
+    runtime_.spawn(other.close(), [&closed] { closed = true; });
+    EXPECT_TRUE(world_.run_until([&] { return closed; }, 1'000'000));
+    return listening;
+  }
   OneImage& image() { return image_; }
 
  private:
@@ -234,6 +243,14 @@ TEST(NbdServer, ALogWithoutRoomHoldsUpFewSmallWritesOfAllClients) {
   serving.image().set_full(false);
   serving.pass(seconds(1));
   EXPECT_EQ(serving.receive().size(), kSimpleReplySize);
+}
+
+TEST(NbdServer, APortThatIsNoneIsRefused) {
+  Serving serving;
+  for (const char* none :
+       {"127.0.0.1:65536", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:", "127.0.0.1:1x"})
+    EXPECT_FALSE(serving.listens(none)) << none;
+  EXPECT_TRUE(serving.listens("127.0.0.1:0"));
 }
 
 TEST(NbdServer, ARefusedLargeWriteHoldsNothing) {

@@ -50,12 +50,27 @@ Result<std::string> numeric_listen(const std::string& text) {
   return by_number + text.substr(colon);
 }
 
+// As it stands in a URI: names and paths may have any bytes.
+std::string escaped(const std::string& text) {
+  std::string result;
+  for (const char c : text) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                       std::string_view("-._~/").find(c) != std::string_view::npos;
+    if (plain) {
+      result += c;
+    } else {
+      result += format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return result;
+}
+
 std::string uri_of(const Json& server) {
   const bool tls = server.value("tls", false);
   const std::string address = server.value("address", "");
-  const std::string image = server.value("image", "");
+  const std::string image = escaped(server.value("image", ""));
   if (address.starts_with("/"))
-    return format("{}+unix:///{}?socket={}", tls ? "nbds" : "nbd", image, address);
+    return format("{}+unix:///{}?socket={}", tls ? "nbds" : "nbd", image, escaped(address));
   return format("{}://{}/{}", tls ? "nbds" : "nbd", address, image);
 }
 
@@ -63,6 +78,10 @@ Result<int> serve(const Invocation& invocation) {
   TRY(const auto parts, volume_and_image(flags.target));
   Client client = invocation.client(parts.first);
   TRY_OK(invocation.home_folder().check_volume(parts.first));
+  if (const auto at = parts.second.rfind('@'); at != std::string::npos)
+    return fail(ErrorKind::invalid,
+                format("serve '{}/{}': its snapshots are exports beside it, this one is '{}'", parts.first,
+                       parts.second.substr(0, at), parts.second));
   TRY(const std::string listen, numeric_listen(flags.listen));
   OpenRequest open;
   open.steal = flags.steal;
@@ -101,6 +120,7 @@ Result<int> serve(const Invocation& invocation) {
 Result<int> list(const Invocation& invocation) {
   Json all = Json::array();
   const Home home = invocation.home_folder();
+  if (!target.empty()) TRY_OK(home.check_volume(target));
   TRY(const std::vector<std::string> volumes, home.volumes());
   for (const std::string& volume : volumes) {
     if ((!target.empty() && volume != target) || !DaemonSocket::connect(home.volume(volume))) continue;

@@ -117,6 +117,7 @@ Json NbdResident::describe() const {
           {"volume", volume_name_},
           {"image", request_.image},
           {"read_only", request_.read_only},
+          {"reconnect_safe", request_.reconnect_safe},
           {"tls", server_->options().tls != nullptr},
           {"clients", std::move(clients)}};
 }
