@@ -74,4 +74,8 @@ struct ReceivedMark {
   static Result<ReceivedMark> decode(ByteView bytes);
 };
 
+// The snapshot whose reception was interrupted or is under way: the image's head is neither what it was
+// before nor that. Empty: none.
+Task<Result<std::string>> unfinished_reception(Volume& volume, DatasetId image);
+
 }  // namespace cumulus

@@ -1,5 +1,6 @@
 #include "blockdev/images.h"
 
+#include "blockdev/image_difference.h"
 #include "objectstore/base/check.h"
 #include "objectstore/base/codec.h"
 #include "objectstore/base/format.h"
@@ -112,6 +113,12 @@ Task<Status> check_import_done(Volume& volume, DatasetId image) {
         ErrorKind::unavailable,
         format("the import of '{}' is not finished ({} of {} bytes): run it again, or remove the image", name,
                mark->position, mark->source_size));
+  CO_TRY(const std::string receiving, co_await unfinished_reception(volume, image));
+  if (!receiving.empty())
+    co_return fail(ErrorKind::unavailable,
+                   format("the import of '{}' into '{}' is not finished: give its stream again, roll back to "
+                          "a snapshot, or remove the image",
+                          receiving, name));
   co_return Status();
 }
 

@@ -38,7 +38,8 @@ struct ImportMark {
   static Result<ImportMark> decode(ByteView bytes);
 };
 Task<Result<std::optional<ImportMark>>> import_mark(Volume& volume, DatasetId image);
-// unavailable: the image's import was interrupted or is under way: what it holds is no disk yet.
+// unavailable: the image's import, or that of a difference into it, was interrupted or is under way: what it
+// holds is no disk yet.
 Task<Status> check_import_done(Volume& volume, DatasetId image);
 // nullopt: the import is finished.
 Task<Status> set_import_mark(Volume& volume, DatasetId image, std::optional<ImportMark> mark);

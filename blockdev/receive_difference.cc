@@ -13,6 +13,22 @@ constexpr std::string_view kMarkName = "received";
 
 using Kind = DifferenceFrame::Kind;
 
+Task<Result<std::optional<ReceivedMark>>> received_mark(Volume& volume, DatasetId image) {
+  CO_TRY(const DatasetInfo* info, image_info(volume, image));
+  const View head = info->head;
+  Bytes name(kMarkName.begin(), kMarkName.end());
+  CO_TRY(const auto value, co_await volume.xattr(head, kImageObject, std::move(name)));
+  if (!value) co_return std::nullopt;
+  CO_TRY(const ReceivedMark mark, ReceivedMark::decode(*value));
+  co_return mark;
+}
+
+// The snapshot ends a reception: it begins another version of the head, and so does a rollback to it.
+bool is_of_head(const ReceivedMark& mark, const DatasetInfo& info) {
+  if (mark.dataset == 0) return !mark.finished && info.parent.empty();
+  return mark.dataset == info.id && mark.version == info.version;
+}
+
 class Receiver {
  public:
   Receiver(Volume& volume, std::string image, DifferenceSource source, WallTime now,
@@ -79,7 +95,7 @@ class Receiver {
     if (!found) co_return co_await make_image();
     dataset_ = *found;
     CO_TRY_OK(writing_(dataset_));
-    CO_TRY(auto mark, co_await received_mark());
+    CO_TRY(auto mark, co_await received_mark(volume_, dataset_));
     CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
     if (find_snapshot(*info, header_.end.name) != nullptr)
       co_return fail(ErrorKind::exists, format("'{}' has a snapshot '{}' already", image_, header_.end.name));
@@ -87,7 +103,7 @@ class Receiver {
     if (header_.base) {
       if (again && find_snapshot(*info, header_.base->name) != nullptr) {
         CO_TRY_OK(co_await volume_.rollback(dataset_, header_.base->name));
-        CO_TRY(mark, co_await received_mark());
+        CO_TRY(mark, co_await received_mark(volume_, dataset_));
       }
       co_return co_await check_base(std::move(mark));
     }
@@ -98,11 +114,8 @@ class Receiver {
     co_return co_await make_image();
   }
 
-  // The snapshot ends a reception: it begins another version of the head, and so does a rollback to it.
   bool interrupted(const ReceivedMark& mark, const DatasetInfo& info) const {
-    if (mark.end != header_.end) return false;
-    if (mark.dataset == 0) return !mark.finished && info.parent.empty();
-    return mark.dataset == info.id && mark.version == info.version;
+    return mark.end == header_.end && is_of_head(mark, info);
   }
   bool is_base(const ReceivedMark& mark, const SnapshotInfo& own) const {
     if (!mark.finished || mark.end != *header_.base) return false;
@@ -182,15 +195,6 @@ class Receiver {
     co_return co_await volume_.flush();
   }
 
-  Task<Result<std::optional<ReceivedMark>>> received_mark() {
-    CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
-    const View head = info->head;
-    Bytes name(kMarkName.begin(), kMarkName.end());
-    CO_TRY(const auto value, co_await volume_.xattr(head, kImageObject, std::move(name)));
-    if (!value) co_return std::nullopt;
-    CO_TRY(const ReceivedMark mark, ReceivedMark::decode(*value));
-    co_return mark;
-  }
   Task<Result<Version>> set_mark(bool finished) {
     CO_TRY(const DatasetInfo* info, image_info(volume_, dataset_));
     const ReceivedMark mark{finished, dataset_, info->version, header_.end};
@@ -214,6 +218,13 @@ class Receiver {
 };
 
 }  // namespace
+
+Task<Result<std::string>> unfinished_reception(Volume& volume, DatasetId image) {
+  CO_TRY(const auto mark, co_await received_mark(volume, image));
+  CO_TRY(const DatasetInfo* info, image_info(volume, image));
+  const bool unfinished = mark && !mark->finished && is_of_head(*mark, *info);
+  co_return unfinished ? mark->end.name : std::string();
+}
 
 Bytes ReceivedMark::encode() const {
   Bytes bytes;

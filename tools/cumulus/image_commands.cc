@@ -69,6 +69,9 @@ Result<int> list(const Invocation& invocation) {
     if (image.contains("importing"))
       std::printf("  import interrupted or under way at %s",
                   format_size(image["importing"].get<std::uint64_t>()).c_str());
+    if (image.contains("receiving"))
+      std::printf("  import of '%s' into it interrupted or under way",
+                  image["receiving"].get<std::string>().c_str());
     if (const std::string parent = image.value("parent", ""); !parent.empty())
       std::printf("  clone of %s", parent.c_str());
     if (image.contains("flattened"))

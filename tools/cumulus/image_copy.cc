@@ -59,7 +59,10 @@ class Attached {
     const Descriptor theirs{ends[1]};
     Descriptor ours{ends[0]};
     TRY(DaemonSocket socket, DaemonSocket::connect(copy.home.volume(copy.volume)));
-    const Json request = {{"request", "image.attach"}, {"image", copy.image}, {"read_only", read_only}};
+    const Json request = {{"request", "image.attach"},
+                          {"image", copy.image},
+                          {"snapshot", copy.snapshot},
+                          {"read_only", read_only}};
     TRY_OK(socket.send(FrameKind::json, view_of(request.dump()), theirs.fd));
     TRY(const DaemonSocket::Frame frame, socket.receive());
     const Json answer = Json::parse(text_of(frame.body), nullptr, false);

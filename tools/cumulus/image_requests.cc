@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "blockdev/flatten.h"
+#include "blockdev/image_difference.h"
 #include "blockdev/images.h"
 #include "objectstore/base/format.h"
 #include "objectstore/base/log.h"
@@ -67,6 +68,8 @@ Task<Result<Json>> serve_image_list(Desk& desk, Session&, Json) {
       one["size"] = *size;
       const auto mark = co_await import_mark(volume, info.id);
       if (mark && *mark) one["importing"] = (*mark)->position;
+      const auto receiving = co_await unfinished_reception(volume, info.id);
+      if (receiving && !receiving->empty()) one["receiving"] = *receiving;
       const auto flattened = co_await flatten_position(volume, info.id);
       if (flattened && *flattened) one["flattened"] = std::min(**flattened, *size);
     } else {
@@ -156,6 +159,7 @@ Task<Result<Json>> serve_image_mark(Desk& desk, Session&, Json request) {
 Task<Result<Json>> serve_image_attach(Desk& desk, Session& session, Json request) {
   NbdRequest wanted;
   wanted.image = request.value("image", "");
+  wanted.snapshot = request.value("snapshot", "");
   wanted.read_only = request.value("read_only", false);
   wanted.connected = session.take_descriptor();
   if (wanted.connected < 0) co_return fail(ErrorKind::invalid, "no socket came with the request");

@@ -80,7 +80,8 @@ Task<Result<std::shared_ptr<NbdResident>>> NbdResident::start(Runtime& runtime, 
     auto device = co_await BlockDevice::open(volume, request.image, "", true);
     CO_TRY_OK(device);
     dataset = (*device)->dataset();
-    if (!request.imports()) CO_TRY_OK(co_await check_import_done(volume, dataset));
+    if (!request.imports() && request.snapshot.empty())
+      CO_TRY_OK(co_await check_import_done(volume, dataset));
   }
   const std::string address = request.socket.empty() ? request.listen : request.socket;
   const std::vector<Resident*> now = residents.list();  // one may end while another is stopped

@@ -11,10 +11,11 @@
 namespace cumulus {
 
 struct NbdRequest {
-  std::string image;   // empty: all images
-  std::string socket;  // or
-  std::string listen;  // or
-  int connected = -1;  // a client's socket, instead of an address; owned by start() from the call on
+  std::string image;     // empty: all images
+  std::string snapshot;  // of `connected`: the only one that it wants
+  std::string socket;    // or
+  std::string listen;    // or
+  int connected = -1;    // a client's socket, instead of an address; owned by start() from the call on
   std::string tls_certificates;
   std::string tls_psk;
   std::vector<std::string> allow;
