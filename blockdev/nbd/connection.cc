@@ -11,7 +11,6 @@ namespace cumulus::nbd {
 namespace {
 
 constexpr std::size_t kSmallPayload = 64u << 10;  // larger ones are received into memory of their own
-constexpr std::size_t kProgress = 1u << 20;       // of a large payload; less is as good as silence
 constexpr std::size_t kHandshakeInput = Negotiation::kOptionMax + 16;
 
 }  // namespace
@@ -239,7 +238,7 @@ Task<bool> Connection::take_large(Request request) {
     if (moved.outcome == Stream::Outcome::closed || broken_) co_return false;
     rest = rest.subspan(moved.bytes);
     progress += moved.bytes;
-    if (progress >= kProgress) {
+    if (progress >= shared_.limits.progress_min) {
       progress = 0;
       deadline = shared_.runtime.now() + shared_.limits.payload_max;
     }

@@ -22,7 +22,8 @@ struct Limits {
   std::size_t connections_max = 512;
   std::size_t handshakes_max = 64;                    // not yet in transmission; the oldest ends first
   Duration handshake_max = std::chrono::seconds(10);  // from connect to transmission
-  Duration payload_max = std::chrono::seconds(30);    // half a write, then silence or next to nothing
+  Duration payload_max = std::chrono::seconds(30);    // half a write or half an answer taken, then silence
+  std::size_t progress_min = 1u << 20;                // of either, in that time; less is as good as silence
   Duration goodbye_max = std::chrono::seconds(5);     // replies not taken at the end, requests not begun
   std::size_t requests_max = 256;                     // of one client, waiting for disk or miners
   // Of one client, in those: so much of reads, and so much of writes; a larger one goes alone.
@@ -50,11 +51,17 @@ struct Memory {
   Semaphore small_writes;  // that are not accepted yet
   Semaphore large_writes;  // from their first byte until they are accepted
   Semaphore huge_writes;   // of more than kHuge
+  // Answers that clients have not taken. At `untaken_max` no huge read begins, nor one for a client that has
+  // answers to take; and who takes none is cut off, which nobody is while there is room.
+  std::uint64_t untaken = 0;
+  const std::uint64_t untaken_max;
   Memory(Runtime& runtime, std::uint64_t bytes_max)
       : reads(runtime, bytes_max / 8 * 3),
         small_writes(runtime, bytes_max / 16),
         large_writes(runtime, bytes_max / 16 * 3),
-        huge_writes(runtime, bytes_max / 8 * 3) {}
+        huge_writes(runtime, bytes_max / 8 * 3),
+        untaken_max(bytes_max / 2) {}
+  bool is_crowded() const { return untaken >= untaken_max; }
 };
 
 struct Shared {
@@ -137,8 +144,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
                   const std::vector<BlockDevice::Extent>& parts);
   void send_soon();
   void send_now();
-  Task<void> output_room();
+  void taken(std::size_t bytes);
+  bool has_output_room(std::uint64_t length) const;
+  Task<void> output_room(std::uint64_t length);
   Task<void> send_when_writable();
+  void start_patience(TimePoint until);
   void broken();
 
   Shared& shared_;
@@ -164,6 +174,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::size_t output_bytes_ = 0;
   bool send_posted_ = false;
   bool sending_ = false;  // a task waits for room in the socket
+  TimePoint slow_since_;  // less than Limits::progress_min was taken since; zero: nothing waits
+  std::size_t progress_ = 0;
+  TimerId patience_ = 0;  // while sending_
   bool broken_ = false;
   bool ending_ = false;
   bool late_ = false;         // ending for goodbye_max: no more requests are begun

@@ -4,8 +4,14 @@
 
 #include "blockdev/nbd/connection.h"
 #include "objectstore/base/check.h"
+#include "objectstore/base/log.h"
 
 namespace cumulus::nbd {
+namespace {
+// Whether there is room again, which other clients make too.
+constexpr Duration kLookForRoom = std::chrono::milliseconds(200);
+constexpr Duration kLookAgain = std::chrono::seconds(1);
+}  // namespace
 
 // `size` bytes in a row at the end of the output; take() what was filled before anything else is reserved.
 std::uint8_t* Connection::reserve(std::size_t size) {
@@ -27,6 +33,7 @@ void Connection::take(std::size_t size) {
 void Connection::put_piece(Piece piece) {
   if (broken_ || piece.from == piece.to) return;
   output_bytes_ += piece.to - piece.from;
+  shared_.memory->untaken += piece.to - piece.from;
   if (!output_.empty() && output_.back().buffer == piece.buffer && output_.back().to == piece.from) {
     output_.back().to = piece.to;
   } else {
@@ -101,7 +108,7 @@ void Connection::send_now() {
       stream_->shut();
       return broken();
     }
-    output_bytes_ -= moved.bytes;
+    taken(moved.bytes);
     for (std::size_t left = moved.bytes; left > 0;) {
       Piece& first = output_.front();
       const std::size_t part = std::min(left, first.to - first.from);
@@ -116,13 +123,28 @@ void Connection::send_now() {
   if (changed_.has_waiters()) changed_.notify_all();
 }
 
-// Until the client has taken enough of its answers for more, or is gone. Whoever takes none while it is to
-// end is not waited for.
-Task<void> Connection::output_room() {
+void Connection::taken(std::size_t bytes) {
+  output_bytes_ -= bytes;
+  shared_.memory->untaken -= bytes;
+  progress_ += bytes;
+  if (output_bytes_ > 0 && progress_ < shared_.limits.progress_min) return;
+  progress_ = 0;
+  slow_since_ = {};
+}
+
+// For the answer to a read of so many bytes.
+bool Connection::has_output_room(std::uint64_t length) const {
+  if (!shared_.memory->is_crowded()) return output_bytes_ <= shared_.limits.output_max;
+  return output_bytes_ == 0 && length <= Memory::kHuge;
+}
+
+// Until clients, and this one, have taken enough of their answers for more, or this one is gone. Whoever
+// takes none while it is to end is not waited for.
+Task<void> Connection::output_room(std::uint64_t length) {
   TimePoint deadline = TimePoint::max();
-  while (!broken_ && output_bytes_ > shared_.limits.output_max) {
+  while (!broken_ && !has_output_room(length)) {
     if (!ending_) {
-      co_await changed_.wait();
+      co_await changed_.wait_until(shared_.runtime.now() + kLookForRoom);
       continue;
     }
     deadline = std::min(deadline, shared_.runtime.now() + shared_.limits.goodbye_max);
@@ -132,15 +154,27 @@ Task<void> Connection::output_room() {
 }
 
 Task<void> Connection::send_when_writable() {
+  if (slow_since_ == TimePoint()) slow_since_ = shared_.runtime.now();
+  start_patience(slow_since_ + shared_.limits.payload_max);
   co_await stream_->wait(Stream::Outcome::wants_write);
+  shared_.runtime.cancel_timer(patience_);
   sending_ = false;
   send_now();
+}
+
+// Nobody is cut off while there is room for what it does not take.
+void Connection::start_patience(TimePoint until) {
+  patience_ = shared_.runtime.start_timer(until, [this] {
+    if (!shared_.memory->is_crowded()) return start_patience(shared_.runtime.now() + kLookAgain);
+    log_warn("nbd client {}: takes no answers while memory is short; its connection is closed", peer_);
+    cut();
+  });
 }
 
 void Connection::broken() {
   broken_ = true;
   output_.clear();
-  output_bytes_ = 0;
+  taken(output_bytes_);
   changed_.notify_all();
 }
 

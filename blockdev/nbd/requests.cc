@@ -158,9 +158,13 @@ bool Connection::read_now(const Request& request) {
 
 Task<void> Connection::read_task(Request request) {
   const Semaphore::Hold of_client = co_await read_bytes_.acquire(request.length);
-  co_await output_room();
-  if (broken_) co_return task_done();
-  const Semaphore::Hold of_all = co_await shared_.memory->reads.acquire(request.length);
+  Semaphore::Hold of_all;
+  do {  // while it waits for its share, others may leave no room
+    of_all.release();
+    co_await output_room(request.length);
+    if (broken_) co_return task_done();
+    of_all = co_await shared_.memory->reads.acquire(request.length);
+  } while (!has_output_room(request.length));
   std::shared_ptr<Buffer> buffer = request.length <= shared_.memory->buffers.buffer_size()
                                        ? shared_.memory->buffers.acquire()
                                        : std::make_shared<Buffer>(request.length);

@@ -54,6 +54,8 @@ class Serving {
     EXPECT_EQ(receive().size(), 18u + 10u);
   }
 
+  void turn_of(std::size_t client) { client_ = clients_[client]; }
+
   void pass(Duration time) {
     bool over = false;
     runtime_.start_timer(runtime_.now() + time, [&over] { over = true; });
@@ -243,6 +245,33 @@ TEST(NbdServer, ALogWithoutRoomHoldsUpFewSmallWritesOfAllClients) {
   serving.image().set_full(false);
   serving.pass(seconds(1));
   EXPECT_EQ(serving.receive().size(), kSimpleReplySize);
+}
+
+TEST(NbdServer, WhoTakesNoAnswersIsCutOffOnlyWhenMemoryIsShort) {
+  constexpr std::size_t kStalled = 5;
+  Serving serving;
+  const Bytes read = Serving::request(Command::read, 1, 32 * kMiB);
+  serving.send(read);
+  serving.send(read);
+  serving.pass(seconds(3600));
+  EXPECT_TRUE(serving.is_open());
+  for (std::size_t client = 1; client < kStalled; ++client) {
+    serving.let_in();
+    serving.send(read);
+  }
+  EXPECT_LE(serving.memory->untaken, 64 * kMiB);
+  serving.let_in();
+  serving.send(Serving::request(Command::read, 2, 3 * kMiB));
+  EXPECT_EQ(serving.receive().size(), kSimpleReplySize + 3 * kMiB);
+  serving.send(read);
+  std::size_t got = 0;
+  for (int second = 0; second < 300; ++second) {
+    serving.pass(seconds(1));
+    got += serving.receive().size();
+  }
+  EXPECT_EQ(got, kSimpleReplySize + 32 * kMiB);
+  EXPECT_LE(serving.memory->untaken, 32 * kMiB);
+  EXPECT_TRUE(serving.is_open());
 }
 
 TEST(NbdServer, APortThatIsNoneIsRefused) {
