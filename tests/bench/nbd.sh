@@ -12,7 +12,7 @@ size=${CUMULUS_BENCH_BYTES:-512M}
 peers=()
 finish() {
   for pid in "${peers[@]}"; do kill "$pid" 2>/dev/null || true; done
-  "$bin/cumulus" volume stop v >/dev/null 2>&1 || true
+  for volume in v scattered; do "$bin/cumulus" volume stop $volume >/dev/null 2>&1 || true; done
   "$bin/cumulus" devnet down --dir "$work/net" >/dev/null 2>&1 || true
   rm -rf "$work"
 }
@@ -55,6 +55,37 @@ while time.monotonic() < end or flights:
 print(f'{name + " write 4k depth 32, FUA on each":52} {done / seconds:9.0f}/s')
 PY
 }
+scattered() {  # writes: once each block of stretches all over a large disk, in random order; what the index has of each
+  local cumulus=$bin/cumulus
+  "$cumulus" volume create scattered --miners "$work/net/miners.toml" >/dev/null
+  "$cumulus" image create scattered/disk --size 256G
+  "$cumulus" nbd serve scattered/disk --socket "$work/scattered" >/dev/null
+  local pid
+  pid=$("$cumulus" --json volume status scattered | python3 -c 'import json, sys; print(json.load(sys.stdin)["daemon_pid"])')
+  /usr/bin/python3 - "nbd+unix:///disk?socket=$work/scattered" "$1" <<'PY'
+import nbd, os, random, sys
+disk, writes = nbd.NBD(), int(sys.argv[2])
+disk.connect_uri(sys.argv[1])
+stretches = random.sample(range(disk.get_size() >> 18), writes // 64)
+blocks = [64 * stretch + block for stretch in stretches for block in range(64)]
+random.shuffle(blocks)
+data = nbd.Buffer.from_bytearray(bytearray(os.urandom(4096)))
+for block in blocks:
+    while disk.aio_in_flight() >= 64:
+        disk.poll(-1)
+    disk.aio_pwrite(data, 4096 * block, completion=lambda error: 1)
+while disk.aio_in_flight():
+    disk.poll(-1)
+disk.flush()
+PY
+  local peak
+  peak=$(awk '/VmHWM/ {print int($2 / 1024)}' "/proc/$pid/status")
+  "$cumulus" volume sync scattered
+  "$cumulus" volume stop scattered
+  du -sb "$CUMULUS_HOME/volumes/scattered/index" | awk -v writes="$1" -v peak="$peak" '{each = $1 / writes
+    printf "%d scattered 4k writes: %.1f bytes of index each (asked: at most 40), so %.2f GiB for 256 GiB of them; daemon at most %d MiB\n",
+      writes, each, each / 16, peak}'
+}
 workloads() {  # name pid uri
   # Filled first, so that nobody is measured on holes.
   fio --name=fill --ioengine=nbd --uri="$3" --rw=write --bs=1M --iodepth=8 --size="$size" >/dev/null 2>&1
@@ -90,3 +121,4 @@ workloads cumulus "$daemon" "nbd+unix:///disk?socket=$work/ours"
 measure "cumulus --reconnect-safe" "$daemon" "nbd+unix:///disk?socket=$work/ours" randwrite 4k 32
 measure "cumulus --reconnect-safe" "$daemon" "nbd+unix:///disk?socket=$work/ours" randwrite 4k 32 --fsync=32
 time nbdcopy "nbd+unix:///disk?socket=$work/ours" null:
+scattered 131072

@@ -209,6 +209,31 @@ def changed_sources():
         same(raw, lab.path('back.raw'), '-f', 'raw', '-F', 'raw')
 
 
+def first_write_to_a_clone(lab, name, raw):
+    """It copies nothing: it is durable while no miner answers and nothing of the parent is here, and takes little more than its bytes."""
+    at, block = 17 * MIB, lab.random.randbytes(4096)
+    lab.sync()
+    lab.drop_cache()
+    lab.run('nbd', 'serve', f'v/{name}', '--socket', lab.path('clone.sock'))
+    disk = nbd.NBD()
+    disk.connect_uri(f'nbd+unix:///{name}?socket={lab.path("clone.sock")}')
+    for miner in range(1, 7):
+        lab.miner('stop', miner)
+    before = lab.status()['dirty']
+    disk.pwrite(block, at, nbd.CMD_FLAG_FUA)
+    took = lab.status()['dirty'] - before
+    expect(4096 <= took < 8192, f'a write of 4096 bytes takes {took}')
+    for miner in range(1, 7):
+        lab.miner('start', miner)
+    with open(raw, 'rb') as file:
+        file.seek(at - 4096)
+        around = file.read(3 * 4096)
+    lab.repair()
+    expect(disk.pread(3 * 4096, at - 4096) == around[:4096] + block + around[-4096:], 'other bytes beside the write')
+    disk.shutdown()
+    lab.run('nbd', 'stop', f'v/{name}')
+
+
 def sizes_and_clones():
     with Lab() as lab:
         lab.up()
@@ -230,6 +255,7 @@ def sizes_and_clones():
         lab.run('image', 'export', f'v/vm-{count}', lab.path('clone.raw'))
         same(raw, lab.path('clone.raw'), '-f', 'raw', '-F', 'raw')
         lab.refused('snapshot', 'rm', 'v/golden@1', says='parent')
+        first_write_to_a_clone(lab, 'vm-1', raw)
         lab.kill_daemon()
         expect(len(lab.json('image', 'ls', 'v')) == count + 2, 'a killed daemon lost clones')
 

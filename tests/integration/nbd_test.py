@@ -200,6 +200,11 @@ def attach():
         lab.run('nbd', 'serve', lab.volume, '--listen', '127.0.0.1:0')
         shown = lab.json('nbd', 'ls')
         expect(len(shown) == 3, shown)
+        page = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), '../../tools/cumulus/README.md')).read()
+        for row, documents in (('`nbd ls`', shown), ('`image ls`', lab.json('image', 'ls', lab.volume))):
+            told = next(line for line in page.split('\n') if line.startswith('|') and row in line)
+            untold = [field for one in documents for field in one if f'`{field}`' not in told]
+            expect(documents and not untold, f'{row} prints {untold}, which the page does not tell of')
         tcp = next(one for one in shown if one['image'] == '')
         tool('nbdinfo', f'{tcp["uri"]}disk', fails=True)
         host, port = tcp['address'].rsplit(':', 1)
