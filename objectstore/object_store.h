@@ -103,6 +103,7 @@ struct VolumeStatus {
   std::uint64_t used = 0;              // logical bytes of the log on the miners, garbage included
   std::uint64_t live = 0;              // bytes that a view can see (estimate from dataset usage)
   std::uint64_t garbage = 0;           // used - live
+  bool disks_uncounted = false;        // there are disk images: what they hold is in `garbage`, not in `live`
   std::uint64_t dirty = 0;             // bytes not yet Remote
   std::uint64_t segments = 0;          // stored
   std::uint64_t segments_crowded = 0;  // more than one slice on a miner; counted by status(true)

@@ -266,6 +266,7 @@ Task<Result<VolumeStatus>> StoreVolume::status(bool ask_miners) {
   status.writable = status.read_only_reason.empty();
   status.used = stored_bytes_;
   for (const DatasetInfo* info : index_->datasets()) {
+    if (info->type == DatasetType::image) status.disks_uncounted = true;
     const auto tree = info->trees.find(0);
     if (tree != info->trees.end() && tree->second.bytes > 0)
       status.live += static_cast<std::uint64_t>(tree->second.bytes);

@@ -256,6 +256,7 @@ def sizes_and_clones():
         same(raw, lab.path('clone.raw'), '-f', 'raw', '-F', 'raw')
         lab.refused('snapshot', 'rm', 'v/golden@1', says='parent')
         first_write_to_a_clone(lab, 'vm-1', raw)
+        expect('about' not in (shown := lab.run('volume', 'status', 'v').decode()) and 'disks' in shown, f'disks are called garbage: {shown}')
         lab.kill_daemon()
         expect(len(lab.json('image', 'ls', 'v')) == count + 2, 'a killed daemon lost clones')
 

@@ -64,6 +64,7 @@ Json status_json(const VolumeStatus& status, Desk& desk) {
           {"used", status.used},
           {"live", status.live},
           {"garbage", status.garbage},
+          {"disks_uncounted", status.disks_uncounted},
           {"dirty", status.dirty},
           {"waiting_for", desk.stack.volume().obstacle()},
           {"segments", status.segments},

@@ -268,8 +268,10 @@ void print_status(const Json& status) {
               size_of(status, "segment").c_str(), status["epoch"].dump().c_str());
   std::printf("capacity    %s, free %s\n", size_of(status, "capacity").c_str(),
               size_of(status, "free").c_str());
-  std::printf("used        %s on the miners, about %s of it garbage\n", size_of(status, "used").c_str(),
-              size_of(status, "garbage").c_str());
+  const bool disks = status.value("disks_uncounted", false);
+  std::printf("used        %s on the miners, %s %s of it garbage%s\n", size_of(status, "used").c_str(),
+              disks ? "at most" : "about", size_of(status, "garbage").c_str(),
+              disks ? " (what disks hold is not told apart)" : "");
   std::printf("dirty       %s not yet on the miners\n", size_of(status, "dirty").c_str());
   if (const std::string waiting_for = text("waiting_for"); !waiting_for.empty())
     std::printf("waiting     %s\n", waiting_for.c_str());
