@@ -137,7 +137,7 @@ class ObjectFiles final : public PosixFileSystem {
     NamePlace target;
   };
   Task<FsResult<NodeId>> remove_name(NodeId parent, std::string name, bool directory);
-  void take_name_away(Transaction& to, const Loaded& parent, ObjectId object, Loaded& loaded);
+  Task<FsStatus> take_name_away(Transaction& to, ObjectId object, Loaded& loaded);
   Task<FsResult<NodeId>> rename_locked(Renaming names);
   Task<FsResult<NodeId>> move_name(Renaming names, Loaded above, Loaded below, Loaded loaded,
                                    std::optional<Loaded> replaced);
@@ -148,6 +148,7 @@ class ObjectFiles final : public PosixFileSystem {
   QuotaState quota_of(std::uint32_t tree) const;
   std::uint64_t quota_left(const Inode& inode) const;
   FsResult<std::uint32_t> new_tree() const;
+  Task<FsResult<bool>> begins_tree(std::uint64_t index, Inode inode);
   Task<FsResult<bool>> retag(ObjectId object, std::uint32_t tree, std::uint32_t from);
   Task<FsResult<bool>> gather_tree(ObjectId directory, std::uint32_t tree, std::uint32_t from);
   Task<FsStatus> gather_all(ObjectId directory, std::uint32_t tree, std::uint32_t from);

@@ -65,7 +65,8 @@ Task<FsResult<NodeId>> ObjectFiles::remove_name(NodeId parent, std::string name,
     Transaction remove;
     const FsStatus gone = co_await remove_entry(remove, above_object, place->cookie);
     if (!gone) co_return std::unexpected(gone.error());
-    take_name_away(remove, *above, object, *loaded);
+    const FsStatus taken = co_await take_name_away(remove, object, *loaded);
+    if (!taken) co_return std::unexpected(taken.error());
     if (directory) --above->inode.nlink;
     above->inode.mtime = above->inode.ctime = now();
     put(remove, above_object, above->inode);
@@ -77,10 +78,12 @@ Task<FsResult<NodeId>> ObjectFiles::remove_name(NodeId parent, std::string name,
 }
 
 // The node that a name showed loses it.
-void ObjectFiles::take_name_away(Transaction& to, const Loaded& parent, ObjectId object, Loaded& loaded) {
+Task<FsStatus> ObjectFiles::take_name_away(Transaction& to, ObjectId object, Loaded& loaded) {
   if (is_directory(loaded.inode.mode)) {
     loaded.inode.nlink = 1;
-    if (loaded.inode.tree != parent.inode.tree) {
+    const auto begins = co_await begins_tree(0, loaded.inode);
+    if (!begins) co_return std::unexpected(begins.error());
+    if (*begins) {
       // The quota tree that began here ends with it; until it goes, it counts for the file system alone.
       to.set_quota(dataset_, loaded.inode.tree, 0, 0);
       to.add_usage(dataset_, loaded.inode.tree, -static_cast<std::int64_t>(loaded.inode.allocated), -1);
@@ -88,6 +91,7 @@ void ObjectFiles::take_name_away(Transaction& to, const Loaded& parent, ObjectId
     }
   }
   drop_name(to, object, loaded);
+  co_return FsStatus();
 }
 
 NodeId ObjectFiles::name_is_gone(ObjectId object, const Loaded& loaded) {
@@ -253,7 +257,8 @@ Task<FsResult<NodeId>> ObjectFiles::move_name(Renaming names, Loaded above, Load
   if (replaced) {
     other = names.target.entry->object;
     if (is_directory(replaced->inode.mode)) --below_links;
-    take_name_away(move, below, other, *replaced);
+    const FsStatus taken = co_await take_name_away(move, other, *replaced);
+    if (!taken) co_return std::unexpected(taken.error());
   }
   put_parents(move, names, above, below, directory ? -1 : 0, below_links);
   const FsStatus done = co_await apply(std::move(move));

@@ -38,13 +38,26 @@ std::uint64_t ObjectFiles::quota_left(const Inode& inode) const {
   return left;
 }
 
+// Whether a tree begins at this directory: its number is no other's above it. Of a tree that is being set, or
+// never was to its end, directories below may still have a number from further up.
+Task<FsResult<bool>> ObjectFiles::begins_tree(std::uint64_t index, Inode inode) {
+  if (inode.tree == 0) co_return false;
+  for (ObjectId at = inode.parent;;) {
+    const auto above = co_await load(node_of(index, at));
+    if (!above) co_return std::unexpected(above.error());
+    if (above->inode.tree == inode.tree) co_return false;
+    if (at == kRoot) co_return true;
+    at = above->inode.parent;
+  }
+}
+
 Task<FsResult<std::optional<QuotaState>>> ObjectFiles::tree_quota(NodeId directory) {
   const auto loaded = co_await load(directory);
   if (!loaded) co_return std::unexpected(loaded.error());
   if (!is_directory(loaded->inode.mode)) co_return failure(FsErrorKind::not_directory, "not a directory");
-  const auto above = co_await load(node_of(index_of(directory), loaded->inode.parent));
-  if (!above) co_return std::unexpected(above.error());
-  if (above->inode.tree == loaded->inode.tree) co_return std::optional<QuotaState>();
+  const auto begins = co_await begins_tree(index_of(directory), loaded->inode);
+  if (!begins) co_return std::unexpected(begins.error());
+  if (!*begins) co_return std::optional<QuotaState>();
   co_return std::optional<QuotaState>(quota_of(loaded->inode.tree));
 }
 

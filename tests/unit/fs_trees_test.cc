@@ -293,5 +293,50 @@ TEST(FsTrees, gathered_while_it_changes) {
   });
 }
 
+// Directories go while a tree is set over them: none of them is where a tree begins.
+TEST(FsTrees, gathered_while_directories_go) {
+  mounted([](StoreWorld& world, PosixFileSystem& fs, Volume& volume, DatasetId dataset) -> Task<void> {
+    CO_ASSERT(co_await volume.set_quota(dataset, 0, 64 * kMiB, 1000));
+    const NodeId outer = co_await make_directory(fs, kRootNode, "outer");
+    const NodeId top = co_await make_directory(fs, outer, "top");
+    constexpr int kFolders = 200;
+    for (const bool within : {false, true}) {
+      if (within) CO_ASSERT(co_await fs.set_tree_quota(outer, 32 * kMiB, 500));
+      for (int index = 0; index < kFolders; ++index) {
+        const std::string name = format("d{}", index);
+        co_await make_directory(fs, top, name.c_str());
+      }
+      bool set = false;
+      TaskGroup setting(world.reactor);
+      setting.spawn([&]() -> Task<void> {
+        const FsStatus changed = co_await fs.set_tree_quota(top, kMiB, 0);
+        if (!changed) ADD_FAILURE() << changed.error().message;
+        set = true;
+      });
+      int early = 0;
+      for (int index = kFolders - 1; index >= 0; --index) {
+        std::string name = format("d{}", index);
+        early += set ? 0 : 1;
+        const auto gone = co_await fs.rmdir(kCaller, top, std::move(name));
+        CO_ASSERT(gone);
+        fs.forget(*gone);
+      }
+      co_await setting.join();
+      EXPECT_GT(early, 0);
+      const QuotaState all = whole(volume, dataset);
+      EXPECT_EQ(all.bytes_max, 64 * kMiB);
+      EXPECT_EQ(all.objects_max, 1000u);
+      EXPECT_EQ(all.objects, 3);  // the root, outer, top
+      EXPECT_EQ((co_await quota_at(fs, top)).objects, 1);
+      if (within) {
+        const QuotaState around = co_await quota_at(fs, outer);
+        EXPECT_EQ(around.bytes_max, 32 * kMiB);
+        EXPECT_EQ(around.objects, 1);
+      }
+      CO_ASSERT(co_await fs.set_tree_quota(top, 0, 0));
+    }
+  });
+}
+
 }  // namespace
 }  // namespace cumulus
