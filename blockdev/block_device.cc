@@ -80,7 +80,7 @@ bool BlockDevice::try_read(std::uint64_t offset, MutableByteView into) {
 
 Task<BlockStatus> BlockDevice::read(std::uint64_t offset, MutableByteView into) {
   if (!contains(offset, into.size())) co_return std::unexpected(BlockFault::beyond_end);
-  const auto got = co_await volume_.read(view_, kImageObject, offset, into);
+  const auto got = co_await volume_.read(view_, kImageObject, offset, into, Warming::all);
   if (!got) co_return std::unexpected(note(got.error(), "read"));
   if (*got != into.size()) co_return std::unexpected(BlockFault::beyond_end);
   co_return BlockStatus();

@@ -230,7 +230,7 @@ class Volume {
   // Bytes read: fewer than asked only at the object's end. not_found when the object is not in the view.
   // Never returns bytes that did not verify: corrupt or unavailable instead.
   virtual Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset,
-                                         MutableByteView into) = 0;
+                                         MutableByteView into, Warming warming = Warming::small) = 0;
   // The non-blocking form: false when it must wait (then call read()); never touches disk or network.
   virtual bool try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
                         Result<std::size_t>& answer) = 0;

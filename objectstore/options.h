@@ -30,6 +30,11 @@ struct VolumeShape {
   std::uint64_t memory_least() const { return (112ull << 20) + (16ull << segment_log2); }
 };
 
+// What of a read from the local disk the kernel's page cache keeps. Small pieces always: they come back.
+// Large ones for those who have no cache of their own above: a mount has the kernel's, and would hold them
+// twice.
+enum class Warming : std::uint8_t { small, all };
+
 // How one opening behaves.
 struct VolumeOptions {
   Durability flush_means =

@@ -15,6 +15,7 @@ constexpr std::uint32_t kStreakToPrefetch = 2;
 constexpr std::uint64_t kAheadBytes = 16u << 20;
 constexpr std::uint32_t kWholeFrom = 256u << 10;   // a read of this much of a segment fetches all of it
 constexpr std::uint32_t kOffloadFrom = 96u << 10;  // opening this much is worth waking a worker
+constexpr std::uint32_t kWarmMax = 96u << 10;      // of what Warming::small keeps
 constexpr std::uint32_t kCacheGranule = 64u << 10;
 constexpr std::size_t kPiecesATurn = 64;  // of one read, before the others on the reactor run
 constexpr int kRelocationTries = 3;
@@ -147,7 +148,7 @@ Task<bool> CellReader::open_cells(const SegmentId& segment, std::array<std::uint
   co_return co_await runtime_.offload([&] { return cells.open(*key, sealed, into); });
 }
 
-Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into,
+Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into, Warming warming,
                               std::optional<Duration> patience) {
   const Cells cells(run, skip, static_cast<std::uint32_t>(into.size()));
   if (const auto memory = log_.memory_of(run.segment)) {
@@ -168,7 +169,7 @@ Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into,
     recent_.remove_if([&](const Whole& bad) { return bad.segment == run.segment; });
   }
   CO_TRY(const auto placed, co_await index_.placed(run.segment));
-  CO_TRY(const bool cached, co_await read_cached(cells, placed, into));
+  CO_TRY(const bool cached, co_await read_cached(cells, placed, warming, into));
   if (cached) co_return Status();
   if (!placed)
     co_return fail(ErrorKind::not_found, format("segment {}/{} is neither here nor on the miners",
@@ -178,7 +179,7 @@ Task<Status> CellReader::read(Run run, std::uint32_t skip, MutableByteView into,
 
 // From the local segment files. A bad cell there is a miss when the miners have the segment, else an alarm.
 Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<PlacedSegment>& placed,
-                                           MutableByteView into) {
+                                           Warming warming, MutableByteView into) {
   const SegmentId segment = cells.run.segment;
   auto handle = slots_.lookup(segment, cells.sealed_offset, cells.sealed_length);
   if (!handle) {
@@ -196,9 +197,7 @@ Task<Result<bool>> CellReader::read_cached(Cells cells, const std::optional<Plac
     else
       local = fail(header.error());
   }
-  // What is read comes back, in whatever pieces. The kernel keeps what was read once from pushing out what is
-  // read often.
-  if (local) {
+  if (local && (warming == Warming::all || cells.sealed_length <= kWarmMax)) {
     const auto warm = co_await handle->read_warm(cells.sealed_offset, cells.sealed_length);
     if (warm && co_await open_cells(segment, salt, cells, warm->bytes, warm->owner, into)) {
       cache_hits_.add();
@@ -359,8 +358,8 @@ bool Reader::try_read(const View& view, ObjectId object, std::uint64_t offset, M
   return true;
 }
 
-Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t offset,
-                                       MutableByteView into) {
+Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t offset, MutableByteView into,
+                                       Warming warming) {
   for (int attempt = 0;; ++attempt) {
     CO_TRY(const auto stat, co_await index_.stat(view, object));
     if (!stat) co_return fail(ErrorKind::not_found, format("object {} does not exist", object));
@@ -393,9 +392,11 @@ Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t
       }
       auto end = ends.emplace_back(std::make_shared<Status>());
       if (&extent == &extents.back()) {
-        *end = co_await read_extent(extent, part);
+        *end = co_await read_extent(extent, part, warming);
       } else {
-        parts.spawn([this, extent, part, end]() -> Task<void> { *end = co_await read_extent(extent, part); });
+        parts.spawn([this, extent, part, warming, end]() -> Task<void> {
+          *end = co_await read_extent(extent, part, warming);
+        });
       }
     }
     co_await parts.join();
@@ -408,9 +409,9 @@ Task<Result<std::size_t>> Reader::read(View view, ObjectId object, std::uint64_t
   }
 }
 
-Task<Status> Reader::read_extent(Extent extent, MutableByteView into) {
+Task<Status> Reader::read_extent(Extent extent, MutableByteView into, Warming warming) {
   if (!is_staged(extent.run))
-    co_return co_await cells_.read(extent.run, extent.skip, into, options_.outage_wait);
+    co_return co_await cells_.read(extent.run, extent.skip, into, warming, options_.outage_wait);
   const auto staged = committer_.staged(extent.run);
   if (!staged) co_return fail(ErrorKind::not_found, "the group was written meanwhile");
   copy_bytes(staged->plain.subspan(extent.skip, into.size()), into.data());

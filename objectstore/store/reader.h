@@ -38,7 +38,8 @@ class CellReader {
   // Opens run bytes [skip, skip + into.size()) into `into`, which the caller keeps until done. Errors:
   // corrupt, unavailable (outage longer than `patience`), not_found (the segment is unknown: the row was
   // relocated), closed.
-  Task<Status> read(Run run, std::uint32_t skip, MutableByteView into, std::optional<Duration> patience);
+  Task<Status> read(Run run, std::uint32_t skip, MutableByteView into, Warming warming,
+                    std::optional<Duration> patience);
   // Memory only; false when it must wait.
   bool try_read(const Run& run, std::uint32_t skip, MutableByteView into);
   // Brings the whole segment near (memory and cache) in the background; does nothing when it is there or too
@@ -67,7 +68,7 @@ class CellReader {
   void remember(Whole whole);
   Task<bool> open_cells(const SegmentId& segment, std::array<std::uint8_t, 16> salt, Cells cells,
                         ByteView sealed, std::shared_ptr<const void> owner, MutableByteView into);
-  Task<Result<bool>> read_cached(Cells cells, const std::optional<PlacedSegment>& placed,
+  Task<Result<bool>> read_cached(Cells cells, const std::optional<PlacedSegment>& placed, Warming warming,
                                  MutableByteView into);
   Task<Status> read_remote(change::Placed placed, Cells cells, MutableByteView into,
                            std::optional<Duration> patience);
@@ -100,7 +101,8 @@ class Reader {
  public:
   Reader(Runtime& runtime, Index& index, Committer& committer, CellReader& cells, VolumeOptions options);
 
-  Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset, MutableByteView into);
+  Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset, MutableByteView into,
+                                 Warming warming);
   bool try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
                 Result<std::size_t>& answer);
   void set_options(const VolumeOptions& options) { options_ = options; }
@@ -113,7 +115,7 @@ class Reader {
     std::uint32_t streak = 0;
     std::uint64_t ahead_until = 0;
   };
-  Task<Status> read_extent(Extent extent, MutableByteView into);
+  Task<Status> read_extent(Extent extent, MutableByteView into, Warming warming);
   Task<Status> read_ahead(View view, ObjectId object, std::uint64_t offset, std::uint64_t length);
   bool is_sequential(const View& view, ObjectId object, std::uint64_t offset, std::uint64_t length,
                      std::uint64_t& ahead_from);

@@ -44,8 +44,8 @@ Task<Result<std::optional<ObjectStat>>> StoreVolume::stat(View view, ObjectId ob
   return index_->stat(std::move(view), object);
 }
 Task<Result<std::size_t>> StoreVolume::read(View view, ObjectId object, std::uint64_t offset,
-                                            MutableByteView into) {
-  return reader_->read(std::move(view), object, offset, into);
+                                            MutableByteView into, Warming warming) {
+  return reader_->read(std::move(view), object, offset, into, warming);
 }
 bool StoreVolume::try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
                            Result<std::size_t>& answer) {
@@ -187,7 +187,7 @@ Task<Result<bool>> StoreVolume::compare_bytes(const Transaction::Body::Compare& 
     co_return fail(ErrorKind::not_found, format("dataset {} does not exist", compare.object.dataset));
   Bytes have(compare.expected.size());
   CO_TRY(const std::size_t got,
-         co_await reader_->read(info->head, compare.object.object, compare.offset, have));
+         co_await reader_->read(info->head, compare.object.object, compare.offset, have, Warming::small));
   have.resize(got);
   co_return have == compare.expected;
 }

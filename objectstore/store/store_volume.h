@@ -69,8 +69,8 @@ class StoreVolume final : public Volume {
   Result<ObjectId> allocate_object(DatasetId dataset) override;
   Task<Result<Commit>> commit(Transaction transaction) override;
   Task<Result<std::optional<ObjectStat>>> stat(View view, ObjectId object) override;
-  Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset,
-                                 MutableByteView into) override;
+  Task<Result<std::size_t>> read(View view, ObjectId object, std::uint64_t offset, MutableByteView into,
+                                 Warming warming) override;
   bool try_read(const View& view, ObjectId object, std::uint64_t offset, MutableByteView into,
                 Result<std::size_t>& answer) override;
   Task<Result<std::vector<Stretch>>> stretches(View view, ObjectId object, std::uint64_t offset,

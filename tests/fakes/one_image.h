@@ -40,7 +40,7 @@ class OneImage final : public Volume {
   Task<Result<std::optional<ObjectStat>>> stat(View, ObjectId) override {
     co_return ObjectStat{size_, ImageHeader().encode()};
   }
-  Task<Result<std::size_t>> read(View, ObjectId, std::uint64_t, MutableByteView into) override {
+  Task<Result<std::size_t>> read(View, ObjectId, std::uint64_t, MutableByteView into, Warming) override {
     std::fill(into.begin(), into.end(), std::uint8_t{0});
     co_return into.size();
   }
