@@ -10,7 +10,7 @@
 namespace cumulus {
 namespace {
 
-constexpr std::size_t kSweepAtOnce = 256;
+constexpr std::size_t kOrphansAtOnce = 256;
 constexpr Duration kSpaceFresh = std::chrono::seconds(1);
 constexpr Duration kSpacePatience = std::chrono::seconds(2);
 
@@ -103,7 +103,11 @@ Task<Status> ObjectFiles::start() {
   std::copy(salt->header.begin(), salt->header.end(), salt_.begin());
   const auto root = co_await load(kRootNode);
   if (!root) co_return fail(ErrorKind::corrupt, "the root directory: " + root.error().message);
-  if (!options_.read_only) background_.spawn(sweep_orphans());
+  if (options_.read_only) co_return Status();
+  auto orphans = co_await find_orphans();
+  if (!orphans)
+    co_return fail(ErrorKind::corrupt, "the list of what has no name: " + orphans.error().message);
+  background_.spawn(bury_all(std::move(*orphans)));
   co_return Status();
 }
 
@@ -117,34 +121,36 @@ Task<FsStatus> ObjectFiles::close() {
     if (!released && first) first = released;
   }
   co_await background_.join();
-  orphans_.clear();
-  if (!options_.read_only) co_await sweep_orphans();
+  std::vector<ObjectId> orphans;
+  orphans.reserve(orphans_.size());
+  for (auto& [object, orphan] : orphans_) {
+    orphan.forgotten = true;
+    orphans.push_back(object);
+  }
+  co_await bury_all(std::move(orphans));
   co_return first;
 }
 
-// Files that had lost their last name, or never had one, when the machine went down.
-Task<void> ObjectFiles::sweep_orphans() {
+// What had no name when the machine went down.
+Task<FsResult<std::vector<ObjectId>>> ObjectFiles::find_orphans() {
+  std::vector<ObjectId> found;
   std::optional<Bytes> after;
   for (;;) {
-    const auto page = co_await volume_.omap_list(views_.front(), kOrphans, after, kSweepAtOnce);
-    if (!page || page->empty()) co_return;
+    const auto page = co_await volume_.omap_list(views_.front(), kOrphans, after, kOrphansAtOnce);
+    if (!page) co_return std::unexpected(error_from(page.error()));
+    if (page->empty()) break;
     after = page->back().key;
     for (const OmapEntry& row : *page) {
-      const auto object = cookie_of_key(row.key);
-      if (!object || orphans_.contains(*object)) continue;
-      std::vector<ObjectId> one{*object};
-      const Locks locks = co_await lock(std::move(one));
-      if (orphans_.contains(*object)) continue;
-      const auto loaded = co_await load(node_of(0, *object));
-      Transaction sweep;
-      if (loaded && loaded->inode.nlink == 0)
-        remove_orphan(sweep, *object, loaded->inode);
-      else
-        sweep.remove_omap(ref(kOrphans), row.key);
-      const FsStatus swept = co_await apply(std::move(sweep));
-      if (!swept) co_return;  // the next mount tries again
+      const auto place = cookie_of_key(row.key);
+      const auto object = cookie_of_key(row.value);
+      if (!place || !object) co_return std::unexpected(FsError{FsErrorKind::io, "an entry does not parse"});
+      for (; next_place_ < *place; ++next_place_) free_places_.insert(next_place_);
+      next_place_ = *place + 1;
+      orphans_.emplace(*object, Orphan{*place, true});
+      found.push_back(*object);
     }
   }
+  co_return found;
 }
 
 FsError ObjectFiles::error_from(const Error& error) {
@@ -304,7 +310,7 @@ void ObjectFiles::drop_name(Transaction& to, ObjectId object, Loaded& loaded) {
   inode.nlink = inode.nlink > 0 ? inode.nlink - 1 : 0;
   inode.ctime = now();
   put(to, object, inode);
-  if (inode.nlink == 0) to.set_omap(ref(kOrphans), cookie_key(object), {});
+  if (inode.nlink == 0) add_orphan(to, object);
 }
 
 Task<void> ObjectFiles::ask_space() {

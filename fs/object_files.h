@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <set>
 #include <unordered_map>
 
 #include "fs/file_system.h"
@@ -15,7 +16,7 @@ namespace cumulus {
 class ObjectFiles final : public PosixFileSystem {
  public:
   static constexpr ObjectId kRoot = 1;
-  static constexpr ObjectId kOrphans = 2;  // header: the salt of names; omap: files without a name, by id
+  static constexpr ObjectId kOrphans = 2;  // header: the salt of names; omap: what has no name, by place
 
   ObjectFiles(Runtime& runtime, Volume& volume, DatasetId dataset, View view, FileSystemOptions options);
   ~ObjectFiles() override;
@@ -120,11 +121,14 @@ class ObjectFiles final : public PosixFileSystem {
   }
   Task<FsResult<Inode>> new_inode(Caller caller, Loaded directory, ObjectId directory_object,
                                   std::uint32_t mode, std::vector<OmapEntry>& xattrs);
-  // One name less; without any it becomes an orphan.
+  // One name less; without any it becomes an orphan. Once the change was tried, name_is_gone().
   void drop_name(Transaction& to, ObjectId object, Loaded& loaded);
-  NodeId name_is_gone(ObjectId object, const Loaded& loaded);
-  void remove_orphan(Transaction& to, ObjectId object, const Inode& inode);
+  FsResult<NodeId> name_is_gone(ObjectId object, const FsStatus& done);
+  void add_orphan(Transaction& to, ObjectId object);
+  void drop_orphan(ObjectId object);
+  Task<FsResult<std::vector<ObjectId>>> find_orphans();
   Task<FsStatus> bury(ObjectId object);
+  Task<void> bury_all(std::vector<ObjectId> objects);
   Task<void> bury_forgotten(ObjectId object);
   Task<FsStatus> check_empty(ObjectId directory);
   struct Renaming {
@@ -173,7 +177,6 @@ class ObjectFiles final : public PosixFileSystem {
   static void clear_set_ids(Inode& inode, const Caller& caller);
   void note_read(NodeId node, const Inode& inode);
   Task<void> update_access_time(NodeId node);
-  Task<void> sweep_orphans();
   Task<void> ask_space();
 
   static constexpr std::uint64_t kSnapshotFolder = 0xffff;
@@ -192,8 +195,15 @@ class ObjectFiles final : public PosixFileSystem {
   NameSalt salt_{};
   std::unordered_map<ObjectId, std::shared_ptr<Semaphore>> locks_;
   std::unordered_map<ObjectId, unsigned> opened_;  // how many handles
-  // Without a name since this mount; whether they are forgotten.
-  std::unordered_map<ObjectId, bool> orphans_;
+  // What has no name. Places are used again, the lowest first, so that the list is never longer than it had
+  // to be: what was removed from it stays in the index as a mark.
+  struct Orphan {
+    std::uint64_t place = 0;
+    bool forgotten = false;
+  };
+  std::unordered_map<ObjectId, Orphan> orphans_;
+  std::set<std::uint64_t> free_places_;  // below the next one
+  std::uint64_t next_place_ = 0;
   std::unordered_map<HandleId, Handle> handles_;
   HandleId next_handle_ = 1;
   Semaphore moving_directories_;

@@ -96,13 +96,12 @@ Task<FsResult<Created>> ObjectFiles::create_nameless(Caller caller, NodeId paren
   inode->nlink = 0;
   make.create(ref(*object), inode->encode());
   for (OmapEntry& acl : acls) make.set_xattr(ref(*object), std::move(acl.key), std::move(acl.value));
-  make.set_omap(ref(kOrphans), cookie_key(*object), {});
+  add_orphan(make, *object);
   charge(make, *inode, 0, 1);
   const NodeId node = node_of(0, *object);
-  orphans_.emplace(*object, false);  // before the sweep of a crash's can meet it
   const FsStatus made = co_await apply(std::move(make));
   if (!made) {
-    orphans_.erase(*object);
+    drop_orphan(*object);
     co_return std::unexpected(made.error());
   }
   const HandleId handle = add_handle(node, flags);
@@ -132,8 +131,8 @@ Task<FsResult<Entry>> ObjectFiles::link(Caller, NodeId node, NodeId parent, std:
   if (place->entry || is_snapshots_name(parent, name))
     co_return std::unexpected(FsError{FsErrorKind::exists, "the name is taken"});
   Transaction make;
-  const bool was_orphan = loaded->inode.nlink == 0;
-  if (was_orphan) make.remove_omap(ref(kOrphans), cookie_key(object));
+  const auto orphan = orphans_.find(object);
+  if (orphan != orphans_.end()) make.remove_omap(ref(kOrphans), cookie_key(orphan->second.place));
   ++loaded->inode.nlink;
   loaded->inode.ctime = now();
   put(make, object, loaded->inode);
@@ -142,7 +141,7 @@ Task<FsResult<Entry>> ObjectFiles::link(Caller, NodeId node, NodeId parent, std:
   put(make, directory, above->inode);
   const FsStatus made = co_await apply(std::move(make));
   if (!made) co_return std::unexpected(made.error());
-  if (was_orphan) orphans_.erase(object);
+  drop_orphan(object);
   co_return Entry{node, attributes_of(node, *loaded)};
 }
 

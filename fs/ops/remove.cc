@@ -71,8 +71,7 @@ Task<FsResult<NodeId>> ObjectFiles::remove_name(NodeId parent, std::string name,
     above->inode.mtime = above->inode.ctime = now();
     put(remove, above_object, above->inode);
     const FsStatus removed = co_await apply(std::move(remove));
-    if (!removed) co_return std::unexpected(removed.error());
-    co_return name_is_gone(object, *loaded);
+    co_return name_is_gone(object, removed);
   }
   co_return failure(FsErrorKind::busy, "the name changes all the time");
 }
@@ -94,41 +93,62 @@ Task<FsStatus> ObjectFiles::take_name_away(Transaction& to, ObjectId object, Loa
   co_return FsStatus();
 }
 
-NodeId ObjectFiles::name_is_gone(ObjectId object, const Loaded& loaded) {
-  if (loaded.inode.nlink == 0) orphans_.emplace(object, false);
-  return node_of(0, object);
+FsResult<NodeId> ObjectFiles::name_is_gone(ObjectId object, const FsStatus& done) {
+  if (done) return node_of(0, object);
+  drop_orphan(object);
+  return std::unexpected(done.error());
+}
+
+void ObjectFiles::add_orphan(Transaction& to, ObjectId object) {
+  std::uint64_t place = next_place_;
+  if (free_places_.empty())
+    ++next_place_;
+  else
+    place = free_places_.extract(free_places_.begin()).value();
+  orphans_.emplace(object, Orphan{place, false});
+  to.set_omap(ref(kOrphans), cookie_key(place), cookie_key(object));
+}
+
+void ObjectFiles::drop_orphan(ObjectId object) {
+  const auto orphan = orphans_.find(object);
+  if (orphan == orphans_.end()) return;
+  free_places_.insert(orphan->second.place);
+  orphans_.erase(orphan);
 }
 
 void ObjectFiles::forget(NodeId node) {
   const auto orphan = index_of(node) == 0 ? orphans_.find(object_of(node)) : orphans_.end();
-  if (orphan == orphans_.end() || orphan->second) return;
-  orphan->second = true;
-  background_.spawn(bury_forgotten(orphan->first));
+  if (orphan == orphans_.end() || orphan->second.forgotten) return;
+  orphan->second.forgotten = true;
+  std::vector<ObjectId> one{orphan->first};
+  background_.spawn(bury_all(std::move(one)));
 }
 
 // What fails here is tried again when the file system is closed or mounted.
-Task<void> ObjectFiles::bury_forgotten(ObjectId object) {
-  std::vector<ObjectId> one{object};
-  const Locks locks = co_await lock(std::move(one));
-  static_cast<void>(co_await bury(object));
-}
-
-void ObjectFiles::remove_orphan(Transaction& to, ObjectId object, const Inode& inode) {
-  to.remove_omap(ref(kOrphans), cookie_key(object));
-  to.remove(ref(object));
-  charge(to, inode, -static_cast<std::int64_t>(inode.allocated), -1);
+Task<void> ObjectFiles::bury_all(std::vector<ObjectId> objects) {
+  for (const ObjectId object : objects) {
+    std::vector<ObjectId> one{object};
+    const Locks locks = co_await lock(std::move(one));
+    const FsStatus buried = co_await bury(object);
+    if (!buried) co_return;
+  }
 }
 
 // Removes what has no name, no handle, and nobody who knows it. Locked.
 Task<FsStatus> ObjectFiles::bury(ObjectId object) {
   const auto orphan = orphans_.find(object);
-  if (orphan == orphans_.end() || !orphan->second || opened_.contains(object)) co_return FsStatus();
+  if (orphan == orphans_.end() || !orphan->second.forgotten || opened_.contains(object)) co_return FsStatus();
+  const std::uint64_t place = orphan->second.place;
   const auto loaded = co_await load(node_of(0, object));
-  if (!loaded) co_return std::unexpected(loaded.error());
+  if (!loaded && loaded.error().kind != FsErrorKind::stale) co_return std::unexpected(loaded.error());
   Transaction remove;
-  remove_orphan(remove, object, loaded->inode);
+  remove.remove_omap(ref(kOrphans), cookie_key(place));
+  if (loaded && loaded->inode.nlink == 0) {
+    remove.remove(ref(object));
+    charge(remove, loaded->inode, -static_cast<std::int64_t>(loaded->inode.allocated), -1);
+  }
   const FsStatus removed = co_await apply(std::move(remove));
-  if (removed) orphans_.erase(object);
+  if (removed) drop_orphan(object);
   co_return removed;
 }
 
@@ -262,8 +282,9 @@ Task<FsResult<NodeId>> ObjectFiles::move_name(Renaming names, Loaded above, Load
   }
   put_parents(move, names, above, below, directory ? -1 : 0, below_links);
   const FsStatus done = co_await apply(std::move(move));
+  if (replaced) co_return name_is_gone(other, done);
   if (!done) co_return std::unexpected(done.error());
-  co_return replaced ? name_is_gone(other, *replaced) : 0;
+  co_return 0;
 }
 
 Task<FsStatus> ObjectFiles::exchange_names(Renaming names, Loaded above, Loaded below, Loaded loaded,

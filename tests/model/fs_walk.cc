@@ -231,7 +231,7 @@ Task<Status> read_records(Volume& volume, const DatasetInfo& info, Records& foun
     CO_TRY_OK(co_await check_extents(volume, info.head, object, size, found));
   CO_TRY(const auto orphans, co_await volume.omap_list(info.head, kOrphansObject, std::nullopt, 1u << 20));
   for (const OmapEntry& row : orphans) {
-    CO_TRY(const std::uint64_t object, cookie_of_key(row.key));
+    CO_TRY(const std::uint64_t object, cookie_of_key(row.value));
     found.orphans.insert(object);
   }
   co_return Status();

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "fs/names.h"
+#include "fs/object_files.h"
 #include "objectstore/base/format.h"
 #include "tests/unit/fs_world.h"
 
@@ -253,8 +254,13 @@ TEST(FsNames, removed_ones_answer_until_they_are_forgotten) {
       const auto made = co_await (*fs)->make_node(kCaller, kRootNode, "x", std::move(file));
       CO_ASSERT(made);
       CO_ASSERT(co_await (*fs)->unlink(kCaller, kRootNode, "x"));
-      (*fs)->forget(made->node);
+      if (other < 4199) (*fs)->forget(made->node);
     }
+    // Their list has not become longer: its places are used again.
+    const View head = volume.find_dataset(dataset)->head;
+    const auto listed = co_await volume.omap_list(head, ObjectFiles::kOrphans, std::nullopt, 1000);
+    CO_ASSERT(listed && listed->size() >= 3);
+    for (const OmapEntry& row : *listed) EXPECT_LT(cookie_of_key(row.key).value_or(1000), 100u);
     for (const NodeId node : {stood_in->node, open->entry.node}) {
       const auto attributes = co_await (*fs)->getattr(node);
       CO_ASSERT(attributes);
