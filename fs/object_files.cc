@@ -142,10 +142,13 @@ Task<FsResult<std::vector<ObjectId>>> ObjectFiles::find_orphans() {
     after = page->back().key;
     for (const OmapEntry& row : *page) {
       const auto place = cookie_of_key(row.key);
-      const auto object = cookie_of_key(row.value);
+      const bool first_form = row.value.empty();
+      const auto object = first_form ? place : cookie_of_key(row.value);
       if (!place || !object) co_return std::unexpected(FsError{FsErrorKind::io, "an entry does not parse"});
-      for (; next_place_ < *place; ++next_place_) free_places_.insert(next_place_);
-      next_place_ = *place + 1;
+      if (!first_form) {
+        for (; next_place_ < *place; ++next_place_) free_places_.insert(next_place_);
+        next_place_ = *place + 1;
+      }
       orphans_.emplace(*object, Orphan{*place, true});
       found.push_back(*object);
     }

@@ -129,7 +129,6 @@ class ObjectFiles final : public PosixFileSystem {
   Task<FsResult<std::vector<ObjectId>>> find_orphans();
   Task<FsStatus> bury(ObjectId object);
   Task<void> bury_all(std::vector<ObjectId> objects);
-  Task<void> bury_forgotten(ObjectId object);
   Task<FsStatus> check_empty(ObjectId directory);
   struct Renaming {
     NodeId from = 0;

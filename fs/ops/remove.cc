@@ -112,7 +112,7 @@ void ObjectFiles::add_orphan(Transaction& to, ObjectId object) {
 void ObjectFiles::drop_orphan(ObjectId object) {
   const auto orphan = orphans_.find(object);
   if (orphan == orphans_.end()) return;
-  free_places_.insert(orphan->second.place);
+  if (orphan->second.place < next_place_) free_places_.insert(orphan->second.place);
   orphans_.erase(orphan);
 }
 

@@ -165,7 +165,8 @@ Task<Status> check_extents(Volume& volume, View view, ObjectId object, std::uint
 void check_links(Records& found) {
   for (const auto& [object, inode] : found.inodes) {
     const std::uint64_t names = found.names[object];
-    if (is_directory(inode.mode)) {
+    const bool removed = inode.nlink == 0 && found.folders[object] == 0;
+    if (is_directory(inode.mode) && !removed) {
       if (names != (object == kRootObject ? 0u : 1u))
         found.problems.push_back(format("directory {} has {} names", object, names));
       if (inode.nlink != 2 + found.folders[object])

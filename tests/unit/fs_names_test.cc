@@ -273,5 +273,38 @@ TEST(FsNames, removed_ones_answer_until_they_are_forgotten) {
   });
 }
 
+// What an earlier version left without a name is removed too: its row has the object as the key.
+TEST(FsNames, orphans_in_the_first_form_are_removed) {
+  with_file_system([](StoreWorld& world, Volume& volume, DatasetId dataset) -> Task<void> {
+    const FileSystemOptions options;
+    auto fs = co_await PosixFileSystem::open(world.reactor, volume, dataset, "", options);
+    CO_ASSERT(fs);
+    const OpenFlags flags;
+    const auto kept = co_await (*fs)->create_nameless(kCaller, kRootNode, 0100644, flags);
+    CO_ASSERT(kept);
+    const auto orphan = co_await volume.stat(volume.find_dataset(dataset)->head, kept->entry.node);
+    CO_ASSERT(orphan && *orphan);
+    const auto object = volume.allocate_object(dataset);
+    CO_ASSERT(object);
+    Transaction old;
+    old.create({dataset, *object}, Bytes((*orphan)->header));
+    old.set_omap({dataset, ObjectFiles::kOrphans}, cookie_key(*object), {});
+    old.add_usage(dataset, 0, 0, 1);
+    CO_ASSERT(co_await volume.commit(std::move(old)));
+    CO_ASSERT(co_await (*fs)->close());
+    fs = co_await PosixFileSystem::open(world.reactor, volume, dataset, "", options);
+    CO_ASSERT(fs);
+    CO_ASSERT(co_await (*fs)->close());
+    const View head = volume.find_dataset(dataset)->head;
+    const auto left = co_await volume.omap_list(head, ObjectFiles::kOrphans, std::nullopt, 1000);
+    CO_ASSERT(left);
+    EXPECT_TRUE(left->empty());
+    const auto gone = co_await volume.stat(head, *object);
+    CO_ASSERT(gone);
+    EXPECT_FALSE(gone->has_value());
+    EXPECT_EQ(volume.find_dataset(dataset)->trees.at(0).objects, 1);
+  });
+}
+
 }  // namespace
 }  // namespace cumulus
