@@ -45,7 +45,13 @@ Task<void> setattr(Call call, NodeId node, AttributeChange change) {
     call->failed(now.error());
 }
 
-std::int64_t to_time(const timespec& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; }
+// Times are kept from 1677 to 2262: what lies beyond becomes the first or the last of them.
+std::int64_t to_time(const timespec& time) {
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  if (time.tv_sec >= INT64_MAX / kSecond) return INT64_MAX;
+  if (time.tv_sec <= INT64_MIN / kSecond) return INT64_MIN;
+  return time.tv_sec * kSecond + time.tv_nsec;
+}
 
 void on_setattr(fuse_req_t request, fuse_ino_t node, struct stat* wanted, int set, fuse_file_info*) {
   constexpr int kKillSetId = 1 << 11;  // FATTR_KILL_SUIDGID, which libfuse calls by half of it
