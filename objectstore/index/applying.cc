@@ -174,6 +174,7 @@ void StoreIndex::settle(const Group& group) {
     if (rows.empty()) overlay_.erase(entry);
   }
   for (const auto& [segment, placed] : group.placed) placed_cache_.insert_or_assign(segment, placed);
+  ++settled_;
 }
 
 // A disk that is full or failed once is tried again: the log has everything, writers wait for room, and a

@@ -319,6 +319,27 @@ Task<Result<std::vector<OmapEntry>>> StoreIndex::omap_list(View view, ObjectId o
   return list_values(std::move(view), object, RowKind::omap, std::move(after), limit);
 }
 
+// Puts what a scan met into the cache: whoever lists asks for all of it next, and one by one it would be a
+// seek each. The last row may have more versions behind the page when that is not `complete`.
+Status StoreIndex::keep_chains(const std::vector<KeyValue>& page, bool complete) {
+  std::string prefix;
+  Chain chain;
+  const auto keep = [&] {
+    if (!chain.empty() && cache_.find(prefix) == nullptr) cache_.insert(prefix, std::move(chain));
+    chain = {};
+  };
+  for (const KeyValue& row : page) {
+    ParsedKey key;
+    if (!parse_key(row.key, key)) continue;
+    if (key.prefix != prefix) keep();
+    prefix = key.prefix;
+    TRY(RowValue value, decode_row(key.kind, row.value));
+    chain.push_back({key.version, std::move(value), 0});
+  }
+  if (complete) keep();
+  return {};
+}
+
 Task<Result<std::set<std::string>>> StoreIndex::next_subkeys(const View& view, ObjectId object, RowKind kind,
                                                              std::optional<std::string> after,
                                                              std::size_t limit, bool& done) {
@@ -335,11 +356,13 @@ Task<Result<std::set<std::string>>> StoreIndex::next_subkeys(const View& view, O
       const std::string_view subkey = std::string_view(row->first).substr(kKeyFixed);
       if (!after || subkey > *after) subkeys.emplace(subkey);
     }
+    const std::uint64_t settled_before = settled_;
     CO_TRY(const auto page, co_await engine_->scan(from, after_prefix(base), limit));
     for (const KeyValue& row : page) {
       ParsedKey key;
       if (parse_key(row.key, key)) subkeys.emplace(key.subkey);
     }
+    if (settled_ == settled_before) CO_TRY_OK(keep_chains(page, page.size() < limit));
     if (page.size() == limit) {
       ParsedKey last;
       CHECK(parse_key(page.back().key, last));

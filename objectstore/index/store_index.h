@@ -133,6 +133,7 @@ class StoreIndex final : public Index {
                                                    std::optional<Bytes> after, std::size_t limit);
   // Subkeys (escaped) of rows of one kind of one object, in any dataset of the view, > after, ascending; at
   // most `limit` of the engine's, and all of the overlay's up to the last of them. `done`: there are no more.
+  Status keep_chains(const std::vector<KeyValue>& page, bool complete);
   Task<Result<std::set<std::string>>> next_subkeys(const View& view, ObjectId object, RowKind kind,
                                                    std::optional<std::string> after, std::size_t limit,
                                                    bool& done);
@@ -184,6 +185,7 @@ class StoreIndex final : public Index {
   std::optional<Plan> plan_;
   std::uint64_t stage_count_ = 0;
   std::uint64_t written_count_ = 0;
+  std::uint64_t settled_ = 0;  // groups that have left the overlay
   std::map<SegmentId, change::Placed> placed_cache_;
 
   std::uint64_t bytes_since_flush_ = 0;

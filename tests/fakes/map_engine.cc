@@ -78,7 +78,7 @@ Task<Result<std::vector<KeyValue>>> MapEngine::scan(Key from, Key to, std::size_
   for (auto row = rows_.lower_bound(from); row != rows_.end() && row->first < to && found.size() < limit;
        ++row)
     found.push_back({row->first, row->second});
-  co_await maybe_late();
+  for (std::uint32_t turn = 0; turn < options_.scan_turns; ++turn) co_await maybe_late();
   co_return found;
 }
 

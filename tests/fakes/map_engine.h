@@ -29,6 +29,7 @@ struct MapEngineOptions {
   std::uint64_t seed = 1;
   std::uint32_t spontaneous_one_in = 8;  // batches that become durable by themselves; 0: none
   std::uint32_t late_one_in = 4;         // answers that come late; 0: none
+  std::uint32_t scan_turns = 1;          // of a worker, until a late answer of scan() comes
   bool canary_no_barrier = false;        // breaks R1, to show that a simulation sees it
 };
 

@@ -233,9 +233,10 @@ Change write_at(ObjectRef object, std::uint64_t offset, std::uint32_t length, st
 }
 
 Task<std::unique_ptr<Index>> open_index(Runtime& runtime, std::shared_ptr<MapEngineDisk> disk,
-                                        Metrics& metrics) {
+                                        Metrics& metrics, std::uint32_t scan_turns = 1) {
   MapEngineOptions engine_options;
   engine_options.late_one_in = 1;
+  engine_options.scan_turns = scan_turns;
   auto engine = std::make_unique<MapEngine>(runtime, disk, engine_options);
   IndexOptions options;
   auto index = co_await Index::open(runtime, std::move(engine), options, metrics);
@@ -341,6 +342,45 @@ TEST(Index, OverlappingLoadsEnd) {
       CHECK(extents && extents->size() == 1);
       EXPECT_EQ(extents->front().run.nonce, group);
     }
+    done = co_await index->close();
+  };
+  reactor.run(body());
+}
+
+// What a listing keeps of the rows that it met is not older than a group that was applied meanwhile.
+TEST(Index, ListingsBesideChangesKeepNothingStale) {
+  Reactor reactor(2);
+  const auto body = [&]() -> Task<void> {
+    Metrics metrics;
+    const auto disk = std::make_shared<MapEngineDisk>();
+    auto index = co_await open_index(reactor, disk, metrics, 20);
+    std::vector<Change> first{create_dataset(1, "d"), change::Create{{1, 1}, {}}};
+    Status done = co_await index->replay(1, first);
+    EXPECT_TRUE(done);
+    const View head = index->dataset(1)->head;
+    LogPosition group = 2;
+    // Nobody has looked at this name: a listing meets it in the engine while it is being changed.
+    const auto put = [&](std::uint8_t name, std::uint8_t value) -> Task<void> {
+      std::vector<Change> next{change::SetOmap{{1, 1}, Bytes{name}, Bytes{value}}};
+      done = co_await index->replay(group++, next);
+      EXPECT_TRUE(done);
+    };
+    for (std::uint8_t name = 0; name < 100; ++name) {
+      co_await put(name, 1);
+      done = co_await index->flush();
+      EXPECT_TRUE(done);
+      TaskGroup readers(reactor);
+      readers.spawn([&]() -> Task<void> {
+        const auto listed = co_await index->omap_list(head, 1, std::nullopt, 1000);
+        CHECK(listed.has_value());
+      });
+      co_await put(name, 2);
+      co_await readers.join();
+    }
+    const auto listed = co_await index->omap_list(head, 1, std::nullopt, 1000);
+    CHECK(listed.has_value());
+    EXPECT_EQ(listed->size(), 100u);
+    for (const OmapEntry& entry : *listed) EXPECT_EQ(entry.value.front(), 2) << int{entry.key.front()};
     done = co_await index->close();
   };
   reactor.run(body());
