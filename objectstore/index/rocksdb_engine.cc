@@ -41,6 +41,9 @@ Error error_of(const rocksdb::Status& status, std::string_view what) {
   return {kind, format("{}: {}{}", what, status.ToString(), advice)};
 }
 
+// Few shards: a block that is larger than a shard is never kept, and a large file's filter takes megabytes.
+constexpr int kCacheShardBits = 2;
+
 // Newer chunk rows over older ones (rows.h): associative, so operands may be merged among themselves first.
 class RowMerge final : public rocksdb::MergeOperator {
  public:
@@ -122,7 +125,7 @@ class RocksDbEngine final : public Engine {
     options.avoid_flush_during_shutdown = true;  // close() flushes what is to stay
     options.level_compaction_dynamic_level_bytes = true;
     rocksdb::BlockBasedTableOptions table;
-    table.block_cache = rocksdb::NewLRUCache(options_.block_cache_bytes);
+    table.block_cache = rocksdb::NewLRUCache(options_.block_cache_bytes, kCacheShardBits);
     table.cache_index_and_filter_blocks = true;
     table.pin_l0_filter_and_index_blocks_in_cache = true;
     table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));

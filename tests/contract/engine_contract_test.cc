@@ -43,7 +43,8 @@ class Place {
     const std::array<std::uint8_t, 32> bytes{key_byte};
     SecretKey key(bytes);
     RocksDbOptions options;
-    options.write_buffer_bytes = 256u << 10;
+    options.write_buffer_bytes = write_buffer;
+    options.block_cache_bytes = block_cache;
     options.disk = disk;
     co_return co_await open_rocksdb_engine(runtime_, directory_.string(), std::move(key), barrier, fresh,
                                            options);
@@ -52,6 +53,8 @@ class Place {
 
   std::function<Status()> barrier = [] { return Status(); };
   std::shared_ptr<rocksdb::FileSystem> disk;  // null: the real one
+  std::uint64_t write_buffer = 256u << 10;
+  std::size_t block_cache = 128u << 20;
 
  private:
   Runtime& runtime_;
@@ -338,6 +341,46 @@ class MemoryDisk final : public rocksdb::FileSystemWrapper {
 
 // Every block that RocksDB has not read yet waits.
 TEST(RocksDbRows, AreReadByWorkersWhenTheyHaveToWait) { walk_over_rows(std::make_shared<MemoryDisk>()); }
+
+std::uint64_t bytes_read_so_far() {
+  std::ifstream counts("/proc/self/io");
+  std::string name;
+  std::uint64_t bytes = 0;
+  counts >> name >> bytes;
+  EXPECT_EQ(name, "rchar:");
+  return bytes;
+}
+
+// A file's filter is a single block, and larger than any other.
+TEST(RocksDbRows, AreFoundWithoutReadingTheFilterOfALargeFileEachTime) {
+  Reactor reactor(2);
+  Place place(reactor, true);
+  place.write_buffer = 32u << 20;
+  place.block_cache = 8u << 20;
+  constexpr std::uint32_t kRows = 600'000;
+  constexpr std::uint32_t kLookUps = 1000;
+  const auto key_of = [](std::uint32_t i) { return with_version(chunk_prefix(1, 1, i), 1); };
+  const auto body = [&]() -> Task<void> {
+    MUST(engine, co_await place.open(true));
+    LogPosition position = 0;
+    for (std::uint32_t i = 0; i < kRows;) {
+      std::vector<RowUpdate> updates;
+      for (std::uint32_t end = i + 10'000; i < end; ++i)
+        updates.push_back({RowUpdate::Kind::put, key_of(i), Bytes(1)});
+      EXPECT_TRUE((co_await engine->apply(std::move(updates), ++position)).has_value());
+    }
+    EXPECT_TRUE((co_await engine->compact()).has_value());
+    const std::uint64_t before = bytes_read_so_far();
+    for (std::uint32_t i = 0; i < kLookUps; ++i) {
+      const std::uint32_t at = i * (kRows / kLookUps);
+      MUST(row, co_await engine->first(key_of(at), key_of(at) + '\0'));
+      EXPECT_TRUE(row && row->key == key_of(at));
+    }
+    EXPECT_LT(bytes_read_so_far() - before, 32u << 20);
+    EXPECT_TRUE((co_await engine->close()).has_value());
+  };
+  reactor.run(body());
+}
 
 TEST(RocksDbFiles, HoldNothingInTheClear) {
   Reactor reactor(2);
