@@ -27,6 +27,7 @@ class Peer:
         subprocess.run(['umount', self.dir], check=False)
         self.process.wait()
         shutil.rmtree(self.source)
+        os.rmdir(self.dir)
 
 
 class PassThrough(Peer):
