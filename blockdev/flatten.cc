@@ -179,10 +179,8 @@ Result<FlattenMark> FlattenMark::decode(ByteView bytes) {
 }
 
 Task<Result<std::optional<std::uint64_t>>> flatten_position(Volume& volume, DatasetId image) {
-  CO_TRY(const DatasetInfo* info, image_info(volume, image));
-  const View head = info->head;
-  Bytes name = mark_name();
-  CO_TRY(const auto value, co_await volume.xattr(head, kImageObject, std::move(name)));
+  std::string name(kName);
+  CO_TRY(const auto value, co_await noted_mark(volume, image, std::move(name)));
   if (!value) co_return std::nullopt;
   CO_TRY(const FlattenMark mark, FlattenMark::decode(*value));
   if (mark.dataset != image) co_return std::nullopt;

@@ -94,11 +94,16 @@ Result<ImportMark> ImportMark::decode(ByteView bytes) {
   return mark;
 }
 
-Task<Result<std::optional<ImportMark>>> import_mark(Volume& volume, DatasetId image) {
+Task<Result<std::optional<Bytes>>> noted_mark(Volume& volume, DatasetId image, std::string name) {
   CO_TRY(const DatasetInfo* info, image_info(volume, image));
   const View head = info->head;
-  Bytes name(kMarkName.begin(), kMarkName.end());
-  CO_TRY(const auto value, co_await volume.xattr(head, kImageObject, std::move(name)));
+  Bytes key(name.begin(), name.end());
+  co_return co_await volume.xattr(head, kImageObject, std::move(key));
+}
+
+Task<Result<std::optional<ImportMark>>> import_mark(Volume& volume, DatasetId image) {
+  std::string name(kMarkName);
+  CO_TRY(const auto value, co_await noted_mark(volume, image, std::move(name)));
   if (!value) co_return std::nullopt;
   CO_TRY(const ImportMark mark, ImportMark::decode(*value));
   co_return mark;

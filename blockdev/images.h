@@ -19,6 +19,8 @@ Result<DatasetId> find_image(const Volume& volume, const std::string& name);
 // The same, by its number. not_found: it was removed, as it may be whenever something was waited for. Valid
 // until the next wait.
 Result<const DatasetInfo*> image_info(const Volume& volume, DatasetId image);
+// What a long piece of work has noted at the image's head under this name; nullopt: nothing.
+Task<Result<std::optional<Bytes>>> noted_mark(Volume& volume, DatasetId image, std::string name);
 // The disk's size in bytes. This and all below: not_found when the image was removed.
 Task<Result<std::uint64_t>> image_size(Volume& volume, DatasetId image);
 

@@ -14,10 +14,8 @@ constexpr std::string_view kMarkName = "received";
 using Kind = DifferenceFrame::Kind;
 
 Task<Result<std::optional<ReceivedMark>>> received_mark(Volume& volume, DatasetId image) {
-  CO_TRY(const DatasetInfo* info, image_info(volume, image));
-  const View head = info->head;
-  Bytes name(kMarkName.begin(), kMarkName.end());
-  CO_TRY(const auto value, co_await volume.xattr(head, kImageObject, std::move(name)));
+  std::string name(kMarkName);
+  CO_TRY(const auto value, co_await noted_mark(volume, image, std::move(name)));
   if (!value) co_return std::nullopt;
   CO_TRY(const ReceivedMark mark, ReceivedMark::decode(*value));
   co_return mark;

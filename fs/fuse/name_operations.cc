@@ -24,7 +24,7 @@ void on_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   spawn(request, [=](Call call) { return lookup(std::move(call), parent, name); });
 }
 
-// Counted is nothing: a node's id is its object's, and finds it again.
+// Look-ups are not counted: a node's id is its object's, and finds it again.
 void on_forget(fuse_req_t request, fuse_ino_t node, std::uint64_t) {
   session_of(request).files().forget(node);
   fuse_reply_none(request);
@@ -111,7 +111,7 @@ void on_link(fuse_req_t request, fuse_ino_t node, fuse_ino_t parent, const char*
   spawn(request, [=](Call call) { return link(std::move(call), node, parent, name); });
 }
 
-// A kernel that was not told knows the node with a name more, and may never forget it.
+// A kernel that was not told still counts the name that went, and may never forget the node.
 void finish_removal(FuseCall& call, const FsResult<NodeId>& lost_name) {
   if (!lost_name) {
     call.failed(lost_name.error());

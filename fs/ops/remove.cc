@@ -1,4 +1,4 @@
-// Names that go or move: unlink, rmdir, rename.
+// Names that go or move: unlink, rmdir, rename; and the end of what has no name.
 #include "fs/modes.h"
 #include "fs/object_files.h"
 
